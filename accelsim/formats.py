@@ -1,0 +1,91 @@
+"""Number formats: scheme, storage bits, value bits, and the short names used in plans (`u8`, `apot8`, `pot4`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from accelsim.problems import AccelsimError, Problem
+
+
+class Scheme(StrEnum):
+    """How a code maps to a value."""
+
+    UNIFORM = "uniform"
+    POT = "pot"
+    APOT = "apot"
+
+
+@dataclass(frozen=True)
+class Format:
+    """The format of one operand.
+
+    `bits` is what is stored and moved.  A uniform code is a signed integer of `bits` bits.  A power-of-two code has
+    `terms` signed terms of `exponent_bits` each, value = sum of ±2^e, e = 0 … 2^exponent_bits − 1 (in units of the
+    smallest power); a single-term code spends its highest exponent on the code for zero, a two-term code reaches zero
+    by cancellation (encoding A of the M²-ViT reconstruction, an interpretation; 53 magnitudes).
+    """
+
+    scheme: Scheme
+    bits: int
+    terms: int = 0
+    exponent_bits: int = 0
+
+    @property
+    def max_exponent(self) -> int:
+        """Largest exponent of a term, relative to the smallest."""
+        if self.scheme is Scheme.UNIFORM:
+            return 0
+        return (1 << self.exponent_bits) - (2 if self.terms == 1 else 1)
+
+    @property
+    def max_magnitude(self) -> int:
+        """Largest absolute integer value of a code."""
+        if self.scheme is Scheme.UNIFORM:
+            return 1 << (self.bits - 1)
+        return self.terms << self.max_exponent
+
+    @property
+    def value_bits(self) -> int:
+        """Bits of the two's complement value behind a code (a two-term 8-bit code has 10)."""
+        if self.scheme is Scheme.UNIFORM:
+            return self.bits
+        return self.max_magnitude.bit_length() + 1
+
+    @property
+    def name(self) -> str:
+        """Short name accepted by `parse`."""
+        prefix = {Scheme.UNIFORM: "u", Scheme.POT: "pot", Scheme.APOT: "apot"}[self.scheme]
+        return f"{prefix}{self.bits}"
+
+    @property
+    def is_shift(self) -> bool:
+        """True when a weight of this format multiplies by shifts and adds."""
+        return self.scheme in (Scheme.POT, Scheme.APOT)
+
+    @staticmethod
+    def parse(name: str, where: str = "format") -> Format:
+        """Format of a short name.
+
+        `uB` is uniform with B = 2…16 bits.  `potB` is one signed power of two (1 sign bit, B − 1 exponent bits,
+        B = 3…4).  `apotB` is additive power of two: apot8 has two and apot12 three signed terms with 3-bit exponents.
+        Raises AccelsimError with the accepted names otherwise.
+        """
+        match = re.fullmatch(r"(u|pot|apot)(\d+)", name)
+        if match:
+            bits = int(match.group(2))
+            if match.group(1) == "u" and 2 <= bits <= 16:
+                return Format(Scheme.UNIFORM, bits)
+            if match.group(1) == "pot" and bits in (3, 4):
+                return Format(Scheme.POT, bits, 1, bits - 1)
+            if match.group(1) == "apot" and bits in (8, 12):
+                return Format(Scheme.APOT, bits, bits // 4, 3)
+        raise AccelsimError(
+            Problem(where, f"unknown number format {name!r}", "u2 … u16, pot3, pot4, apot8 or apot12", ("u8", "apot8"))
+        )
+
+
+def accumulator_bits_needed(left: Format, right: Format, reduction: int) -> int:
+    """Two's complement bits that hold any sum of `reduction` products: value bits of both plus ⌈log2 K⌉."""
+    return left.value_bits + right.value_bits + max(0, (reduction - 1).bit_length())
