@@ -1,0 +1,96 @@
+"""Names and field paths: where a space gets accelerators, plans and workloads from, and how a path meets a field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelsim.arch import Accelerator
+from accelsim.plan import QuantPlan
+
+COSMETIC = ("name", "notes")
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """How names become things; each function raises AccelsimError for a name or a value that it does not accept.
+
+    `accelerator` gives the plain data of a named accelerator, `build` turns such data into an Accelerator (its second
+    argument names the place for error messages), `plan` reads a plan, `workload_id` is the fingerprint of a model at a
+    resolution (None = the model's own).
+    """
+
+    accelerator: Callable[[str], dict[str, Any]]
+    build: Callable[[dict[str, Any], str], Accelerator]
+    plan: Callable[[str], QuantPlan]
+    workload_id: Callable[[str, int | None], str]
+
+
+def default_catalog() -> Catalog:
+    """The program's own accelerators, plans and models, each read once."""
+    from functools import cache
+
+    from accelsim.api import build_workload
+    from accelsim.config import accelerator_from_data, load_accelerator, load_plan
+
+    return Catalog(
+        accelerator=cache(lambda name: load_accelerator(name).to_json()),
+        build=accelerator_from_data,
+        plan=cache(load_plan),
+        workload_id=cache(lambda model, resolution: build_workload(model, resolution).fingerprint()),
+    )
+
+
+def near(word: Any, known: Sequence[str]) -> tuple[str, ...]:
+    """The known name closest to `word`, or nothing when none is close."""
+    return tuple(difflib.get_close_matches(str(word), known, n=1, cutoff=0.5))
+
+
+def _step(data: Any, part: str) -> Any:
+    """Key under which `part` of a field path is found in `data`, or None: lists take an index or an item's name."""
+    if isinstance(data, dict):
+        return part if part in data else None
+    if isinstance(data, (list, tuple)):
+        if part.isdecimal():
+            return int(part) if int(part) < len(data) else None
+        for index, item in enumerate(data):
+            if isinstance(item, dict) and item.get("name") == part:
+                return index
+    return None
+
+
+def _names(data: Any) -> list[str]:
+    if isinstance(data, dict):
+        return [str(key) for key in data if key not in COSMETIC]
+    if isinstance(data, (list, tuple)):
+        return [item["name"] if isinstance(item, dict) and "name" in item else str(i) for i, item in enumerate(data)]
+    return []
+
+
+def unknown_part(data: Any, field: str) -> tuple[str, list[str]] | None:
+    """The first part of a field path that does not exist in `data` with the names that do, or None."""
+    parts = field.split(".")
+    for part in parts:
+        key = _step(data, part)
+        if key is None:
+            return part, _names(data)
+        data = data[key]
+    return (parts[-1], []) if parts[-1] in COSMETIC else None
+
+
+def has_field(data: Any, field: str) -> bool:
+    """True when the field path exists in `data` and is not a mere label."""
+    return unknown_part(data, field) is None
+
+
+def set_field(data: Any, field: str, value: Any) -> None:
+    """Replace the value at a field path that exists; tuples on the way become lists."""
+    *parents, last = field.split(".")
+    for part in parents:
+        key = _step(data, part)
+        if isinstance(data[key], tuple):
+            data[key] = list(data[key])
+        data = data[key]
+    data[_step(data, last)] = value

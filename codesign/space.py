@@ -1,0 +1,373 @@
+"""A design space in YAML: a base design, axes over any field of the accelerator, plan, model or resolution, a sampling.
+
+Schema `accelsim.space/1`; `examples/sweep_b1.yaml` is a commented example.  Every fault of a file is reported at once
+with file, line and field.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from accelsim.arch import Accelerator
+from accelsim.ir import digest
+from accelsim.problems import AccelsimError, Problem
+from codesign.catalog import COSMETIC, Catalog, default_catalog, has_field, near, set_field, unknown_part
+
+FORMAT = "accelsim.space/1"
+DESIGN_FIELDS = ("arch", "plan", "model", "resolution")
+PREFIX = "accelerator."
+DEFAULT = "default"
+MAX_DEPTH = 8
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field and the values that it takes; `line` is its place in the file."""
+
+    field: str
+    values: tuple[Any, ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One design of a space.  `index` is its place in the full grid, `values` the axis values that made it."""
+
+    index: int
+    arch: str
+    plan: str
+    model: str
+    resolution: int | None
+    values: Mapping[str, Any]
+
+    def overrides(self) -> dict[str, Any]:
+        """Accelerator fields that differ from the named accelerator, without the `accelerator.` prefix."""
+        return {
+            field.removeprefix(PREFIX): value
+            for field, value in self.values.items()
+            if field.startswith(PREFIX) and value != DEFAULT
+        }
+
+    def accelerator(self, catalog: Catalog) -> Accelerator | None:
+        """The accelerator of this point, or None when it overrides a field that the named accelerator does not have.
+
+        Raises AccelsimError when the values do not make a valid accelerator.
+        """
+        data = copy.deepcopy(catalog.accelerator(self.arch))
+        overrides = self.overrides()
+        if not all(has_field(data, field) for field in overrides):
+            return None
+        for field, value in overrides.items():
+            set_field(data, field, value)
+        return catalog.build(data, f"{self.arch} with {overrides}" if overrides else self.arch)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A checked design space.  `samples` is None for a full grid."""
+
+    where: str
+    base: Mapping[str, Any]
+    axes: tuple[Axis, ...]
+    samples: int | None = None
+    seed: int = 0
+
+    @property
+    def grid_size(self) -> int:
+        """Points of the full grid."""
+        return math.prod(len(axis.values) for axis in self.axes)
+
+    @property
+    def size(self) -> int:
+        """Points that `points` yields."""
+        return self.grid_size if self.samples is None else min(self.samples, self.grid_size)
+
+    def point(self, index: int) -> Point:
+        """The point at `index` of the full grid; the last axis varies fastest."""
+        values: dict[str, Any] = {}
+        rest = index
+        for axis in reversed(self.axes):
+            rest, digit = divmod(rest, len(axis.values))
+            values[axis.field] = axis.values[digit]
+        values = {axis.field: values[axis.field] for axis in self.axes}
+        design = {field: values.get(field, self.base.get(field)) for field in DESIGN_FIELDS}
+        return Point(index, design["arch"], design["plan"], design["model"], design["resolution"], values)
+
+    def points(self) -> Iterator[Point]:
+        """All points in a fixed order: the grid's, or that of a seeded sample without repetition."""
+        indices: Sequence[int] = range(self.grid_size)
+        if self.samples is not None:
+            indices = random.Random(self.seed).sample(indices, self.size)
+        return (self.point(index) for index in indices)
+
+    def choices(self, field: str) -> tuple[Any, ...]:
+        """Values that a design field takes: those of its axis, else the base's."""
+        for axis in self.axes:
+            if axis.field == field:
+                return axis.values
+        return (self.base.get(field),)
+
+    def fingerprint(self) -> str:
+        """Hash of what decides the set of points; line numbers and the file's name do not."""
+        axes = [[axis.field, list(axis.values)] for axis in self.axes]
+        return digest([dict(self.base), axes, self.samples, self.seed if self.samples is not None else 0])
+
+
+def load_space(path: str | Path, catalog: Catalog | None = None) -> Space:
+    """Read and check a space file.  Raises AccelsimError with every fault found."""
+    where = str(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AccelsimError(Problem(where, f"cannot be read: {error}", "a YAML file")) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}" if mark else where
+        what = getattr(error, "problem", None) or str(error)
+        raise AccelsimError(Problem(place, f"is not YAML: {what}", "a YAML file")) from error
+    reader = _Reader(where)
+    space = reader.space(reader.plain(node, ""))
+    if reader.problems or space is None:
+        raise AccelsimError(reader.problems)
+    problems = _check_names(space, catalog or default_catalog())
+    if problems:
+        raise AccelsimError(problems)
+    return space
+
+
+class _Reader:
+    """Turns the YAML tree into a Space and collects every fault of form on the way."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.problems: list[Problem] = []
+        self.lines: dict[str, int] = {"": 1}
+
+    def fault(self, field: str, what: str, expected: str = "", levers: tuple[str, ...] = ()) -> None:
+        line = self.lines.get(field, 1)
+        place = f"{self.where}:{line}" + (f": {field}" if field else "")
+        self.problems.append(Problem(place, what, expected, levers))
+
+    def plain(self, node: yaml.Node | None, field: str, depth: int = 0) -> Any:
+        """Plain data of a node; remembers the line of every field and reports repeated keys."""
+        if node is None:
+            return None
+        self.lines.setdefault(field, node.start_mark.line + 1)
+        if depth > MAX_DEPTH:
+            self.fault(field, "is nested too deeply")
+            return None
+        if isinstance(node, yaml.SequenceNode):
+            return [self.plain(item, f"{field}[{index}]", depth + 1) for index, item in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return _scalar(node)
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            child = f"{field}.{key}" if field else key
+            self.lines.setdefault(child, key_node.start_mark.line + 1)
+            if key in data:
+                self.fault(child, f"is given twice (again in line {key_node.start_mark.line + 1})")
+            data[key] = self.plain(value_node, child, depth + 1)
+        return data
+
+    def known_keys(self, field: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
+        for key in data:
+            if key not in known:
+                self.fault(f"{field}.{key}" if field else key, "unknown field", " | ".join(known), near(key, known))
+
+    def mapping(self, data: Mapping[str, Any], field: str, required: bool) -> dict[str, Any]:
+        value = data.get(field)
+        if value is None and not required:
+            return {}
+        if not isinstance(value, dict) or (required and not value):
+            self.fault(field, "is missing" if value is None else "is not a mapping with entries", "a mapping")
+            return {}
+        return value
+
+    def space(self, data: Any) -> Space | None:
+        if not isinstance(data, dict):
+            self.fault("", "is not a design space", "a mapping with format, base and axes")
+            return None
+        self.known_keys("", data, ("format", "base", "sampling", "axes"))
+        if data.get("format") != FORMAT:
+            self.fault("format", f"is {data.get('format')!r}", FORMAT)
+        base = self.mapping(data, "base", required=False)
+        self.known_keys("base", base, DESIGN_FIELDS)
+        for field in DESIGN_FIELDS:
+            if base.get(field) is not None:
+                self.design_value(f"base.{field}", field, base[field])
+        axes = tuple(self.axes(self.mapping(data, "axes", required=True)))
+        for field in ("arch", "plan", "model"):
+            if base.get(field) is None and field not in (axis.field for axis in axes):
+                self.fault("base", f"{field} is missing", f"base.{field} or an axis {field!r}")
+        samples, seed = self.sampling(self.mapping(data, "sampling", required=False))
+        space = Space(self.where, base, axes, samples, seed)
+        if space.grid_size >= 2**63:
+            self.fault("axes", f"span {space.grid_size:.1e} designs", "fewer than 2^63")
+        return space
+
+    def axes(self, data: Mapping[str, Any]) -> Iterator[Axis]:
+        for field, values in data.items():
+            place = f"axes.{field}"
+            if field not in DESIGN_FIELDS and not field.startswith(PREFIX):
+                known = (*DESIGN_FIELDS, PREFIX)
+                self.fault(
+                    place, "unknown axis", f"{' | '.join(DESIGN_FIELDS)} | accelerator.<field>", near(field, known)
+                )
+            if not isinstance(values, list) or not values:
+                self.fault(place, "has no list of values", "a list with at least one value")
+                continue
+            for index, value in enumerate(values):
+                if value in values[:index] and type(value) is type(values[values.index(value)]):
+                    self.fault(f"{place}[{index}]", f"{value!r} is given twice")
+                if field in DESIGN_FIELDS:
+                    self.design_value(f"{place}[{index}]", field, value)
+            yield Axis(field, tuple(values), self.lines[place])
+
+    def design_value(self, place: str, field: str, value: Any) -> None:
+        if field == "resolution":
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
+                self.fault(place, f"{value!r} is not a resolution", "a positive number of pixels, or null")
+        elif not isinstance(value, str):
+            self.fault(place, f"{value!r} is not a name", f"the name of a known {field}, or a file")
+
+    def sampling(self, data: Mapping[str, Any]) -> tuple[int | None, int]:
+        method = data.get("method", "grid")
+        known = {"grid": ("method",), "random": ("method", "samples", "seed")}.get(method)
+        if known is None:
+            self.fault(
+                "sampling.method", f"unknown method {method!r}", "grid | random", near(method, ("grid", "random"))
+            )
+            return None, 0
+        self.known_keys("sampling", data, known)
+        if method == "grid":
+            return None, 0
+        samples, seed = data.get("samples"), data.get("seed", 0)
+        if not isinstance(samples, int) or isinstance(samples, bool) or samples <= 0:
+            self.fault("sampling.samples", f"is {samples!r}", "a positive number of designs")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            self.fault("sampling.seed", f"is {seed!r}", "an integer")
+        return (samples, seed) if isinstance(samples, int) and isinstance(seed, int) else (None, 0)
+
+
+def _scalar(node: yaml.Node) -> Any:
+    """Value of a scalar.  YAML 1.1 leaves 25.6e9 a string; here it is a number, whole numbers are integers."""
+    try:
+        value = yaml.SafeLoader("").construct_object(node, deep=True)
+    except ValueError:
+        return node.value
+    if isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None:
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (bool, int, float, str, type(None))) else node.value
+
+
+def _check_names(space: Space, catalog: Catalog) -> list[Problem]:
+    """Names that nothing knows and values that no design of the space can use."""
+    problems: list[Problem] = []
+    arches: dict[str, dict[str, Any]] = {}
+    for name in space.choices("arch"):
+        try:
+            arches[name] = catalog.accelerator(name)
+        except AccelsimError as error:
+            problems.extend(_placed(space, "arch", error))
+    for name in space.choices("plan"):
+        try:
+            catalog.plan(name)
+        except AccelsimError as error:
+            problems.extend(_placed(space, "plan", error))
+    problems.extend(_check_workloads(space, catalog))
+    if arches:
+        for axis in space.axes:
+            if axis.field.startswith(PREFIX):
+                problems.extend(_check_field(space, axis, arches, catalog))
+    return problems
+
+
+def _placed(space: Space, field: str, error: AccelsimError) -> Iterator[Problem]:
+    """The problems of a name, each with the place in the space file in front."""
+    lines = [axis.line for axis in space.axes if axis.field == field]
+    place = f"{space.where}:{lines[0]}: axes.{field}" if lines else f"{space.where}: base.{field}"
+    for problem in error.problems:
+        yield Problem(f"{place}: {problem.where}", problem.what, problem.expected, problem.levers)
+
+
+def _check_workloads(space: Space, catalog: Catalog) -> Iterator[Problem]:
+    """Models that build at no resolution of the space, and resolutions at which no model builds."""
+    errors: dict[tuple[str, Any], AccelsimError] = {}
+    models, resolutions = space.choices("model"), space.choices("resolution")
+    for model in models:
+        for resolution in resolutions:
+            try:
+                catalog.workload_id(model, resolution)
+            except AccelsimError as error:
+                errors[model, resolution] = error
+    dead = [model for model in models if all((model, resolution) in errors for resolution in resolutions)]
+    for model in dead:
+        yield from _placed(space, "model", errors[model, resolutions[0]])
+    for resolution in resolutions:
+        if len(dead) < len(models) and all((model, resolution) in errors for model in models):
+            alive = next(model for model in models if model not in dead)
+            yield from _placed(space, "resolution", errors[alive, resolution])
+
+
+def _check_field(space: Space, axis: Axis, arches: Mapping[str, dict[str, Any]], catalog: Catalog) -> Iterator[Problem]:
+    place = f"{space.where}:{axis.line}: axes.{axis.field}"
+    field = axis.field.removeprefix(PREFIX)
+    having = {name: data for name, data in arches.items() if has_field(data, field)}
+    if not having:
+        if field.split(".")[-1] in COSMETIC:
+            yield Problem(place, "is a label and changes no result", "a field with a quantity")
+            return
+        unknown, known = next(u for u in (unknown_part(data, field) for data in arches.values()) if u)
+        what = f"no accelerator of the space has {unknown!r} ({', '.join(arches)})"
+        yield Problem(place, what, " | ".join(known), near(unknown, known))
+        return
+    for value in axis.values:
+        if value == DEFAULT:
+            continue
+        faults = [_build_fault(data, {field: value}, place, catalog) for data in having.values()]
+        fault = next((fault for fault in faults if fault), None)
+        if fault and all(faults) and not _helped(space, axis, value, having, catalog):
+            yield from (Problem(p.where, p.what, p.expected, p.levers) for p in fault.problems)
+
+
+def _helped(space: Space, axis: Axis, value: Any, having: Mapping[str, dict[str, Any]], catalog: Catalog) -> bool:
+    """True when a value that is invalid alone becomes valid with one value of another axis."""
+    field = axis.field.removeprefix(PREFIX)
+    for other in space.axes:
+        if other is axis or not other.field.startswith(PREFIX):
+            continue
+        for partner in other.values:
+            changes = {field: value, other.field.removeprefix(PREFIX): partner}
+            for data in having.values():
+                possible = partner != DEFAULT and all(has_field(data, name) for name in changes)
+                if possible and _build_fault(data, changes, axis.field, catalog) is None:
+                    return True
+    return False
+
+
+def _build_fault(
+    data: dict[str, Any], changes: Mapping[str, Any], where: str, catalog: Catalog
+) -> AccelsimError | None:
+    changed = copy.deepcopy(data)
+    for field, value in changes.items():
+        set_field(changed, field, value)
+    try:
+        catalog.build(changed, where)
+    except AccelsimError as error:
+        return error
+    return None
