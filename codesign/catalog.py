@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +40,6 @@ def default_catalog() -> Catalog:
         plan=cache(load_plan),
         workload_id=cache(lambda model, resolution: build_workload(model, resolution).fingerprint()),
     )
-
-
-def near(word: Any, known: Sequence[str]) -> tuple[str, ...]:
-    """The known name closest to `word`, or nothing when none is close."""
-    return tuple(difflib.get_close_matches(str(word), known, n=1, cutoff=0.5))
 
 
 def _step(data: Any, part: str) -> Any:

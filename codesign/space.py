@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from accelsim.arch import Accelerator
+from accelsim.config_walk import near
+from accelsim.config_yaml import FAULTY, Source, child, read_source
 from accelsim.ir import digest
 from accelsim.problems import AccelsimError, Problem
-from codesign.catalog import COSMETIC, Catalog, default_catalog, has_field, near, set_field, unknown_part
+from codesign.catalog import COSMETIC, Catalog, default_catalog, has_field, set_field, unknown_part
 
 FORMAT = "accelsim.space/1"
 DESIGN_FIELDS = ("arch", "plan", "model", "resolution")
 PREFIX = "accelerator."
 DEFAULT = "default"
-MAX_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Space:
             rest, digit = divmod(rest, len(axis.values))
             values[axis.field] = axis.values[digit]
         values = {axis.field: values[axis.field] for axis in self.axes}
-        design = {field: values.get(field, self.base.get(field)) for field in DESIGN_FIELDS}
+        design: dict[str, Any] = {field: values.get(field, self.base.get(field)) for field in DESIGN_FIELDS}
         return Point(index, design["arch"], design["plan"], design["model"], design["resolution"], values)
 
     def points(self) -> Iterator[Point]:
@@ -123,21 +122,10 @@ class Space:
 
 def load_space(path: str | Path, catalog: Catalog | None = None) -> Space:
     """Read and check a space file.  Raises AccelsimError with every fault found."""
-    where = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise AccelsimError(Problem(where, f"cannot be read: {error}", "a YAML file")) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}:{mark.line + 1}" if mark else where
-        what = getattr(error, "problem", None) or str(error)
-        raise AccelsimError(Problem(place, f"is not YAML: {what}", "a YAML file")) from error
-    reader = _Reader(where)
-    space = reader.space(reader.plain(node, ""))
-    if reader.problems or space is None:
-        raise AccelsimError(reader.problems)
+    data, source = read_source(Path(path))
+    space = _Reader(source).space(data)
+    if source.faults or space is None:
+        raise AccelsimError(source.problems())
     problems = _check_names(space, catalog or default_catalog())
     if problems:
         raise AccelsimError(problems)
@@ -145,48 +133,20 @@ def load_space(path: str | Path, catalog: Catalog | None = None) -> Space:
 
 
 class _Reader:
-    """Turns the YAML tree into a Space and collects every fault of form on the way."""
+    """Turns plain data into a Space; faults of form go into the source."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.problems: list[Problem] = []
-        self.lines: dict[str, int] = {"": 1}
-
-    def fault(self, field: str, what: str, expected: str = "", levers: tuple[str, ...] = ()) -> None:
-        line = self.lines.get(field, 1)
-        place = f"{self.where}:{line}" + (f": {field}" if field else "")
-        self.problems.append(Problem(place, what, expected, levers))
-
-    def plain(self, node: yaml.Node | None, field: str, depth: int = 0) -> Any:
-        """Plain data of a node; remembers the line of every field and reports repeated keys."""
-        if node is None:
-            return None
-        self.lines.setdefault(field, node.start_mark.line + 1)
-        if depth > MAX_DEPTH:
-            self.fault(field, "is nested too deeply")
-            return None
-        if isinstance(node, yaml.SequenceNode):
-            return [self.plain(item, f"{field}[{index}]", depth + 1) for index, item in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            return _scalar(node)
-        data: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value)
-            child = f"{field}.{key}" if field else key
-            self.lines.setdefault(child, key_node.start_mark.line + 1)
-            if key in data:
-                self.fault(child, f"is given twice (again in line {key_node.start_mark.line + 1})")
-            data[key] = self.plain(value_node, child, depth + 1)
-        return data
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.fault = source.fault
 
     def known_keys(self, field: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
         for key in data:
             if key not in known:
-                self.fault(f"{field}.{key}" if field else key, "unknown field", " | ".join(known), near(key, known))
+                self.fault(child(field, key), "unknown field", " | ".join(known), near(key, known))
 
     def mapping(self, data: Mapping[str, Any], field: str, required: bool) -> dict[str, Any]:
         value = data.get(field)
-        if value is None and not required:
+        if value is FAULTY or (value is None and not required):
             return {}
         if not isinstance(value, dict) or (required and not value):
             self.fault(field, "is missing" if value is None else "is not a mapping with entries", "a mapping")
@@ -194,30 +154,32 @@ class _Reader:
         return value
 
     def space(self, data: Any) -> Space | None:
+        if data is FAULTY:
+            return None
         if not isinstance(data, dict):
             self.fault("", "is not a design space", "a mapping with format, base and axes")
             return None
         self.known_keys("", data, ("format", "base", "sampling", "axes"))
-        if data.get("format") != FORMAT:
+        if data.get("format") not in (FORMAT, FAULTY):
             self.fault("format", f"is {data.get('format')!r}", FORMAT)
         base = self.mapping(data, "base", required=False)
         self.known_keys("base", base, DESIGN_FIELDS)
         for field in DESIGN_FIELDS:
             if base.get(field) is not None:
-                self.design_value(f"base.{field}", field, base[field])
+                self.design_value(child("base", field), field, base[field])
         axes = tuple(self.axes(self.mapping(data, "axes", required=True)))
         for field in ("arch", "plan", "model"):
             if base.get(field) is None and field not in (axis.field for axis in axes):
                 self.fault("base", f"{field} is missing", f"base.{field} or an axis {field!r}")
         samples, seed = self.sampling(self.mapping(data, "sampling", required=False))
-        space = Space(self.where, base, axes, samples, seed)
+        space = Space(self.source.where, base, axes, samples, seed)
         if space.grid_size >= 2**63:
             self.fault("axes", f"span {space.grid_size:.1e} designs", "fewer than 2^63")
         return space
 
     def axes(self, data: Mapping[str, Any]) -> Iterator[Axis]:
         for field, values in data.items():
-            place = f"axes.{field}"
+            place = child("axes", field)
             if field not in DESIGN_FIELDS and not field.startswith(PREFIX):
                 known = (*DESIGN_FIELDS, PREFIX)
                 self.fault(
@@ -226,14 +188,17 @@ class _Reader:
             if not isinstance(values, list) or not values:
                 self.fault(place, "has no list of values", "a list with at least one value")
                 continue
+            values = [_whole(value) for value in values]
             for index, value in enumerate(values):
                 if value in values[:index] and type(value) is type(values[values.index(value)]):
-                    self.fault(f"{place}[{index}]", f"{value!r} is given twice")
+                    self.fault(child(place, index), f"{value!r} is given twice")
                 if field in DESIGN_FIELDS:
-                    self.design_value(f"{place}[{index}]", field, value)
-            yield Axis(field, tuple(values), self.lines[place])
+                    self.design_value(child(place, index), field, value)
+            yield Axis(field, tuple(values), self.source.line(place))
 
     def design_value(self, place: str, field: str, value: Any) -> None:
+        if value is FAULTY:
+            return
         if field == "resolution":
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
                 self.fault(place, f"{value!r} is not a resolution", "a positive number of pixels, or null")
@@ -242,7 +207,7 @@ class _Reader:
 
     def sampling(self, data: Mapping[str, Any]) -> tuple[int | None, int]:
         method = data.get("method", "grid")
-        known = {"grid": ("method",), "random": ("method", "samples", "seed")}.get(method)
+        known = {"grid": ("method",), "random": ("method", "samples", "seed")}.get(str(method))
         if known is None:
             self.fault(
                 "sampling.method", f"unknown method {method!r}", "grid | random", near(method, ("grid", "random"))
@@ -259,20 +224,9 @@ class _Reader:
         return (samples, seed) if isinstance(samples, int) and isinstance(seed, int) else (None, 0)
 
 
-def _scalar(node: yaml.Node) -> Any:
-    """Value of a scalar.  YAML 1.1 leaves 25.6e9 a string; here it is a number, whole numbers are integers."""
-    try:
-        value = yaml.SafeLoader("").construct_object(node, deep=True)
-    except ValueError:
-        return node.value
-    if isinstance(value, str) and isinstance(node, yaml.ScalarNode) and node.style is None:
-        try:
-            value = float(value)
-        except ValueError:
-            return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, (bool, int, float, str, type(None))) else node.value
+def _whole(value: Any) -> Any:
+    """25.6e9 is written as a float, but counts bits: whole numbers become integers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_names(space: Space, catalog: Catalog) -> list[Problem]:

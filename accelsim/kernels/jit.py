@@ -31,10 +31,7 @@ def compiled_once_notice() -> bool:
     """
     here = Path(__file__).resolve().parent
     configured = os.environ.get("NUMBA_CACHE_DIR")
-    if configured:
-        folders = [Path(configured)]
-    else:
-        folders = [here / "__pycache__", _user_folder()]
+    folders = [Path(configured)] if configured else [here / "__pycache__", _user_folder()]
     modules = tuple(f"{path.stem}." for path in here.glob("*.py"))
     return not any(_has_index(folder, modules) for folder in folders)
 

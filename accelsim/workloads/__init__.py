@@ -1,0 +1,8 @@
+"""Exact builders of networks; importing the package registers every family."""
+
+from __future__ import annotations
+
+from accelsim.workloads import efficientvit, vit
+from accelsim.workloads.registry import build_workload, describe, model_names, register
+
+__all__ = ["build_workload", "describe", "efficientvit", "model_names", "register", "vit"]

@@ -1,0 +1,187 @@
+"""Checks across the fields of an accelerator or plan file; each runs as soon as the fields that it needs are sound."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from accelsim.arch import EngineKind, Mode
+from accelsim.config_fields import BALANCED, MAX_SLOTS, MAX_TICKS, RESERVED_NAMES
+from accelsim.config_walk import near
+from accelsim.config_yaml import Source, child
+from accelsim.plan import WeightShare
+
+SHARE_TOLERANCE = 1e-6
+MAX_BURST_TICKS = 1 << 40
+
+
+def check_accelerator(source: Source) -> None:
+    """Record what no single field shows: engines that clash, buffers that no macros fill, a clock that does not fit."""
+    engines = _parts(source, "engines")
+    _unique(source, engines, "name", "another engine has this name")
+    slots = 0
+    for path, values in engines.items():
+        _check_engine(source, path, values)
+        sizes = [values.get(name) for name in ("lanes", "lane_width", "pixel_groups")]
+        if all(isinstance(size, int) for size in sizes):
+            slots += sizes[0] * sizes[1] * sizes[2]  # type: ignore[operator]
+    if slots > MAX_SLOTS:
+        source.fault(
+            "engines", f"{slots:,} slots in all engines", f"at most {MAX_SLOTS:,} (lanes × lane_width × pixel_groups)"
+        )
+    for name in ("activation_buffer", "weight_buffer"):
+        _check_buffer(source, name, source.partial.get(name, {}))
+    _check_clock(source)
+
+
+def check_plan(source: Source) -> None:
+    """Record rules that can never match, a plan that leaves ops without rule, and shares that do not add up."""
+    rules = _parts(source, "rules")
+    _unique(source, rules, "match", "an earlier rule has the same `match`, so this one never applies")
+    for path, values in rules.items():
+        _check_match(source, path, values.get("match"))
+        if "weights" in values:
+            _check_shares(source, child(path, "weights"), values["weights"])
+    if not rules:
+        return
+    matches = [values.get("match") for values in rules.values()]
+    paths = list(rules)
+    if "*" in matches[:-1]:
+        index = matches.index("*")
+        source.fault(
+            child(paths[index], "match"),
+            f"`*` matches every op, so the {len(matches) - 1 - index} rules after it never apply",
+            "the catch-all as the last rule",
+        )
+    elif matches[-1] not in ("*", None):
+        source.fault("rules", "ops that no rule matches would have no formats", 'a last rule with `match: "*"`')
+
+
+def _parts(source: Source, name: str) -> dict[str, dict[str, Any]]:
+    """Sound fields of every mapping in a list field, by path, in order."""
+    found = [path for path in source.partial if path.startswith(f"{name}[") and path.endswith("]") and "." not in path]
+    return {path: source.partial[path] for path in found}
+
+
+def _unique(source: Source, parts: dict[str, dict[str, Any]], key: str, what: str) -> None:
+    seen: dict[Any, str] = {}
+    for path, values in parts.items():
+        name = values.get(key)
+        if name is not None and name in seen:
+            source.fault(child(path, key), f"{name!a}: {what} ({seen[name]})", f"a {key} of its own")
+        elif name is not None:
+            seen[name] = path
+
+
+def _check_engine(source: Source, path: str, values: dict[str, Any]) -> None:
+    name, kind = values.get("name"), values.get("kind")
+    if isinstance(name, str) and name.lower() in RESERVED_NAMES:
+        source.fault(child(path, "name"), f"{name!a} is reserved for a unit that every design has", "another name")
+    modes, terms = values.get("modes"), values.get("terms")
+    if kind is EngineKind.MAC_ARRAY:
+        if modes == ():
+            source.fault(child(path, "modes"), "a mac_array without precision modes", "1 … 4 modes")
+        if terms:
+            source.fault(child(path, "terms"), "a mac_array has no shift-add terms", "modes only, or kind: shift_array")
+    elif kind is EngineKind.SHIFT_ARRAY:
+        if terms == 0:
+            source.fault(child(path, "terms"), "a shift_array without terms", "1 … 3 terms")
+        if modes:
+            source.fault(child(path, "modes"), "a shift_array has no precision modes", "terms only, or kind: mac_array")
+        if values.get("depthwise") is True:
+            source.fault(child(path, "depthwise"), "a shift_array has no depthwise mode", "false")
+    if modes:
+        _check_modes(source, child(path, "modes"), modes)
+
+
+def _check_modes(source: Source, path: str, modes: tuple[Mode, ...]) -> None:
+    keys = [(mode.weight_bits, mode.activation_bits) for mode in modes]
+    if keys != sorted(set(keys)):
+        order = ", ".join(f"{weight}x{activation}" for weight, activation in sorted(set(keys)))
+        what = "two modes have the same widths" if len(set(keys)) < len(keys) else "the modes are not sorted"
+        source.fault(path, what, "modes narrowest first, by weight_bits and then activation_bits", (order,))
+
+
+def _check_buffer(source: Source, path: str, values: dict[str, Any]) -> None:
+    capacity, macro, word = (values.get(name) for name in ("capacity_bits", "macro_bits", "word_bits"))
+    if capacity and macro and macro > capacity:
+        source.fault(child(path, "macro_bits"), f"a macro of {macro:,} bits", f"at most capacity_bits = {capacity:,}")
+    elif capacity and macro and capacity % macro:
+        levers = (str(capacity // macro * macro), str(-(-capacity // macro) * macro))
+        what = f"{capacity:,} bits are not a whole number of macros of {macro:,} bits"
+        source.fault(child(path, "capacity_bits"), what, "a multiple of macro_bits", levers)
+    if macro and word and macro % word:
+        source.fault(child(path, "word_bits"), f"words of {word:,} bits", f"a divisor of macro_bits = {macro:,}")
+
+
+def _check_clock(source: Source) -> None:
+    """Time is kept in ticks of 1/d cycle, d the denominator of the burst time: d and a burst must stay small."""
+    clock = source.partial.get("", {}).get("clock_hz")
+    dram = source.partial.get("dram", {})
+    bandwidth, burst = dram.get("bandwidth_bits_per_s"), dram.get("burst_bits")
+    if not (clock and bandwidth and burst):
+        return
+    cycles = Fraction(burst * clock, bandwidth)
+    if cycles.denominator >= MAX_TICKS:
+        levers = tuple(
+            f"bandwidth_bits_per_s: {value}" for value in [_rounded_bandwidth(clock, bandwidth, burst)] if value
+        )
+        source.fault(
+            "dram.bandwidth_bits_per_s",
+            f"a burst takes {cycles.numerator}/{cycles.denominator} cycles: too fine a unit of time",
+            f"a bandwidth and a clock that give a denominator below {MAX_TICKS:,}",
+            levers or ("a round clock_hz",),
+        )
+    elif cycles.numerator >= MAX_BURST_TICKS:
+        source.fault(
+            "dram.bandwidth_bits_per_s",
+            f"a burst takes {cycles.numerator:,} ticks, so 64-bit time could overflow",
+            f"fewer than {MAX_BURST_TICKS:,} ticks per burst",
+            ("a higher bandwidth", "rounder numbers"),
+        )
+
+
+def _rounded_bandwidth(clock: int, bandwidth: int, burst: int) -> int | None:
+    """The nearest rounder bandwidth that needs few ticks: decimal digits first, then whole bits per cycle."""
+    decimal = [round(bandwidth, -digits) for digits in range(1, 13)]
+    for value in [*decimal, clock * max(1, round(bandwidth / clock))]:
+        close = abs(value - bandwidth) * 10 <= bandwidth
+        if value > 0 and close and Fraction(burst * clock, value).denominator < MAX_TICKS:
+            return value
+    return None
+
+
+def _check_match(source: Source, path: str, match: str | None) -> None:
+    if match is None:
+        return
+    prefix, colon, rest = match.partition(":")
+    if colon and prefix != "class":
+        source.fault(
+            child(path, "match"),
+            f"unknown prefix {prefix!a}",
+            "an op name glob, or class:GLOB",
+            near(prefix, ["class"]),
+        )
+    elif colon and not rest:
+        source.fault(child(path, "match"), "no class after `class:`", "class:GLOB, such as class:pw")
+
+
+def _check_shares(source: Source, path: str, shares: tuple[WeightShare, ...]) -> None:
+    names = [part.format.name for part in shares]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            source.fault(child(path, index), f"{name} is listed twice", "one share for each format")
+    balanced = [part.share is None for part in shares]
+    if any(balanced):
+        if not all(balanced):
+            source.fault(path, f"`{BALANCED}` beside numbers", f"all shares numbers, or all `{BALANCED}`")
+        elif len(shares) > 1 and sorted(part.format.is_shift for part in shares) != [False, True]:
+            source.fault(
+                path,
+                f"`{BALANCED}` between {', '.join(names)}: the formats would compete for the same engine",
+                "one uniform and one power-of-two format",
+            )
+        return
+    total = sum(part.share or 0.0 for part in shares)
+    if abs(total - 1) > SHARE_TOLERANCE:
+        source.fault(path, f"the shares add up to {total:g}", "a sum of 1")

@@ -1,0 +1,143 @@
+"""Meaning, bounds and allowed values of every field of the accelerator and plan files, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accelsim.arch import Accelerator, Buffer, Dram, Engine, EngineKind, Mode, OutputStage, VectorUnit
+from accelsim.counts import MAX_MODES
+from accelsim.formats import Format
+from accelsim.plan import QuantPlan, Rule, WeightShare
+from accelsim.problems import AccelsimError
+
+FORMATS: dict[str, type] = {"accelsim.accelerator/1": Accelerator, "accelsim.plan/1": QuantPlan}
+KINDS: dict[str, str] = {"accelerator": "accelsim.accelerator/1", "plan": "accelsim.plan/1"}
+RESERVED_NAMES = ("vector", "dram")
+BALANCED = "balanced"
+MAX_COUNT = 1 << 40
+MAX_SLOTS = 1 << 20
+MAX_TICKS = 1 << 20
+MAX_SHARES = 3
+NAME = r"[A-Za-z_][A-Za-z0-9_-]{0,39}"
+TITLE = r"[^\x00-\x1f\x7f\u2028\u2029]{1,200}"
+PATTERN_WORDS = {
+    NAME: "a letter, then letters, digits, `_` or `-`, 40 characters at most",
+    TITLE: "1 … 200 printable characters on one line",
+}
+
+
+def _parses(name: str) -> bool:
+    try:
+        Format.parse(name)
+    except AccelsimError:
+        return False
+    return True
+
+
+FORMAT_NAMES: tuple[str, ...] = tuple(
+    filter(_parses, (f"{scheme}{bits}" for scheme in ("u", "pot", "apot") for bits in range(1, 33)))
+)
+UNIFORM_NAMES: tuple[str, ...] = tuple(name for name in FORMAT_NAMES if not Format.parse(name).is_shift)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a field means and accepts: numbers from `low` to `high`, or one of `choices`, or text of a `pattern`.
+
+    For a list, `low` and `high` bound its length.
+    """
+
+    meaning: str
+    low: int | float = 1
+    high: int | float = MAX_COUNT
+    choices: tuple[str | int, ...] = ()
+    pattern: str = ""
+    power_of_two: bool = False
+
+
+_ACCELERATOR = {
+    "name": Spec("name of the design; does not enter its fingerprint", pattern=TITLE),
+    "clock_hz": Spec("core clock", 1_000_000, 5_000_000_000),
+    "node_nm": Spec("technology node; selects the energy and area tables", choices=(45, 28)),
+    "engines": Spec("array engines", 1, 16),
+    "vector": Spec("the element-wise unit"),
+    "activation_buffer": Spec("SRAM for activations"),
+    "weight_buffer": Spec("SRAM for weights"),
+    "dram": Spec("off-chip memory"),
+    "notes": Spec("free text"),
+}
+_ENGINE = {
+    "name": Spec("name of the engine in mappings, counts and reports", pattern=NAME),
+    "kind": Spec("what a slot is: a multiplier, or shifters and an adder", choices=tuple(EngineKind)),
+    "lanes": Spec("output channels in parallel", 1, MAX_SLOTS),
+    "lane_width": Spec("inputs of a lane's adder tree (reduction in parallel)", 1, MAX_SLOTS),
+    "pixel_groups": Spec("output positions in parallel", 1, MAX_SLOTS),
+    "output_stage": Spec("requantization behind the engine"),
+    "modes": Spec("precision modes of a mac_array, narrowest first", 0, MAX_MODES),
+    "terms": Spec("signed powers of two that a shift_array slot adds per cycle", 0, 3),
+    "depthwise": Spec("has the reconfigured depthwise mode (mac_array only)"),
+    "accumulator_bits": Spec("width of every accumulator", 16, 64),
+    "activation_port_bits_per_cycle": Spec("private read port for activations"),
+    "weight_port_bits_per_cycle": Spec("private read port for weights"),
+}
+_VECTOR = {
+    **{
+        f"{kind}_per_cycle": Spec(f"{words} per cycle")
+        for kind, words in (
+            ("mul", "multiplications"),
+            ("add", "additions"),
+            ("shift", "shifts"),
+            ("compare", "comparisons"),
+            ("table", "table look-ups"),
+            ("division", "divisions"),
+        )
+    },
+    "port_bits_per_cycle": Spec("private buffer port"),
+    "latency_cycles": Spec("pipeline depth", 0, MAX_SLOTS),
+}
+
+FIELDS: dict[type, dict[str, Spec]] = {
+    Accelerator: _ACCELERATOR,
+    Engine: _ENGINE,
+    Mode: {
+        "weight_bits": Spec("widest weight of the mode", 2, 16),
+        "activation_bits": Spec("widest activation of the mode", 2, 16),
+        "products": Spec("products per multiplier and cycle", 1, 16),
+    },
+    OutputStage: {
+        "outputs_per_cycle": Spec("requantized outputs per cycle", 1, MAX_SLOTS),
+        "latency_cycles": Spec("pipeline depth", 0, MAX_SLOTS),
+    },
+    VectorUnit: _VECTOR,
+    Buffer: {
+        "capacity_bits": Spec("total size, a whole number of macros"),
+        "macro_bits": Spec("size of one single-port macro"),
+        "word_bits": Spec("bits that a macro reads or writes per cycle", 8, 4096),
+    },
+    Dram: {
+        "bandwidth_bits_per_s": Spec("peak bandwidth", 1_000_000, 100_000_000_000_000),
+        "burst_bits": Spec("smallest transfer", 64, 4096, power_of_two=True),
+        "first_beat_latency_s": Spec("time until the first data of a transfer; overlaps the next transfer", 0, 1e-3),
+        "type": Spec(
+            "selects the energy per bit", choices=("DDR3", "DDR4", "LPDDR4", "LPDDR5", "GDDR5", "HBM2", "HBM3", "HMC")
+        ),
+    },
+    QuantPlan: {
+        "name": Spec("name of the plan; does not enter its fingerprint", pattern=TITLE),
+        "rules": Spec("the first rule that matches an op decides", 1, 4096),
+        "division": Spec("method of the linear-attention divider", choices=("log2_shift", "divide")),
+        "bias_bits": Spec("stored bits of a bias", 1, 64),
+        "scale_bits": Spec("stored bits of an output channel's scale", 1, 64),
+    },
+    Rule: {
+        "match": Spec("glob on op names or, after `class:`, on op classes", pattern=TITLE),
+        "weights": Spec("one format name, or the formats that share the output channels", 1, MAX_SHARES),
+        "activation": Spec("format of the streamed operand", choices=UNIFORM_NAMES),
+        "output": Spec("format in which the result is stored", choices=UNIFORM_NAMES),
+        "right": Spec("format of a matmul's second operand", choices=UNIFORM_NAMES),
+    },
+    WeightShare: {
+        "format": Spec("number format of the weights", choices=FORMAT_NAMES),
+        "share": Spec("fraction of the output channels, or `balanced`: the engines finish together", 0, 1),
+    },
+}

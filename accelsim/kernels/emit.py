@@ -1,0 +1,331 @@
+"""Emission of single rows: transfers, array tiles, vector tiles, with their regions and counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from accelsim.counts import ENGINE_COUNTS
+from accelsim.kernels.engine_forms import (
+    ceil_div, dense_accumulates, dense_reads, depthwise_accumulates, depthwise_reads,
+)  # fmt: skip
+from accelsim.kernels.jit import jit
+from accelsim.kernels.mapper import (
+    C_AXIS, C_BLOCKS, C_FIRST, P_ENGINE, P_SLICE, P_UNITS, input_tile_bits, output_tile_bits, part_cycles,
+    vector_tile_cycles,
+)  # fmt: skip
+from accelsim.kernels.tables import (
+    BODY, BURST_BITS, BURST_TICKS, FIRST_BEAT, N_PHASES, N_REGIONS, N_TEMPLATES, OVERFLOW, OVERFLOW_READS,
+    OVERFLOW_SPACE, R_DRAM, R_IN0, R_IN0_N, R_OUT, R_OUT_N, R_WEIGHT, TICKS, TIMES, VECTOR_LATENCY, VECTOR_PORT, Output,
+    Tables,
+)  # fmt: skip
+from accelsim.kernels.tiling import block_units
+from accelsim.optable import (
+    AXIS_ROWS, E_LANES, E_PIXELS, E_WIDTH, KIND_MATMUL, KIND_VECTOR, M_MODE, M_PASSES, M_PRODUCTS, O_ABITS, O_COLS,
+    O_DEPTH, O_DEPTHWISE, O_GROUPS, O_IN0, O_IN0_ROOT0, O_IN1, O_IN_H, O_KIND, O_OBITS, O_OUT, O_PARAM_BITS,
+    O_PASSES, O_RBITS, O_ROWS_H, O_ROWS_W, O_STRIDE, O_TABLE, O_TAPS, S_BITS, S_COMBO, T_BITS, T_POSITIONS,
+)  # fmt: skip
+from accelsim.program import (
+    DRAM_BASE, DRAM_STEP, LATENCY, OCCUPANCY, OP, OPENS, READ0, RUN_BITS, RUNS, STRIDE, UNIT, WRITE,
+)  # fmt: skip
+
+_PER_ENGINE = len(ENGINE_COUNTS)
+_OUTPUTS, _TABLES, _ACCUMULATES = 4, 5, 6
+_ACT_READ, _ACT_WRITE, _WEIGHT_READ, _WEIGHT_WRITE, _DRAM_READ, _DRAM_WRITE = range(6, 12)
+
+
+@jit
+def new_region(out: Output, buffer: int, bits: int, slots: int, first: int, last: int) -> int:
+    """Declare a ring of `slots` regions of `bits`; returns the first.  Offsets are set later, or by the caller."""
+    base = out.cursor[N_REGIONS]
+    if base + slots > out.regions.shape[0]:
+        out.cursor[OVERFLOW] = OVERFLOW_SPACE
+        return 0
+    for slot in range(slots):
+        out.regions[base + slot, 0] = buffer
+        out.regions[base + slot, 1] = 0
+        out.regions[base + slot, 2] = bits
+        out.region_life[base + slot, 0] = first
+        out.region_life[base + slot, 1] = last
+    out.cursor[N_REGIONS] = base + slots
+    return base
+
+
+@jit
+def begin_body(out: Output, times: int) -> None:
+    """Rows emitted from here on form the body of one phase that runs `times` iterations."""
+    out.cursor[BODY] = out.cursor[N_TEMPLATES]
+    out.cursor[TIMES] = times
+
+
+@jit
+def end_body(out: Output, iteration: int) -> None:
+    """Close the body begun last; its iterations are numbered from `iteration`."""
+    rows = out.cursor[N_TEMPLATES] - out.cursor[BODY]
+    if rows == 0:
+        return
+    p = out.cursor[N_PHASES]
+    if p >= out.phases.shape[0]:
+        out.cursor[OVERFLOW] = OVERFLOW_SPACE
+        return
+    out.phases[p, 0], out.phases[p, 1] = out.cursor[BODY], rows
+    out.phases[p, 2], out.phases[p, 3] = out.cursor[TIMES], iteration
+    out.cursor[N_PHASES] = p + 1
+
+
+@jit
+def _new_row(out: Output, unit: int, op: int, occupancy_ticks: int, latency_ticks: int) -> int:
+    t = out.cursor[N_TEMPLATES]
+    if t >= out.templates.shape[0]:
+        out.cursor[OVERFLOW] = OVERFLOW_SPACE
+        return 0
+    out.templates[t, :] = 0
+    for k in range(4):
+        out.templates[t, READ0 + 3 * k] = -1
+    out.templates[t, UNIT] = unit
+    out.templates[t, OP] = op
+    out.templates[t, OCCUPANCY] = occupancy_ticks
+    out.templates[t, LATENCY] = latency_ticks
+    out.cursor[N_TEMPLATES] = t + 1
+    return t
+
+
+@jit
+def _set_region(out: Output, t: int, column: int, base: int, ring: int, shift: int) -> None:
+    out.templates[t, column] = base
+    out.templates[t, column + 1] = ring
+    out.templates[t, column + 2] = shift
+
+
+@jit
+def _tile_shift(ring: int, stage: int) -> int:
+    """Shift that selects slot (tile mod ring) in the iteration `tile + stage`."""
+    return (ring - stage % ring) % ring
+
+
+@jit
+def _transfer(tables: Tables, out: Output, op: int, bits: int, runs: int, write: bool) -> int:
+    """A DMA row of `bits` in `runs` equal runs, whole bursts each; counts what moves on the bus."""
+    run_bits = ceil_div(bits, runs)
+    bursts = runs * ceil_div(run_bits, tables.scalars[BURST_BITS])
+    ticks = bursts * tables.scalars[BURST_TICKS]
+    latency = ticks if write else ticks + tables.scalars[FIRST_BEAT] * tables.scalars[TICKS]
+    t = _new_row(out, tables.engines.shape[0] + 1, op, ticks, latency)
+    out.templates[t, RUN_BITS], out.templates[t, RUNS] = run_bits, runs
+    base = tables.engines.shape[0] * _PER_ENGINE
+    moved = bursts * tables.scalars[BURST_BITS] * out.cursor[TIMES]
+    out.counts[op, base + (_DRAM_WRITE if write else _DRAM_READ)] += moved
+    return t
+
+
+@jit
+def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, size: int, stage: int) -> None:
+    """Load one tile of an input of op k from DRAM into its ring."""
+    axis = chain[C_AXIS]
+    bits = input_tile_bits(tables.ops, k, operand, axis, size)
+    root = tables.ops[k, O_IN0_ROOT0 + 2 * operand]
+    runs = 1 if axis == AXIS_ROWS else max(1, tables.tensors[root, T_POSITIONS])
+    t = _transfer(tables, out, k, bits, runs, False)
+    ring = out.ring[k, R_IN0_N + 2 * operand]
+    _set_region(out, t, WRITE, out.ring[k, R_IN0 + 2 * operand], ring, _tile_shift(ring, stage - 1))
+    out.templates[t, OPENS] = 1
+    out.templates[t, DRAM_BASE] = out.dram_base[root]
+    step = out.templates[t, RUN_BITS]
+    if axis == AXIS_ROWS:
+        row_bits = tables.tensors[root, T_BITS] // max(1, tables.ops[k, O_IN_H])
+        step = row_bits * size * max(1, tables.ops[k, O_STRIDE])
+    out.templates[t, DRAM_STEP] = step
+    out.templates[t, STRIDE] = 0 if runs == 1 else tables.tensors[root, T_BITS] // runs
+    out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _ACT_WRITE] += bits * out.cursor[TIMES]
+
+
+@jit
+def emit_store(tables: Tables, out: Output, chain: Any, k: int, size: int, bits: int, stage: int) -> None:
+    """Store one output tile of op k (all of it, or the channels of one weight block) to DRAM."""
+    tensor = tables.ops[k, O_OUT]
+    runs = 1
+    if chain[C_AXIS] != AXIS_ROWS:
+        runs = max(1, tables.tensors[tensor, T_POSITIONS])
+    elif bits < output_tile_bits(tables.ops, tables.tensors, k, chain[C_AXIS], size):
+        runs = size * tables.ops[k, O_ROWS_W]
+    t = _transfer(tables, out, k, bits, runs, True)
+    ring = out.ring[k, R_OUT_N]
+    _set_region(out, t, READ0, out.ring[k, R_OUT], ring, _tile_shift(ring, stage - 1))
+    out.templates[t, DRAM_BASE] = out.dram_base[tensor]
+    out.templates[t, DRAM_STEP] = out.templates[t, RUN_BITS] if runs > 1 else bits
+    out.templates[t, STRIDE] = 0 if runs == 1 else tables.tensors[tensor, T_BITS] // tables.tensors[tensor, T_POSITIONS]
+    out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _ACT_READ] += bits * out.cursor[TIMES]
+
+
+@jit
+def emit_weight_load(tables: Tables, out: Output, k: int, block: int, bits: int, base: int, ring: int, shift: int) -> None:
+    """Load weights, biases, scales and index entries of (a block of) op k."""
+    t = _transfer(tables, out, k, bits, 1, False)
+    _set_region(out, t, WRITE, base, ring, shift)
+    out.templates[t, OPENS] = 1
+    out.templates[t, DRAM_BASE] = out.ring[k, R_DRAM] + block * bits
+    out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _WEIGHT_WRITE] += bits * out.cursor[TIMES]
+
+
+@jit
+def _set_reads(tables: Tables, out: Output, chain: Any, t: int, k: int, stage: int, weight: Any) -> None:
+    """Regions that op k reads: its inputs, wherever they are, and its weights (base, ring, shift)."""
+    column = READ0
+    limit = READ0 + 9
+    for operand in range(2):
+        root = tables.ops[k, O_IN0_ROOT0 + 2 * operand]
+        if root < 0:
+            continue
+        producer = -1
+        for other in range(chain[C_FIRST], k):
+            if tables.ops[other, O_OUT] == root:
+                producer = other
+        if producer >= 0:
+            base, ring = out.ring[producer, R_OUT], out.ring[producer, R_OUT_N]
+        elif tables.resident[root] == 1:
+            base, ring = out.tensor_region[root], 1
+        else:
+            base, ring = out.ring[k, R_IN0 + 2 * operand], out.ring[k, R_IN0_N + 2 * operand]
+        if column < limit:
+            _set_region(out, t, column, base, ring, _tile_shift(ring, stage))
+        column += 3
+        second = tables.ops[k, O_IN0_ROOT0 + 2 * operand + 1]
+        if second >= 0 and producer < 0 and tables.resident[root] == 1:
+            if column < limit:
+                _set_region(out, t, column, out.tensor_region[second], 1, 0)
+            column += 3
+    if weight[0] >= 0:
+        if column < limit:
+            _set_region(out, t, column, weight[0], weight[1], weight[2])
+        column += 3
+    if column > limit:
+        out.cursor[OVERFLOW] = OVERFLOW_READS
+
+
+@jit
+def _set_write(tables: Tables, out: Output, t: int, k: int, stage: int, resident_output: bool, opens: bool) -> None:
+    if resident_output:
+        _set_region(out, t, WRITE, out.tensor_region[tables.ops[k, O_OUT]], 1, 0)
+    else:
+        ring = out.ring[k, R_OUT_N]
+        _set_region(out, t, WRITE, out.ring[k, R_OUT], ring, _tile_shift(ring, stage))
+    out.templates[t, OPENS] = 1 if opens else 0
+
+
+@jit
+def emit_vector(tables: Tables, out: Output, chain: Any, k: int, stage: int, size: int, first_tile: bool, resident_output: bool, weight: Any) -> None:
+    """One tile of a vector op.  Operations and traffic are counted once, with the first tile, so that they are exact."""
+    occupancy, latency = vector_tile_cycles(
+        tables.ops, tables.tensors, tables.vector, tables.throughput, tables.scalars[VECTOR_PORT],
+        tables.scalars[VECTOR_LATENCY], k, chain[C_AXIS], size,
+    )  # fmt: skip
+    ticks = tables.scalars[TICKS]
+    unit = tables.engines.shape[0]
+    t = _new_row(out, unit, k, occupancy * ticks, latency * ticks)
+    _set_reads(tables, out, chain, t, k, stage, weight)
+    _set_write(tables, out, t, k, stage, resident_output, first_tile or not resident_output)
+    base = unit * _PER_ENGINE
+    out.counts[k, base + _WEIGHT_READ] += tables.ops[k, O_PARAM_BITS] * out.cursor[TIMES]
+    if first_tile:
+        passes = tables.ops[k, O_PASSES]
+        for p in range(passes):
+            for kind in range(6):
+                out.counts[k, base + kind] += tables.vector[k, p, kind]
+        out.counts[k, base + _ACT_READ] += passes * tables.ops[k, O_IN0] * tables.ops[k, O_ABITS]
+        out.counts[k, base + _ACT_READ] += tables.ops[k, O_IN1] * tables.ops[k, O_RBITS]
+        out.counts[k, base + _ACT_WRITE] += tables.tensors[tables.ops[k, O_OUT], T_BITS]
+
+
+@jit
+def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows: int) -> None:
+    """Products, outputs, accumulator updates and SRAM traffic of one array tile."""
+    ops, times = tables.ops, out.cursor[TIMES]
+    e, s = part[P_ENGINE], part[P_SLICE]
+    combo = tables.slices[k, s, S_COMBO]
+    mode, products = tables.modes[combo, e, M_MODE], tables.modes[combo, e, M_PRODUCTS]
+    passes = tables.modes[combo, e, M_PASSES]
+    lanes, width, pixels = tables.engines[e, E_LANES], tables.engines[e, E_WIDTH], tables.engines[e, E_PIXELS]
+    weight_bits = tables.slices[k, s, S_BITS]
+    own = e * _PER_ENGINE
+    shared = tables.engines.shape[0] * _PER_ENGINE
+    if ops[k, O_DEPTHWISE] == 1:
+        outputs = units * rows
+        activation, weight = depthwise_reads(
+            units, rows, ops[k, O_TAPS], lanes, products, pixels, ops[k, O_ABITS], weight_bits
+        )
+        accumulates = depthwise_accumulates(units, rows, ops[k, O_TAPS])
+        macs = outputs * ops[k, O_TAPS]
+    else:
+        groups = 1 if ops[k, O_GROUPS] == 1 else units
+        cols = units if ops[k, O_GROUPS] == 1 else ops[k, O_COLS]
+        outputs = groups * rows * cols
+        activation, weight = dense_reads(
+            groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], lanes, products, pixels, ops[k, O_ABITS], weight_bits
+        )
+        accumulates = dense_accumulates(groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], width, passes)
+        macs = outputs * ops[k, O_TAPS] * ops[k, O_DEPTH]
+    out.counts[k, own + mode] += macs * times
+    out.counts[k, own + _OUTPUTS] += outputs * times
+    out.counts[k, own + _TABLES] += outputs * times * ops[k, O_TABLE]
+    out.counts[k, own + _ACCUMULATES] += accumulates * times
+    out.counts[k, shared + _ACT_READ] += activation * times
+    right = _ACT_READ if ops[k, O_KIND] == KIND_MATMUL else _WEIGHT_READ
+    out.counts[k, shared + right] += weight * times
+    out.counts[k, shared + _ACT_WRITE] += outputs * ops[k, O_OBITS] * times
+
+
+@jit
+def emit_array(tables: Tables, out: Output, chain: Any, k: int, stage: int, size: int, full: int, block: int, opens: bool, resident_output: bool, weight: Any) -> int:
+    """One tile (and weight block) of an array op, a row per engine that has a part; returns the units computed."""
+    ticks = tables.scalars[TICKS]
+    done = 0
+    matmul = tables.ops[k, O_KIND] == KIND_MATMUL
+    rows = (tables.ops[k, O_ROWS_H] if matmul else size) * tables.ops[k, O_ROWS_W]
+    left = size
+    for p in range(tables.n_parts[k]):
+        part = tables.parts[k, p]
+        if matmul:
+            # A shorter last tile gives every part its share, rounded up, until nothing is left.
+            units = min(left, ceil_div(part[P_UNITS] * size, full))
+            left -= units
+        else:
+            share = block_units(tables.ops, tables.engines, tables.modes, tables.slices, k, part, chain[C_BLOCKS])
+            units = max(0, min(share, part[P_UNITS] - block * share))
+        if units == 0:
+            continue
+        occupancy, latency = part_cycles(
+            tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows
+        )
+        t = _new_row(out, part[P_ENGINE], k, occupancy * ticks, latency * ticks)
+        _set_reads(tables, out, chain, t, k, stage, weight)
+        _set_write(tables, out, t, k, stage, resident_output, opens and done == 0)
+        _count_part(tables, out, k, part, units, rows)
+        done += units
+    return done
+
+
+@jit
+def no_weights() -> Any:
+    """The weight reference of an op without weights."""
+    reference = np.zeros(3, np.int64)
+    reference[0] = -1
+    return reference
+
+
+@jit
+def weight_reference(out: Output, k: int, slot: int, ring: int, shift: int) -> Any:
+    """Region reference (base, ring, shift) of the weights of op k."""
+    reference = np.zeros(3, np.int64)
+    reference[0] = out.ring[k, R_WEIGHT]
+    if reference[0] >= 0:
+        reference[0] += slot
+    reference[1] = ring
+    reference[2] = shift
+    return reference
+
+
+@jit
+def is_vector(tables: Tables, k: int) -> bool:
+    """True when op k runs on the vector unit."""
+    return tables.ops[k, O_KIND] == KIND_VECTOR

@@ -1,0 +1,309 @@
+"""Heuristic mapping decisions as array code: chains, engine split, tile sizes, weight blocks.
+
+Every function reads the tables of `optable.py`; none allocates objects.  `mappers/heuristic.py` is the API.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from accelsim.kernels.engine_forms import ceil_div, dense_cycles, depthwise_cycles
+from accelsim.kernels.jit import jit
+from accelsim.optable import (
+    AXIS_GROUPS, AXIS_ROWS, E_APORT, E_LANES, E_OUTPUTS, E_PIPELINE, E_PIXELS, E_WIDTH, E_WPORT, KIND_CONV,
+    KIND_MATMUL, KIND_VECTOR, M_MODE, M_PASSES, M_PRODUCTS, O_ABITS, O_AXES, O_COLS, O_DEPTH, O_DEPTHWISE,
+    O_GROUP_EXTENT, O_GROUPS, O_IN0, O_IN0_ROOT0, O_IN1, O_IN1_ROOT1, O_IN_H, O_KERNEL_H, O_KIND, O_OUT,
+    O_PARAM_BITS, O_PASSES, O_RBITS, O_ROWS_H, O_ROWS_W, O_SLICES, O_STRIDE, O_TAPS, O_UNIT_EXTRA, O_UNIT_WEIGHTS,
+    O_UNITS, S_BITS, S_COMBO, S_UNITS, T_BITS, T_FIRST, T_LAST, T_OUTPUT,
+)  # fmt: skip
+
+MAX_PARTS = 8
+P_ENGINE, P_SLICE, P_UNITS = range(3)
+# A chain: ops [first, first + n_ops) cut along `axis` into tiles of `tile` units; single ops may have weight blocks.
+CHAIN_COLUMNS: tuple[str, ...] = ("first", "n_ops", "axis", "tile", "blocks", "weight_outer")
+C_FIRST, C_N, C_AXIS, C_TILE, C_BLOCKS, C_WEIGHT_OUTER = range(6)
+
+
+@jit
+def axis_extent(ops: Any, k: int, axis: int) -> int:
+    """Units of op k along a tile axis: output rows, or groups (heads)."""
+    return ops[k, O_ROWS_H] if axis == AXIS_ROWS else ops[k, O_GROUP_EXTENT]
+
+
+@jit
+def input_tile_bits(ops: Any, k: int, operand: int, axis: int, size: int) -> int:
+    """Bits of an input that `size` units of op k need; the rows of a convolution include the halo."""
+    if operand == 0 and ops[k, O_KIND] == KIND_CONV:
+        rows = min(ops[k, O_IN_H], (size - 1) * ops[k, O_STRIDE] + ops[k, O_KERNEL_H])
+        return ops[k, O_IN0] // ops[k, O_IN_H] * rows * ops[k, O_ABITS]
+    elements = ops[k, O_IN0] if operand == 0 else ops[k, O_IN1]
+    bits = ops[k, O_ABITS] if operand == 0 else ops[k, O_RBITS]
+    return ceil_div(elements * size, axis_extent(ops, k, axis)) * bits
+
+
+@jit
+def output_tile_bits(ops: Any, tensors: Any, k: int, axis: int, size: int) -> int:
+    """Bits that `size` units of op k write."""
+    return ceil_div(tensors[ops[k, O_OUT], T_BITS] * size, axis_extent(ops, k, axis))
+
+
+@jit
+def part_cycles(
+    ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
+) -> Any:
+    """(occupancy, latency) of `units` units of a slice of op k over `rows` output positions on one engine.
+
+    Units are output channels of an ungrouped op, groups otherwise (depthwise: channels).
+    """
+    combo = slices[k, part, S_COMBO]
+    products = modes[combo, engine, M_PRODUCTS]
+    e = engines[engine]
+    weight_bits = slices[k, part, S_BITS]
+    if ops[k, O_DEPTHWISE] == 1:
+        return depthwise_cycles(
+            units, rows, ops[k, O_TAPS], e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, ops[k, O_ABITS], weight_bits,
+            e[E_APORT], e[E_WPORT], e[E_OUTPUTS], e[E_PIPELINE],
+        )  # fmt: skip
+    groups = 1 if ops[k, O_GROUPS] == 1 else units
+    cols = units if ops[k, O_GROUPS] == 1 else ops[k, O_COLS]
+    return dense_cycles(
+        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH], e[E_PIXELS], products,
+        modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
+        e[E_PIPELINE],
+    )  # fmt: skip
+
+
+@jit
+def vector_tile_cycles(
+    ops: Any, tensors: Any, vector: Any, throughput: Any, port_bits: int, latency: int, k: int, axis: int, size: int
+) -> Any:
+    """(occupancy, latency) of `size` units of vector op k.  Same law as `engine_forms.vector_cycles`, without arrays."""
+    extent = axis_extent(ops, k, axis)
+    occupancy = 0
+    passes = ops[k, O_PASSES]
+    for p in range(passes):
+        bits = input_tile_bits(ops, k, 0, axis, size)
+        if p == 0 and ops[k, O_IN1] > 0:
+            bits += input_tile_bits(ops, k, 1, axis, size)
+        if p == passes - 1:
+            bits += output_tile_bits(ops, tensors, k, axis, size)
+        longest = max(1, ceil_div(bits, port_bits))
+        for kind in range(6):
+            if vector[k, p, kind] > 0:
+                count = ceil_div(vector[k, p, kind] * size, extent)
+                longest = max(longest, ceil_div(count, throughput[kind]))
+        occupancy += longest
+    return occupancy, occupancy + latency
+
+
+@jit
+def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine: int) -> int:
+    """Units of op k that one pass of an engine holds: the granule of splitting."""
+    if ops[k, O_DEPTHWISE] == 1:
+        return engines[engine, E_WIDTH]
+    if ops[k, O_GROUPS] > 1:
+        return 1
+    return engines[engine, E_LANES] * modes[combo, engine, M_PRODUCTS]
+
+
+@jit
+def _share(ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, pool: Any, units: int, loads: Any, taken: Any) -> None:
+    """Give `units` to engines so that the latest finish is earliest; `pool[e]` is the slice engine e would run, or -1.
+
+    Binary search for the smallest makespan at which the engines together hold all units; `loads` are what they already
+    have to do.  Adds to `loads`, writes `taken`.
+    """
+    n = engines.shape[0]
+    cost = np.zeros(n, np.int64)
+    granule = np.ones(n, np.int64)
+    low = np.int64(1) << 60
+    high = np.int64(0)
+    for e in range(n):
+        taken[e] = 0
+        if pool[e] >= 0:
+            granule[e] = unit_granule(ops, engines, modes, k, slices[k, pool[e], S_COMBO], e)
+            cost[e] = part_cycles(ops, slices, engines, modes, k, e, pool[e], min(granule[e], units), rows)[0]
+            low = min(low, loads[e])
+            high = max(high, loads[e] + cost[e] * ceil_div(units, granule[e]))
+    while low < high:
+        middle = (low + high) // 2
+        room = 0
+        for e in range(n):
+            if pool[e] >= 0 and middle > loads[e]:
+                room += (middle - loads[e]) // cost[e] * granule[e]
+        if room >= units:
+            high = middle
+        else:
+            low = middle + 1
+    left = units
+    for e in range(n):
+        if pool[e] >= 0 and high > loads[e] and left > 0:
+            taken[e] = min(left, (high - loads[e]) // cost[e] * granule[e])
+            left -= taken[e]
+            loads[e] += ceil_div(taken[e], granule[e]) * cost[e]
+
+
+@jit
+def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int, loads: Any, parts: Any) -> int:
+    """Parts (engine, slice, units) of a tile of array op k; returns their number and adds the work to `loads`.
+
+    `size` is the tile size: rows of a convolution, groups of a matmul, whose parts are therefore groups per tile.
+    Slices of a fixed size are shared among all engines that execute them; balanced slices form one pool in which every
+    engine takes the first slice it can execute.
+    """
+    matmul = ops[k, O_KIND] == KIND_MATMUL
+    rows = (ops[k, O_ROWS_H] if matmul else size) * ops[k, O_ROWS_W]
+    n_engines = engines.shape[0]
+    pool = np.full(n_engines, -1, np.int64)
+    taken = np.zeros(n_engines, np.int64)
+    count = 0
+    balanced = False
+    for part in range(ops[k, O_SLICES]):
+        units = size if matmul else slices[k, part, S_UNITS]
+        if units < 0:
+            balanced = True
+            continue
+        if units == 0:
+            continue
+        for e in range(n_engines):
+            pool[e] = part if modes[slices[k, part, S_COMBO], e, M_MODE] >= 0 else -1
+        _share(ops, slices, engines, modes, k, rows, pool, units, loads, taken)
+        for e in range(n_engines):
+            if taken[e] > 0:
+                parts[count, P_ENGINE], parts[count, P_SLICE], parts[count, P_UNITS] = e, part, taken[e]
+                count += 1
+    if balanced:
+        pool[:] = -1
+        for part in range(ops[k, O_SLICES] - 1, -1, -1):
+            if slices[k, part, S_UNITS] < 0:
+                for e in range(n_engines):
+                    if modes[slices[k, part, S_COMBO], e, M_MODE] >= 0:
+                        pool[e] = part
+        _share(ops, slices, engines, modes, k, rows, pool, ops[k, O_UNITS], loads, taken)
+        for part in range(ops[k, O_SLICES]):
+            for e in range(n_engines):
+                if pool[e] == part and taken[e] > 0:
+                    parts[count, P_ENGINE], parts[count, P_SLICE], parts[count, P_UNITS] = e, part, taken[e]
+                    count += 1
+    return count
+
+
+@jit
+def part_weight_bits(ops: Any, slices: Any, k: int, part: int, units: int) -> int:
+    """Bits of weights, biases, scales and index entries of `units` units of a slice."""
+    return units * (ops[k, O_UNIT_WEIGHTS] * slices[k, part, S_BITS] + ops[k, O_UNIT_EXTRA])
+
+
+@jit
+def widest_weight_bits(ops: Any, slices: Any, k: int) -> int:
+    """Upper limit of the weight bits of op k whatever the split (vector ops: their parameters)."""
+    if ops[k, O_KIND] == KIND_VECTOR:
+        return ops[k, O_PARAM_BITS]
+    if ops[k, O_UNIT_WEIGHTS] == 0:
+        return 0
+    widest = 0
+    for part in range(ops[k, O_SLICES]):
+        widest = max(widest, part_weight_bits(ops, slices, k, part, ops[k, O_UNITS]))
+    return widest
+
+
+@jit
+def _produced_within(ops: Any, first: int, last: int, root: int) -> bool:
+    for k in range(first, last + 1):
+        if ops[k, O_OUT] == root:
+            return True
+    return False
+
+
+@jit
+def _can_extend(ops: Any, slices: Any, first: int, k: int, axis: int, weights: int, limit: int) -> bool:
+    """Whether op k may join a chain of ops [first, k) cut along `axis`."""
+    if ops[k, O_AXES] & axis == 0 or axis_extent(ops, k, axis) != axis_extent(ops, first, axis):
+        return False
+    if axis == AXIS_ROWS and (ops[k, O_KERNEL_H] != 1 or ops[k, O_STRIDE] != 1 or ops[k, O_IN_H] != ops[k, O_ROWS_H]):
+        return False
+    if weights + widest_weight_bits(ops, slices, k) > limit:
+        return False
+    for column in range(O_IN0_ROOT0, O_IN1_ROOT1 + 1):
+        if ops[k, column] == ops[k - 1, O_OUT]:
+            return True
+    return False
+
+
+@jit
+def find_chains(ops: Any, slices: Any, tensors: Any, weight_capacity: int, fuse: bool, chains: Any) -> int:
+    """Cut the op list into chains whose intermediate tensors no later op needs; returns the number of chains."""
+    n = ops.shape[0]
+    count = 0
+    first = 0
+    limit = weight_capacity * 3 // 4
+    while first < n:
+        best_last, best_axis = first, AXIS_ROWS if ops[first, O_AXES] & AXIS_ROWS else AXIS_GROUPS
+        for axis in (AXIS_ROWS, AXIS_GROUPS):
+            if not fuse or ops[first, O_AXES] & axis == 0 or widest_weight_bits(ops, slices, first) > limit:
+                continue
+            last = first
+            weights = widest_weight_bits(ops, slices, first)
+            while last + 1 < n and _can_extend(ops, slices, first, last + 1, axis, weights, limit):
+                last += 1
+                weights += widest_weight_bits(ops, slices, last)
+            # Give back ops behind a tensor that is needed after the chain.
+            changed = True
+            while changed:
+                changed = False
+                for k in range(first, last):
+                    out = ops[k, O_OUT]
+                    if tensors[out, T_LAST] > last or tensors[out, T_OUTPUT] == 1:
+                        last = k
+                        changed = True
+                        break
+            if last > best_last:
+                best_last, best_axis = last, axis
+        chains[count, C_FIRST] = first
+        chains[count, C_N] = best_last - first + 1
+        chains[count, C_AXIS] = best_axis
+        chains[count, C_BLOCKS] = 1
+        count += 1
+        first = best_last + 1
+    return count
+
+
+@jit
+def external_input(ops: Any, tensors: Any, chain: Any, k: int, operand: int) -> int:
+    """First root tensor of an input that comes from outside the chain, or -1."""
+    root = ops[k, O_IN0_ROOT0 + 2 * operand]
+    if root < 0 or _produced_within(ops, chain[C_FIRST], k - 1, root):
+        return -1
+    return root
+
+
+@jit
+def ring_size(ops: Any, chain: Any, k: int) -> int:
+    """Slots of the tile ring behind op k of a chain: the distance to its last consumer in the chain, plus one."""
+    size = 1
+    for later in range(k + 1, chain[C_FIRST] + chain[C_N]):
+        for column in range(O_IN0_ROOT0, O_IN1_ROOT1 + 1):
+            if ops[later, column] == ops[k, O_OUT]:
+                size = later - k + 1
+    return size
+
+
+@jit
+def working_bits(ops: Any, tensors: Any, resident: Any, chain: Any, size: int) -> int:
+    """Activation buffer bits of a chain's tiles: double-buffered tiles of tensors off chip, rings of intermediates."""
+    axis = chain[C_AXIS]
+    last = chain[C_FIRST] + chain[C_N] - 1
+    many = size < axis_extent(ops, chain[C_FIRST], axis)
+    total = 0
+    for k in range(chain[C_FIRST], last + 1):
+        for operand in range(2):
+            root = external_input(ops, tensors, chain, k, operand)
+            if root >= 0 and resident[root] == 0:
+                total += input_tile_bits(ops, k, operand, axis, size) * (2 if many else 1)
+        if k < last:
+            total += output_tile_bits(ops, tensors, k, axis, size) * (ring_size(ops, chain, k) if many else 1)
+    if resident[ops[last, O_OUT]] == 0:
+        total += output_tile_bits(ops, tensors, last, axis, size) * (2 if many else 1)
+    return total

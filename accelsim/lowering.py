@@ -1,0 +1,144 @@
+"""Lowering: a mapping becomes a Program and its counts.  The work is done by `kernels/lower.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.arch import Accelerator
+from accelsim.counts import count_columns
+from accelsim.kernels.alloc import assign_offsets, overlap_lists
+from accelsim.kernels.lower import lower_program
+from accelsim.kernels.tables import (
+    CURSOR, N_PHASES, N_REGIONS, N_RING, N_TEMPLATES, OVERFLOW, OVERFLOW_READS, OVERFLOW_SPACE, Output, Tables,
+)  # fmt: skip
+from accelsim.mapping import MappingArrays
+from accelsim.optable import EngineTable, OpTable
+from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from accelsim.program import LATENCY, N_COLUMNS, OCCUPANCY, REGION_BITS, REGION_BUFFER, REGION_OFFSET, Int64, Program
+
+PREFETCH_CHAINS = 4
+# Total time must stay far below 2^63 ticks, also for a batch.
+MAX_TICKS = 1 << 58
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A program, its counts by op (columns of `count_columns`), and the life of its regions in chains."""
+
+    program: Program
+    counts: Int64
+    region_life: Int64
+    peak_activation_bits: int
+
+
+class DoesNotFitError(InfeasibleError):
+    """Fragmentation: the regions fit by sum but not by placement.  `chains` are those whose regions stick out."""
+
+    def __init__(self, problem: Problem, chains: tuple[int, ...]) -> None:
+        self.chains = chains
+        super().__init__(problem)
+
+
+def make_tables(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays: MappingArrays) -> Tables:
+    """Bundle what the kernels read."""
+    burst = accelerator.burst_cycles()
+    vector = accelerator.vector
+    scalars = np.array(
+        [
+            vector.port_bits_per_cycle, vector.latency_cycles, accelerator.dram.burst_bits, burst.numerator,
+            accelerator.first_beat_cycles(), burst.denominator, accelerator.weight_buffer.capacity_bits,
+            PREFETCH_CHAINS,
+        ],
+        np.int64,
+    )  # fmt: skip
+    return Tables(
+        table.ops, table.slices, table.tensors, table.vector, engines.engines, engines.modes,
+        np.array(vector.throughput(), np.int64), arrays.chains, arrays.parts, arrays.n_parts, arrays.resident, scalars,
+    )  # fmt: skip
+
+
+def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays: MappingArrays) -> Lowered:
+    """Program and counts of a mapping.
+
+    Raises DoesNotFitError when the activation regions cannot be placed, InfeasibleError when weights do not fit or the
+    total time could overflow int64.
+    """
+    tables = make_tables(table, engines, accelerator, arrays)
+    size = 4096
+    while True:
+        out = _output(table, accelerator, size)
+        lower_program(tables, out, len(arrays.chains))
+        if out.cursor[OVERFLOW] == OVERFLOW_READS:
+            raise AccelsimError(Problem("lowering", "a tile reads more than three regions", "ops with at most three"))
+        if out.cursor[OVERFLOW] != OVERFLOW_SPACE:
+            break
+        size *= 4
+    n_templates, n_phases, n_regions = (int(out.cursor[k]) for k in (N_TEMPLATES, N_PHASES, N_REGIONS))
+    templates, phases = out.templates[:n_templates], out.phases[:n_phases]
+    regions, life = out.regions[:n_regions], out.region_life[:n_regions]
+    peak = _place(regions, life, accelerator)
+    repeats = np.repeat(phases[:, 2], phases[:, 1]).astype(float)
+    longest = np.maximum(templates[:, OCCUPANCY], templates[:, LATENCY]).astype(float)
+    if float((longest * repeats).sum()) > MAX_TICKS:
+        raise InfeasibleError(
+            Problem(accelerator.name, "the program takes longer than time can count", "less than 2^58 ticks of DRAM time",
+                    ("a rounder ratio of clock to bandwidth", "a smaller network"))
+        )  # fmt: skip
+    before_start, before, wrap_start, wrap = overlap_lists(regions, np.arange(n_regions))
+    program = Program(
+        units=(*(engine.name for engine in accelerator.engines), "vector", "dram"),
+        op_names=table.op_names,
+        ticks_per_cycle=accelerator.ticks_per_cycle(),
+        templates=templates,
+        phases=phases,
+        regions=regions,
+        before_start=before_start,
+        before=before,
+        wrap_start=wrap_start,
+        wrap=wrap,
+    )
+    return Lowered(program, out.counts, life, peak)
+
+
+def _output(table: OpTable, accelerator: Accelerator, size: int) -> Output:
+    n = len(table.op_names)
+    return Output(
+        templates=np.empty((size, N_COLUMNS), np.int64),
+        phases=np.empty((size, 4), np.int64),
+        regions=np.empty((size, 3), np.int64),
+        region_life=np.empty((size, 2), np.int64),
+        counts=np.zeros((n, len(count_columns(accelerator))), np.int64),
+        cursor=np.zeros(len(CURSOR), np.int64),
+        tensor_region=np.full(len(table.tensor_names), -1, np.int64),
+        ring=np.zeros((n, N_RING), np.int64),
+        dram_base=np.zeros(len(table.tensor_names), np.int64),
+    )
+
+
+def _place(regions: Int64, life: Int64, accelerator: Accelerator) -> int:
+    """Give activation regions their offsets; returns the highest address used."""
+    own = np.flatnonzero(regions[:, REGION_BUFFER] == 0)
+    offsets = np.zeros(len(own), np.int64)
+    bits = np.ascontiguousarray(regions[own, REGION_BITS])
+    peak = int(assign_offsets(bits, np.ascontiguousarray(life[own, 0]), np.ascontiguousarray(life[own, 1]), offsets))
+    regions[own, REGION_OFFSET] = offsets
+    capacity = accelerator.activation_buffer.capacity_bits
+    weights = regions[regions[:, REGION_BUFFER] == 1]
+    top = int((weights[:, REGION_OFFSET] + weights[:, REGION_BITS]).max(initial=0))
+    if top > accelerator.weight_buffer.capacity_bits:
+        raise InfeasibleError(
+            Problem(f"weight buffer of {accelerator.name}", "weights of a chain do not fit", demand=top,
+                    bound=accelerator.weight_buffer.capacity_bits, unit="bits",
+                    levers=("a larger weight_buffer.capacity_bits", "more weight blocks or shorter chains"))
+        )  # fmt: skip
+    if peak > capacity:
+        outside = own[offsets + bits > capacity]
+        chains = tuple(int(c) for c in np.unique(life[outside]))
+        problem = Problem(
+            f"activation buffer of {accelerator.name}", "regions cannot be placed", demand=peak, bound=capacity,
+            unit="bits", levers=("a larger activation_buffer.capacity_bits", "fewer resident tensors", "smaller tiles"),
+        )  # fmt: skip
+        raise DoesNotFitError(problem, chains)
+    return peak

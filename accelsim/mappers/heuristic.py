@@ -1,0 +1,92 @@
+"""The heuristic mapper: a legal mapping in under a millisecond, or an infeasibility with numbers.
+
+Decisions, in order: fuse consecutive ops whose intermediates nobody else needs; keep on chip the tensors that save most
+traffic for their time of life; choose for every chain the tile size, weight blocks and engine shares with the least
+estimated time.  The estimate ignores contention between chains; the simulation does not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from accelsim.arch import Accelerator
+from accelsim.kernels.mapper import C_FIRST, C_N, CHAIN_COLUMNS, MAX_PARTS, find_chains
+from accelsim.kernels.tiling import STATUS_OK, STATUS_WEIGHTS, choose_residents, choose_tiles
+from accelsim.lowering import DoesNotFitError, Lowered, lower
+from accelsim.mapping import MappingArrays
+from accelsim.optable import T_BITS, T_FIRST, T_LAST, T_TWIN, EngineTable, OpTable, engine_table
+from accelsim.problems import InfeasibleError, Problem
+
+
+def map_and_lower(
+    table: OpTable, accelerator: Accelerator, fuse: bool = True
+) -> tuple[MappingArrays, EngineTable, Lowered]:
+    """Mapping, engine table and lowered program of a design.
+
+    `fuse=False` makes every op its own chain (for ablations).  Raises InfeasibleError with the chain, what it needs and
+    what is there.
+    """
+    engines = engine_table(accelerator, table)
+    n = len(table.op_names)
+    chains = np.zeros((n, len(CHAIN_COLUMNS)), np.int64)
+    count = find_chains(
+        table.ops, table.slices, table.tensors, accelerator.weight_buffer.capacity_bits, fuse, chains
+    )
+    chains = chains[:count]
+    banned = np.zeros(len(table.tensor_names), np.int64)
+    while True:
+        arrays = _choose(table, engines, accelerator, chains, banned)
+        try:
+            return arrays, engines, lower(table, engines, accelerator, arrays)
+        except DoesNotFitError as error:
+            victim = _largest_alive(table, arrays, error.chains)
+            if victim < 0:
+                raise
+            banned[victim] = 1
+            if table.tensors[victim, T_TWIN] >= 0:
+                banned[table.tensors[victim, T_TWIN]] = 1
+
+
+def _choose(
+    table: OpTable, engines: EngineTable, accelerator: Accelerator, chains: np.ndarray, banned: np.ndarray
+) -> MappingArrays:
+    n = len(table.op_names)
+    capacity = accelerator.activation_buffer.capacity_bits
+    vector = accelerator.vector
+    arrays = MappingArrays(
+        chains, np.zeros((n, MAX_PARTS, 3), np.int64), np.zeros(n, np.int64), np.zeros(len(banned), np.int64)
+    )
+    choose_residents(table.ops, table.tensors, chains, len(chains), capacity, banned, arrays.resident)
+    per_kilocycle = accelerator.dram.bandwidth_bits_per_s * 1000 // accelerator.clock_hz
+    status, chain, need, bound = choose_tiles(
+        table.ops, table.slices, table.tensors, table.vector, engines.engines, engines.modes,
+        np.array(vector.throughput(), np.int64), vector.port_bits_per_cycle, vector.latency_cycles,
+        max(1, per_kilocycle), capacity, accelerator.weight_buffer.capacity_bits, arrays.resident, chains, len(chains),
+        arrays.parts, arrays.n_parts,
+    )  # fmt: skip
+    if status != STATUS_OK:
+        raise InfeasibleError(_problem(table, accelerator, chains[chain], status, int(need), int(bound)))
+    return arrays
+
+
+def _problem(
+    table: OpTable, accelerator: Accelerator, chain: np.ndarray, status: int, need: int, bound: int
+) -> Problem:
+    first, last = int(chain[C_FIRST]), int(chain[C_FIRST] + chain[C_N] - 1)
+    name = table.op_names[first] if first == last else f"{table.op_names[first]} … {table.op_names[last]}"
+    kind = "weight" if status == STATUS_WEIGHTS else "activation"
+    what = "two of its smallest weight blocks do not fit" if kind == "weight" else "its smallest tile does not fit"
+    levers = (f"{kind}_buffer.capacity_bits of at least {need}", "fewer bits", "a lower resolution")
+    return Problem(f"{name} on {accelerator.name}", f"{what} the {kind} buffer", "", levers, need, bound, "bits")
+
+
+def _largest_alive(table: OpTable, arrays: MappingArrays, chains: tuple[int, ...]) -> int:
+    """The largest resident tensor that lives during one of `chains`, or -1."""
+    best, best_bits = -1, 0
+    firsts = arrays.chains[:, C_FIRST]
+    for t in np.flatnonzero(arrays.resident):
+        start = int(np.searchsorted(firsts, table.tensors[t, T_FIRST], side="right")) - 1
+        stop = int(np.searchsorted(firsts, table.tensors[t, T_LAST], side="right")) - 1
+        if any(start <= c <= stop for c in chains) and table.tensors[t, T_BITS] > best_bits:
+            best, best_bits = int(t), int(table.tensors[t, T_BITS])
+    return best

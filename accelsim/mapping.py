@@ -1,0 +1,262 @@
+"""Mapping: which ops run as one chain, along which axis in tiles of what size, on which engines, what stays on chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from accelsim.arch import Accelerator
+from accelsim.ir import digest
+from accelsim.kernels.mapper import CHAIN_COLUMNS, MAX_PARTS, widest_weight_bits
+from accelsim.optable import (
+    AXIS_GROUPS, AXIS_ROWS, KIND_MATMUL, KIND_VECTOR, M_MODE, O_AXES, O_GROUP_EXTENT, O_IN0_ROOT0, O_IN1_ROOT1, O_IN_H,
+    O_KERNEL_H, O_KIND, O_OUT, O_ROWS_H, O_SLICES, O_STRIDE, O_UNITS, S_COMBO, S_UNITS, T_INPUT, T_LAST, T_OUTPUT,
+    T_TWIN, EngineTable, OpTable,
+)  # fmt: skip
+from accelsim.problems import AccelsimError, Problem
+from accelsim.program import Int64
+
+MAPPING_FORMAT = "accelsim.mapping/1"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of an op: `units` output channels (groups of a grouped op; groups per tile of a matmul) on an engine.
+
+    `slice` is the index of the weight format in the plan's rule.
+    """
+
+    engine: str
+    slice: int
+    units: int
+
+
+@dataclass(frozen=True)
+class ChainMapping:
+    """Consecutive ops that run tile by tile together.
+
+    `axis` is "rows" or "groups", `tile` the units of the axis per tile.  A chain of one op may cut its weights into
+    `weight_blocks`; `weight_outer` says that all tiles pass for each block (else all blocks pass for each tile).
+    """
+
+    ops: tuple[str, ...]
+    axis: str
+    tile: int
+    parts: tuple[tuple[Part, ...], ...]
+    weight_blocks: int = 1
+    weight_outer: bool = False
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A complete mapping.  `resident` names the tensors that stay in the activation buffer for their whole life."""
+
+    chains: tuple[ChainMapping, ...]
+    resident: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data in the mapping file's format."""
+        return {
+            "format": MAPPING_FORMAT,
+            "resident": list(self.resident),
+            "chains": [
+                {
+                    "ops": list(chain.ops),
+                    "axis": chain.axis,
+                    "tile": chain.tile,
+                    "weight_blocks": chain.weight_blocks,
+                    "weight_outer": chain.weight_outer,
+                    "parts": [[[p.engine, p.slice, p.units] for p in parts] for parts in chain.parts],
+                }
+                for chain in self.chains
+            ],
+        }
+
+    def fingerprint(self) -> str:
+        """Hash of every decision."""
+        return digest(self.to_json())
+
+
+@dataclass(frozen=True, eq=False)
+class MappingArrays:
+    """The array form that lowering reads: chains, parts by op, resident flag by tensor."""
+
+    chains: Int64
+    parts: Int64
+    n_parts: Int64
+    resident: Int64
+
+
+def mapping_from_json(data: Any, where: str) -> Mapping:
+    """Mapping from plain data; raises AccelsimError that names the chain and field at fault."""
+    if not isinstance(data, dict) or data.get("format") != MAPPING_FORMAT:
+        raise AccelsimError(
+            Problem(where, "not a mapping", f"an object with format: {MAPPING_FORMAT!r}", ("accelsim run --save-mapping",))
+        )
+    chains = []
+    for number, item in enumerate(data.get("chains", [])):
+        try:
+            chains.append(
+                ChainMapping(
+                    ops=tuple(str(name) for name in item["ops"]),
+                    axis=str(item["axis"]),
+                    tile=_whole(item["tile"]),
+                    parts=tuple(tuple(Part(str(e), _whole(s), _whole(u)) for e, s, u in parts) for parts in item["parts"]),
+                    weight_blocks=_whole(item["weight_blocks"]),
+                    weight_outer=bool(item["weight_outer"]),
+                )
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            expected = "ops, axis, tile, weight_blocks, weight_outer, parts [[engine, slice, units], …] per op"
+            raise AccelsimError(Problem(f"{where}: chains[{number}]", f"malformed chain ({error!r})", expected)) from error
+    resident = data.get("resident", [])
+    if not isinstance(resident, list) or not all(isinstance(name, str) for name in resident):
+        raise AccelsimError(Problem(f"{where}: resident", "not a list of tensor names", "a list of strings"))
+    return Mapping(tuple(chains), tuple(resident))
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 40:
+        raise ValueError(f"{value!r} is not a whole number from 0 to 2^40")
+    return value
+
+
+def arrays_to_mapping(arrays: MappingArrays, table: OpTable, accelerator: Accelerator) -> Mapping:
+    """The user's form of array decisions."""
+    chains = []
+    for first, n, axis, tile, blocks, outer in arrays.chains.tolist():
+        parts = tuple(
+            tuple(Part(accelerator.engines[e].name, s, u) for e, s, u in arrays.parts[k, : arrays.n_parts[k]].tolist())
+            for k in range(first, first + n)
+        )
+        name = "rows" if axis == AXIS_ROWS else "groups"
+        chains.append(ChainMapping(table.op_names[first : first + n], name, tile, parts, blocks, bool(outer)))
+    resident = tuple(table.tensor_names[t] for t in np.flatnonzero(arrays.resident))
+    return Mapping(tuple(chains), resident)
+
+
+def mapping_to_arrays(
+    mapping: Mapping, table: OpTable, engines: EngineTable, accelerator: Accelerator, where: str = "mapping"
+) -> MappingArrays:
+    """Array form of a mapping, after checking that it is legal for this workload, plan and accelerator.
+
+    Raises AccelsimError with every fault found: ops missing or out of order, wrong axis or tile, parts that do not add
+    up, engines that cannot execute a slice, chains whose intermediates are needed later, weight blocks of longer chains.
+    """
+    problems: list[Problem] = []
+    n = len(table.op_names)
+    order = [name for chain in mapping.chains for name in chain.ops]
+    if order != list(table.op_names):
+        wrong = next((k for k, (a, b) in enumerate(zip(order, table.op_names, strict=False)) if a != b), min(len(order), n))
+        expected = table.op_names[wrong] if wrong < n else "no further op"
+        found = order[wrong] if wrong < len(order) else "the end"
+        raise AccelsimError(Problem(where, f"op {wrong} of the chains is {found!r}", f"{expected!r}: every op once, in order"))
+    arrays = MappingArrays(
+        np.zeros((len(mapping.chains), len(CHAIN_COLUMNS)), np.int64),
+        np.zeros((n, MAX_PARTS, 3), np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(len(table.tensor_names), np.int64),
+    )
+    first = 0
+    for number, chain in enumerate(mapping.chains):
+        axis = {"rows": AXIS_ROWS, "groups": AXIS_GROUPS}.get(chain.axis, 0)
+        arrays.chains[number] = (first, len(chain.ops), axis, chain.tile, chain.weight_blocks, chain.weight_outer)
+        problems += _check_chain(f"{where}: chains[{number}]", chain, first, axis, table, accelerator)
+        for offset, parts in enumerate(chain.parts[: len(chain.ops)]):
+            k = first + offset
+            problems += _fill_parts(f"{where}: chains[{number}].parts[{offset}]", parts, k, chain, table, engines, accelerator, arrays)
+        first += len(chain.ops)
+    _fill_residents(where, mapping, table, arrays, problems)
+    if problems:
+        raise AccelsimError(problems[:20])
+    return arrays
+
+
+def _check_chain(where: str, chain: ChainMapping, first: int, axis: int, table: OpTable, accelerator: Accelerator) -> list[Problem]:
+    problems = []
+    ops = table.ops
+    stop = first + len(chain.ops)
+    if axis == 0:
+        return [Problem(f"{where}.axis", f"unknown axis {chain.axis!r}", "'rows' or 'groups'")]
+    column = O_ROWS_H if axis == AXIS_ROWS else O_GROUP_EXTENT
+    extent = int(ops[first, column])
+    if not 1 <= chain.tile <= extent:
+        problems.append(Problem(f"{where}.tile", f"{chain.tile} units", f"1 … {extent}"))
+    if len(chain.parts) != len(chain.ops):
+        problems.append(Problem(f"{where}.parts", f"{len(chain.parts)} lists for {len(chain.ops)} ops", "one list per op"))
+    for k in range(first, stop):
+        name = table.op_names[k]
+        if not ops[k, O_AXES] & axis:
+            problems.append(Problem(where, f"op {name} cannot be cut along {chain.axis}", "the other axis or its own chain"))
+        elif int(ops[k, column]) != extent:
+            problems.append(Problem(where, f"op {name} has {ops[k, column]} {chain.axis}", f"{extent} as the first op"))
+        tall = ops[k, O_KERNEL_H] != 1 or ops[k, O_STRIDE] != 1 or ops[k, O_IN_H] != ops[k, O_ROWS_H]
+        if k > first and axis == AXIS_ROWS and tall:
+            problems.append(Problem(where, f"op {name} needs rows of other tiles", "windows larger than 1 only in the first op"))
+        out = int(ops[k, O_OUT])
+        if k < stop - 1 and (table.tensors[out, T_LAST] >= stop or table.tensors[out, T_OUTPUT]):
+            problems.append(Problem(where, f"the output of {name} is needed after the chain", "a chain that ends there"))
+        if k < stop - 1 and out not in ops[k + 1 : stop, O_IN0_ROOT0 : O_IN1_ROOT1 + 1]:
+            problems.append(Problem(where, f"no later op of the chain reads the output of {name}", "a chain that ends there"))
+    if chain.weight_blocks < 1 or (chain.weight_blocks > 1 and len(chain.ops) > 1):
+        problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", "1, or more for a chain of one op"))
+    capacity = accelerator.weight_buffer.capacity_bits
+    if len(chain.ops) > 1:
+        need = sum(int(widest_weight_bits(table.ops, table.slices, k)) for k in range(first, stop))
+        if need > capacity:
+            problems.append(Problem(where, "weights of the chain", demand=need, bound=capacity, unit="bits"))
+    return problems
+
+
+def _fill_parts(
+    where: str, parts: tuple[Part, ...], k: int, chain: ChainMapping, table: OpTable, engines: EngineTable,
+    accelerator: Accelerator, arrays: MappingArrays,
+) -> list[Problem]:  # fmt: skip
+    problems = []
+    op = table.ops[k]
+    if op[O_KIND] == KIND_VECTOR:
+        return [Problem(where, "a vector op has parts", "an empty list")] if parts else []
+    names = [engine.name for engine in accelerator.engines]
+    n_slices = int(op[O_SLICES])
+    totals = [0] * n_slices
+    if len(parts) > MAX_PARTS:
+        return [Problem(where, f"{len(parts)} parts", f"at most {MAX_PARTS}")]
+    for number, part in enumerate(parts):
+        if part.engine not in names:
+            problems.append(Problem(where, f"unknown engine {part.engine!r}", " or ".join(names)))
+        elif not 0 <= part.slice < n_slices:
+            problems.append(Problem(where, f"slice {part.slice}", f"0 … {n_slices - 1}"))
+        elif part.units < 1:
+            problems.append(Problem(where, f"{part.units} units", "at least 1"))
+        elif engines.modes[table.slices[k, part.slice, S_COMBO], names.index(part.engine), M_MODE] < 0:
+            problems.append(Problem(where, f"{part.engine} cannot execute slice {part.slice} of {table.op_names[k]}"))
+        else:
+            totals[part.slice] += part.units
+            arrays.parts[k, number] = (names.index(part.engine), part.slice, part.units)
+    arrays.n_parts[k] = len(parts)
+    wanted = chain.tile if op[O_KIND] == KIND_MATMUL else int(op[O_UNITS])
+    if not problems and sum(totals) != wanted:
+        problems.append(Problem(where, f"parts add up to {sum(totals)} units", f"{wanted}"))
+    for s in range(n_slices):
+        fixed = int(table.slices[k, s, S_UNITS])
+        if not problems and op[O_KIND] != KIND_MATMUL and fixed >= 0 and totals[s] != fixed:
+            problems.append(Problem(where, f"slice {s} has {totals[s]} units", f"{fixed}, as the plan says"))
+    return problems
+
+
+def _fill_residents(where: str, mapping: Mapping, table: OpTable, arrays: MappingArrays, problems: list[Problem]) -> None:
+    for name in mapping.resident:
+        if name not in table.tensor_names:
+            problems.append(Problem(f"{where}: resident", f"unknown tensor {name!r}", "a stored tensor of the workload"))
+            continue
+        t = table.tensor_names.index(name)
+        if table.tensors[t, T_INPUT] or table.tensors[t, T_OUTPUT]:
+            problems.append(Problem(f"{where}: resident", f"{name} is a graph input or output", "it lives in DRAM"))
+        arrays.resident[t] = 1
+    for t in range(len(table.tensor_names)):
+        twin = int(table.tensors[t, T_TWIN])
+        if twin >= 0 and arrays.resident[t] != arrays.resident[twin]:
+            a, b = table.tensor_names[t], table.tensor_names[twin]
+            problems.append(Problem(f"{where}: resident", f"only one of {a} and {b}", "both or none: a view reads them together"))

@@ -1,0 +1,284 @@
+"""Array form of a quantized workload and of an accelerator's engines: what the mapper and lowering kernels read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from accelsim.arch import Accelerator, EngineKind
+from accelsim.engines import select_mode
+from accelsim.formats import Format
+from accelsim.ir import OpKind, Workload
+from accelsim.plan import QuantizedOp, QuantizedWorkload, QuantPlan
+from accelsim.problems import InfeasibleError, Problem
+from accelsim.program import Int64
+
+KIND_CONV, KIND_MATMUL, KIND_VECTOR = range(3)
+AXIS_ROWS, AXIS_GROUPS = 1, 2  # bit mask of the axes along which an op may be cut
+
+OP_COLUMNS: tuple[str, ...] = (
+    "kind", "groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h", "depthwise",
+    "activation_bits", "right_bits", "output_bits", "table", "units", "unit_weights", "unit_extra_bits", "slices",
+    "axes", "in0_elements", "in1_elements", "in0_root0", "in0_root1", "in1_root0", "in1_root1", "output", "passes",
+    "param_bits", "group_axis_extent", "unit_channels",
+)  # fmt: skip
+(
+    O_KIND, O_GROUPS, O_ROWS_H, O_ROWS_W, O_COLS, O_DEPTH, O_TAPS, O_KERNEL_H, O_STRIDE, O_IN_H, O_DEPTHWISE,
+    O_ABITS, O_RBITS, O_OBITS, O_TABLE, O_UNITS, O_UNIT_WEIGHTS, O_UNIT_EXTRA, O_SLICES,
+    O_AXES, O_IN0, O_IN1, O_IN0_ROOT0, O_IN0_ROOT1, O_IN1_ROOT0, O_IN1_ROOT1, O_OUT, O_PASSES,
+    O_PARAM_BITS, O_GROUP_EXTENT, O_UNIT_CHANNELS,
+) = range(len(OP_COLUMNS))  # fmt: skip
+
+# A slice: a run of output channels with one weight format. units -1: balanced by the engines.
+SLICE_COLUMNS: tuple[str, ...] = ("weight_bits", "units", "terms", "combo")
+S_BITS, S_UNITS, S_TERMS, S_COMBO = range(4)
+MAX_SLICES = 3
+MAX_PASSES = 4
+
+TENSOR_COLUMNS: tuple[str, ...] = ("bits", "first", "last", "positions", "graph_input", "graph_output", "twin")
+T_BITS, T_FIRST, T_LAST, T_POSITIONS, T_INPUT, T_OUTPUT, T_TWIN = range(7)
+
+ENGINE_COLUMNS: tuple[str, ...] = (
+    "shift", "lanes", "lane_width", "pixel_groups", "outputs_per_cycle", "pipeline", "activation_port", "weight_port",
+    "depthwise", "terms",
+)  # fmt: skip
+(
+    E_SHIFT, E_LANES, E_WIDTH, E_PIXELS, E_OUTPUTS, E_PIPELINE, E_APORT, E_WPORT, E_DEPTHWISE, E_TERMS,
+) = range(len(ENGINE_COLUMNS))  # fmt: skip
+
+# Per (format combination, engine): -1 or the mode, products per multiplier, passes over the terms of a weight.
+M_MODE, M_PRODUCTS, M_PASSES = range(3)
+
+
+@dataclass(frozen=True, eq=False)
+class OpTable:
+    """A quantized workload as arrays; row order is `QuantizedWorkload.ops`, tensors in `tensor_names` order."""
+
+    quantized: QuantizedWorkload
+    op_names: tuple[str, ...]
+    tensor_names: tuple[str, ...]
+    ops: Int64
+    slices: Int64
+    vector: Int64
+    tensors: Int64
+    combos: tuple[tuple[Format, Format, bool, int], ...]
+
+
+@lru_cache(maxsize=64)
+def op_table(workload: Workload, plan: QuantPlan) -> OpTable:
+    """Arrays of `apply_plan(workload, plan)`; cached, because a sweep asks for the same few over and over."""
+    from accelsim.plan import apply_plan
+
+    return build_op_table(apply_plan(workload, plan))
+
+
+def build_op_table(quantized: QuantizedWorkload) -> OpTable:
+    """Arrays of a quantized workload.  Lifetimes count executed ops only (views take no time)."""
+    workload = quantized.workload
+    stored = [t.name for t in workload.tensors if not t.aliases]
+    index = {name: k for k, name in enumerate(stored)}
+    n = len(quantized.ops)
+    ops = np.zeros((n, len(OP_COLUMNS)), np.int64)
+    slices = np.zeros((n, MAX_SLICES, len(SLICE_COLUMNS)), np.int64)
+    vector = np.zeros((n, MAX_PASSES, 6), np.int64)
+    combos: dict[tuple[Format, Format, bool, int], int] = {}
+    for k, item in enumerate(quantized.ops):
+        ops[k] = _op_row(item, quantized, index)
+        _slice_rows(item, ops[k], slices[k], combos)
+        if item.op.recipe:
+            _vector_rows(item, vector[k])
+    tensors = _tensor_rows(quantized, index)
+    _mark_twins(ops, tensors)
+    return OpTable(
+        quantized, tuple(q.op.name for q in quantized.ops), tuple(stored), ops, slices, vector, tensors, tuple(combos)
+    )
+
+
+def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, int]) -> list[int]:
+    op, workload, plan = item.op, quantized.workload, quantized.plan
+    stored_bits = quantized.activation_bits
+    row = dict.fromkeys(OP_COLUMNS, 0)
+    row["activation_bits"], row["right_bits"] = item.activation.bits, item.right.bits
+    if len(op.inputs) > 1:
+        row["right_bits"] = stored_bits[op.inputs[1]]
+    row["output_bits"] = item.output.bits
+    row["table"] = int(op.activation in ("hardswish", "gelu"))
+    row["output"] = index[op.output]
+    roots = [[index[name] for name in workload.storage_of(source)] for source in op.inputs]
+    for position in range(2):
+        names = roots[position] if position < len(roots) else []
+        row[f"in{position}_root0"] = names[0] if names else -1
+        row[f"in{position}_root1"] = names[1] if len(names) > 1 else -1
+    elements = [workload.tensor_by_name[source].elements for source in op.inputs]
+    views = [bool(workload.tensor_by_name[source].aliases) for source in op.inputs]
+    row["in0_elements"] = elements[0]
+    row["in1_elements"] = elements[1] if len(elements) > 1 else 0
+    if op.loop:
+        loop = op.loop
+        for name in ("groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h"):
+            row[name] = getattr(loop, name)
+        row["depthwise"] = int(loop.depthwise)
+        row["units"] = loop.cols if loop.groups == 1 else loop.groups
+        row["unit_channels"] = loop.groups * loop.cols // row["units"]
+        row["group_axis_extent"] = loop.groups
+        if op.kind is OpKind.CONV:
+            row["kind"], row["axes"] = KIND_CONV, AXIS_ROWS
+            row["unit_weights"] = op.weights // row["units"]
+            has_bias = op.bias > 0 or op.bn_channels > 0
+            index_bits = max(1, (loop.groups * loop.cols - 1).bit_length()) if item.mixed else 0
+            row["unit_extra_bits"] = row["unit_channels"] * (
+                plan.bias_bits * has_bias + plan.scale_bits + index_bits
+            )
+            if views[0]:
+                row["in0_elements"] = loop.groups * loop.depth * loop.in_h * loop.in_w
+        else:
+            row["kind"], row["axes"] = KIND_MATMUL, AXIS_GROUPS
+            row["in0_elements"] = loop.groups * loop.rows * loop.depth
+            row["in1_elements"] = loop.groups * loop.depth * (loop.cols - loop.right_implicit_cols)
+    if op.recipe:
+        recipe = op.recipe
+        row["kind"], row["groups"], row["rows_h"] = KIND_VECTOR, recipe.groups, recipe.rows_h
+        row["rows_w"], row["cols"], row["units"] = recipe.rows_w, recipe.width, 1
+        row["kernel_h"] = row["stride"] = 1
+        row["in_h"] = recipe.rows_h
+        row["axes"] = AXIS_ROWS * recipe.tiles_rows + AXIS_GROUPS * recipe.tiles_groups
+        row["group_axis_extent"] = recipe.groups
+        row["passes"] = len(recipe.passes)
+        row["param_bits"] = op.params_extra * (item.output.bits if op.op_class == "embed" else plan.scale_bits)
+        if views[0]:
+            row["in0_elements"] = recipe.elements
+    return [int(row[name]) for name in OP_COLUMNS]
+
+
+def _slice_rows(
+    item: QuantizedOp, row: Int64, out: Int64, combos: dict[tuple[Format, Format, bool, int], int]
+) -> None:
+    if not item.op.loop:
+        return
+    parts = [(share.format, share.share) for share in item.weights] or [(item.right, 1.0)]
+    row[O_SLICES] = len(parts)
+    units = int(row[O_UNITS])
+    edges = np.cumsum([share or 0.0 for _, share in parts])
+    done = 0
+    for k, (fmt, share) in enumerate(parts):
+        stop = units if k == len(parts) - 1 else round(float(edges[k]) * units)
+        key = (fmt, item.activation, bool(row[O_DEPTHWISE]), item.op.loop.reduction)
+        combo = combos.setdefault(key, len(combos))
+        out[k] = (fmt.bits, -1 if share is None else stop - done, fmt.terms, combo)
+        done = stop
+
+
+def _vector_rows(item: QuantizedOp, out: Int64) -> None:
+    from accelsim.ir import VECTOR_KINDS
+
+    recipe = item.op.recipe
+    assert recipe is not None
+    for p, step in enumerate(recipe.passes):
+        for kind, count in step.per_element:
+            out[p, VECTOR_KINDS.index(kind)] += count * recipe.elements
+        for kind, count in step.per_row:
+            out[p, VECTOR_KINDS.index(kind)] += count * recipe.norm_rows
+
+
+def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int]) -> Int64:
+    workload = quantized.workload
+    executed = {id(op): k for k, op in enumerate(op for op in workload.ops if op.kind is not OpKind.VIEW)}
+    position = [0] * len(workload.ops)
+    count = 0
+    for k, op in enumerate(workload.ops):
+        position[k] = min(count, len(executed) - 1)
+        count += op.kind is not OpKind.VIEW
+    lives: dict[str, list[int]] = {workload.input: [0, 0]}
+    for k, op in enumerate(workload.ops):
+        if op.kind is OpKind.VIEW:
+            continue
+        lives[op.output] = [position[k], position[k]]
+        for source in op.inputs:
+            for root in workload.storage_of(source):
+                lives[root][1] = position[k]
+    tensors = np.zeros((len(index), len(TENSOR_COLUMNS)), np.int64)
+    outputs = workload.storage_of(workload.output)
+    for name, k in index.items():
+        tensor = workload.tensor_by_name[name]
+        first, last = lives.get(name, [0, 0])
+        bits = tensor.elements * quantized.activation_bits[name]
+        tensors[k] = (bits, first, last, tensor.h * tensor.w, name == workload.input, name in outputs, -1)
+    return tensors
+
+
+def _mark_twins(ops: Int64, tensors: Int64) -> None:
+    """Tensors read together through a view stay on chip together or leave together."""
+    for row in ops:
+        for a, b in ((O_IN0_ROOT0, O_IN0_ROOT1), (O_IN1_ROOT0, O_IN1_ROOT1)):
+            if row[a] >= 0 and row[b] >= 0:
+                tensors[row[a], T_TWIN] = row[b]
+                tensors[row[b], T_TWIN] = row[a]
+
+
+@dataclass(frozen=True, eq=False)
+class EngineTable:
+    """An accelerator's engines as arrays, and which (weight, activation) format pairs run on which in which mode."""
+
+    engines: Int64
+    modes: Int64  # [combo, engine, 3]
+
+
+def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
+    """Arrays for this accelerator and these formats.
+
+    Raises InfeasibleError when an op has a slice that no engine can execute, naming widths and levers.
+    """
+    engines = np.zeros((len(accelerator.engines), len(ENGINE_COLUMNS)), np.int64)
+    for k, engine in enumerate(accelerator.engines):
+        engines[k] = (
+            engine.kind is EngineKind.SHIFT_ARRAY, engine.lanes, engine.lane_width, engine.pixel_groups,
+            engine.output_stage.outputs_per_cycle, engine.pipeline_cycles, engine.activation_port_bits_per_cycle,
+            engine.weight_port_bits_per_cycle, engine.depthwise, engine.terms,
+        )  # fmt: skip
+    modes = np.full((max(1, len(table.combos)), len(accelerator.engines), 3), -1, np.int64)
+    for c, (weight, activation, depthwise, reduction) in enumerate(table.combos):
+        for k, engine in enumerate(accelerator.engines):
+            mode = select_mode(engine, weight, activation)
+            if mode is None or (depthwise and not engine.depthwise):
+                continue
+            if accumulator_short(engine.accumulator_bits, weight, activation, reduction) > 0:
+                continue
+            if engine.kind is EngineKind.SHIFT_ARRAY:
+                modes[c, k] = (weight.terms - 1, 1, -(-weight.terms // engine.terms))
+            else:
+                modes[c, k] = (mode, engine.modes[mode].products, 1)
+    _require_engines(accelerator, table, modes)
+    return EngineTable(engines, modes)
+
+
+def accumulator_short(accumulator_bits: int, weight: Format, activation: Format, reduction: int) -> int:
+    """Bits that an accumulator lacks for a reduction of these operands (≤ 0: it holds every sum)."""
+    from accelsim.formats import accumulator_bits_needed
+
+    return accumulator_bits_needed(weight, activation, reduction) - accumulator_bits
+
+
+def _require_engines(accelerator: Accelerator, table: OpTable, modes: Int64) -> None:
+    problems = []
+    for k, name in enumerate(table.op_names):
+        rows = table.slices[k, : table.ops[k, O_SLICES]]
+        for part in rows:
+            balanced = part[S_UNITS] < 0
+            alternatives = rows if balanced else [part]
+            if part[S_UNITS] != 0 and not any((modes[int(p[S_COMBO]), :, M_MODE] >= 0).any() for p in alternatives):
+                weight, activation, depthwise, reduction = table.combos[int(part[S_COMBO])]
+                what = f"no engine executes {weight.name} weights with {activation.name} activations"
+                what += " in depthwise mode" if depthwise else ""
+                problems.append(
+                    Problem(
+                        f"op {name} on {accelerator.name}",
+                        what,
+                        f"an engine whose modes hold both widths and whose accumulators hold {reduction} products",
+                        ("another plan", "a mode or engine for this format", "wider accumulators"),
+                    )
+                )
+                break
+    if problems:
+        raise InfeasibleError(problems[:8])

@@ -1,0 +1,1 @@
+"""Accelerators that come with the program: `accelsim.config.load_accelerator` reads them by name."""

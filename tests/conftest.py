@@ -1,0 +1,10 @@
+"""Settings of the whole test run: one thread per process, and property tests without a deadline on busy machines."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings  # noqa: E402  (after the thread setting: it must reach numpy's libraries)
+
+settings.register_profile("here", deadline=None, print_blob=True)
+settings.load_profile("here")
