@@ -100,6 +100,15 @@ def _check_modes(source: Source, path: str, modes: tuple[Mode, ...]) -> None:
         order = ", ".join(f"{weight}x{activation}" for weight, activation in sorted(set(keys)))
         what = "two modes have the same widths" if len(set(keys)) < len(keys) else "the modes are not sorted"
         source.fault(path, what, "modes narrowest first, by weight_bits and then activation_bits", (order,))
+    widest = max(mode.weight_bits for mode in modes)
+    for index, mode in enumerate(modes):
+        if mode.products * mode.weight_bits > widest:
+            source.fault(
+                f"{path}[{index}].products",
+                f"{mode.products} products of {mode.weight_bits}-bit weights do not fit a multiplier",
+                f"products × weight_bits at most {widest}, the widest weight_bits of the modes",
+                (str(widest // mode.weight_bits),),
+            )
 
 
 def _check_buffer(source: Source, path: str, values: dict[str, Any]) -> None:

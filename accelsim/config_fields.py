@@ -13,6 +13,8 @@ from accelsim.problems import AccelsimError
 FORMATS: dict[str, type] = {"accelsim.accelerator/1": Accelerator, "accelsim.plan/1": QuantPlan}
 KINDS: dict[str, str] = {"accelerator": "accelsim.accelerator/1", "plan": "accelsim.plan/1"}
 RESERVED_NAMES = ("vector", "dram")
+# The types for which tech/dram_pj_per_bit.csv has an energy (a test keeps the two equal).
+DRAM_TYPES = ("DDR3", "DDR4", "LPDDR2", "LPDDR4", "LPDDR4X", "LPDDR5", "GDDR5", "HBM2", "HBM3", "HMC")
 BALANCED = "balanced"
 MAX_COUNT = 1 << 40
 MAX_SLOTS = 1 << 20
@@ -118,9 +120,7 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "bandwidth_bits_per_s": Spec("peak bandwidth", 1_000_000, 100_000_000_000_000),
         "burst_bits": Spec("smallest transfer", 64, 4096, power_of_two=True),
         "first_beat_latency_s": Spec("time until the first data of a transfer; overlaps the next transfer", 0, 1e-3),
-        "type": Spec(
-            "selects the energy per bit", choices=("DDR3", "DDR4", "LPDDR4", "LPDDR5", "GDDR5", "HBM2", "HBM3", "HMC")
-        ),
+        "type": Spec("selects the energy per bit", choices=DRAM_TYPES),
     },
     QuantPlan: {
         "name": Spec("name of the plan; does not enter its fingerprint", pattern=TITLE),

@@ -125,7 +125,10 @@ def _format(spec: Spec, value: Any, path: str, source: Source) -> Any:
     shifts = [name for name in choices if not name.startswith("u")]
     expected = "a number format u2 … u16" + (f", {', '.join(shifts)}" if shifts else "")
     guess = near(value, choices)
-    if not shifts and isinstance(value, str) and re.fullmatch(r"a?pot\d+", value):
+    uniform = re.fullmatch(r"u(\d{1,3})", value) if isinstance(value, str) else None
+    if uniform:
+        guess = (f"u{min(max(int(uniform.group(1)), 2), 16)}",)
+    elif not shifts and isinstance(value, str) and re.fullmatch(r"a?pot\d+", value):
         expected, guess = "a uniform format u2 … u16: only weights can be powers of two", ("u8",)
     elif isinstance(value, int) and f"u{value}" in choices and not isinstance(value, bool):
         guess = (f"u{value}",)

@@ -16,7 +16,7 @@ import yaml
 
 from accelsim.problems import AccelsimError, Problem
 
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 1 << 18
 MAX_VALUES = 20_000
 MAX_DEPTH = 16
 MAX_NUMBER_CHARACTERS = 64
@@ -29,6 +29,7 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(
     r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z"
 )
+_LIMITS = f"nested deeper than {MAX_DEPTH} levels or longer than {MAX_VALUES:,} values"
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
 _NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
 _TAG = "tag:yaml.org,2002:"
@@ -44,6 +45,18 @@ class _Loader(yaml.SafeLoader):
     """Composes nodes with the resolvers of this module instead of YAML 1.1's."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own attribute)
+    depth = 0
+    values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Stop at text that is far deeper or longer than any real file, before it costs time."""
+        self.depth += 1
+        self.values += 1
+        if self.depth > MAX_DEPTH or self.values > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=_LIMITS, problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -164,8 +177,6 @@ def _compose(text: str, path: Path) -> yaml.Node | None:
         raise AccelsimError(Problem(f"{path}:{mark.line + 1 if mark else 1}", what, "", levers)) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise AccelsimError(Problem(f"{path}:1", f"not valid YAML: {error}")) from error
-    except RecursionError as error:
-        raise AccelsimError(Problem(f"{path}:1", f"nested deeper than {MAX_DEPTH} levels")) from error
 
 
 class _Reader:
@@ -179,10 +190,9 @@ class _Reader:
         """Data of a node and everything below it."""
         self.values += 1
         line = node.start_mark.line + 1
-        # Aliases can make a short text endless; both limits are far above any real file.
+        # Aliases can make a short text endless.
         if depth > MAX_DEPTH or self.values > MAX_VALUES:
-            limit = f"nested deeper than {MAX_DEPTH} levels, or more than {MAX_VALUES:,} values"
-            raise AccelsimError(Problem(f"{self.source.where}:{line}: {path[:80]}", limit))
+            raise AccelsimError(Problem(f"{self.source.where}:{line}", f"an alias makes the data {_LIMITS}"))
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":

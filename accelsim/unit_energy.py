@@ -89,7 +89,7 @@ def output_pj(accumulator_bits: int, tech: Technology) -> float:
     compares, clocked registers; in proportion to accumulator_bits / 32.
     """
     work = (
-        2.0 * tech.value("arithmetic.add_32_pj")
+        2.5 * tech.value("arithmetic.add_32_pj")
         + tech.value("output_stage.multiply_32x16_pj")
         + 1.5 * tech.value("output_stage.shift_32_pj")
         + 2 * tech.value("output_stage.compare_32_pj")

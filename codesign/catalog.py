@@ -31,8 +31,8 @@ def default_catalog() -> Catalog:
     """The program's own accelerators, plans and models, each read once."""
     from functools import cache
 
-    from accelsim.api import build_workload
     from accelsim.config import accelerator_from_data, load_accelerator, load_plan
+    from accelsim.workloads import build_workload
 
     return Catalog(
         accelerator=cache(lambda name: load_accelerator(name).to_json()),

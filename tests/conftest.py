@@ -4,7 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from hypothesis import settings  # noqa: E402  (after the thread setting: it must reach numpy's libraries)
+# After the thread setting, which must reach numpy's libraries.
+from hypothesis import settings
 
 settings.register_profile("here", deadline=None, print_blob=True)
 settings.load_profile("here")

@@ -172,8 +172,9 @@ def authors_cycles(model: str, resolution: int, quirks: Quirks = ALL) -> Counted
     variant = VARIANTS[model]
     if (resolution // 32) ** 2 <= variant.head_dim:
         raise AccelsimError(
-            Problem(f"model {model}", "the Trio-ViT cycle model knows linear attention only", levers=("a larger image",),
-                    demand=variant.head_dim + 1, bound=(resolution // 32) ** 2, unit="positions in stage 4")
+            Problem(f"model {model}", "the Trio-ViT cycle model knows linear attention only",
+                    levers=("a larger image",), demand=variant.head_dim + 1,
+                    bound=(resolution // 32) ** 2, unit="positions in stage 4")
         )  # fmt: skip
     count = _Count(quirks)
     edge = resolution // 2

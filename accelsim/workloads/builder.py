@@ -134,8 +134,9 @@ def _size_faults(op: Op, inputs: list[Tensor], output: Tensor) -> list[str]:
         return ["an array op needs a loop nest"]
     loop = op.loop
     faults = []
-    if output.elements != loop.groups * loop.rows * loop.cols:
-        faults.append(f"the nest makes {loop.groups * loop.rows * loop.cols} elements, the output has {output.elements}")
+    made = loop.groups * loop.rows * loop.cols
+    if output.elements != made:
+        faults.append(f"the nest makes {made} elements, the output has {output.elements}")
     return faults + (_conv_faults(op, loop, inputs) if op.kind is OpKind.CONV else _matmul_faults(loop, inputs))
 
 

@@ -85,7 +85,8 @@ def _mb_conv(net: WorkloadBuilder, name: str, source: str, channels: int, *, str
 def _lite_mla(net: WorkloadBuilder, name: str, source: str, dim: int) -> str:
     """Multi-scale ReLU attention with its projection and residual.
 
-    Raw and aggregated q|k|v give 2h heads.  With more positions than `dim` the attention is linear, otherwise quadratic.
+    Raw and aggregated q|k|v give 2h heads.  With more positions than `dim` the attention is linear, otherwise
+    quadratic.
     """
     shape = net.tensor(source)
     h, w, channels = shape.h, shape.w, shape.channels

@@ -1,4 +1,4 @@
-"""Plain vision transformers (DeiT-T/S/B, ViT-L, patch 16), counted as timm@aa4b585 `vision_transformer.py` builds them."""
+"""Plain vision transformers (DeiT-T/S/B, ViT-L, patch 16), counted as timm@aa4b585 builds them."""
 
 from __future__ import annotations
 

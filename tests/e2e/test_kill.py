@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from codesign import runner
 from codesign.runner import run_sweep
 from codesign.space import load_space
 from codesign.store import read_study
@@ -28,9 +29,13 @@ DESIGNS = 48
 BATCH = 3
 DRIVER = """\
 import sys
+from codesign import runner
 from codesign.runner import run_sweep
 from codesign.space import load_space
 from tests.support.design_fakes import CATALOG, slow_evaluate
+
+# The version hashes the sources, which a developer may edit while the test runs.
+runner.program_version = lambda: "test"
 
 if __name__ == "__main__":
     space = load_space(sys.argv[1], CATALOG)
@@ -84,7 +89,8 @@ def driver(tmp_path):
 
 
 @pytest.fixture
-def uninterrupted(tmp_path):
+def uninterrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "program_version", lambda: "test")
     (tmp_path / "plain").mkdir()
     plain = Driver(tmp_path / "plain")
     run_sweep(load_space(plain.folder / "space.yaml", CATALOG), plain.study, evaluate=evaluate, catalog=CATALOG)

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim import config
 from accelsim.arch import Accelerator
 from accelsim.config_fields import FIELDS, KINDS
+from accelsim.config_yaml import read_source
 from accelsim.formats import Format
 from accelsim.plan import QuantPlan
 from accelsim.plans import m2q
@@ -105,7 +106,9 @@ def test_iso_area_is_the_largest_shift_engine_that_fits() -> None:
 
 
 def test_m2q_formats_by_class() -> None:
-    rules = {rule.match: [(part.format.name, part.share) for part in rule.weights] for rule in config.load_plan("m2q").rules}
+    rules = {
+        rule.match: [(part.format.name, part.share) for part in rule.weights] for rule in config.load_plan("m2q").rules
+    }
     mixed = [("u8", None), ("apot8", None)]
     assert rules == {
         "class:dw": [("u4", 1.0)],
@@ -131,6 +134,7 @@ def test_m2q_ratio() -> None:
     assert config.plan_from_data(plan.to_json()) == plan
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.floats(0, 1))
 def test_m2q_any_ratio_is_a_valid_plan(ratio: float) -> None:
     plan = m2q(ratio)
@@ -185,7 +189,11 @@ def test_plan_round_trip(name: str, tmp_path: Path) -> None:
     assert config.check_file(path) == []
 
 
-@given(notes=st.text(), name=st.sampled_from(["1e6", "0x1F", "true", "null", "~", "a: b", "010", "- x", "2001-01-01", "é😀"]))
+@settings(max_examples=50, deadline=None)
+@given(
+    notes=st.text(),
+    name=st.sampled_from(["1e6", "0x1F", "true", "null", "~", "a: b", "010", "- x", "2001-01-01", "é😀"]),
+)
 def test_any_text_survives_a_dump(notes: str, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     accelerator = config.load_accelerator("tiny").replace(notes=notes, name=name)
     path = tmp_path_factory.mktemp("dump") / "a.yaml"
@@ -220,7 +228,7 @@ FIELD_FAULTS = [
     ("clock_hz", 999_999, "found 999999", ""),
     ("clock_hz", 5_000_000_001, "found 5000000001", ""),
     ("vector.division_per_cycle", (1 << 40) + 1, "found 1099511627777", ""),
-    ("vector.division_per_cycle", 10**5000, "found a number of 16,610 bits", ""),
+    ("vector.division_per_cycle", 10**60, "found a number of 200 bits", ""),
     ("dram.burst_bits", 500, "found 500", "256"),
     ("dram.burst_bits", 8192, "found 8192", ""),
     ("dram.first_beat_latency_s", float("inf"), "found the number inf", ""),
@@ -244,6 +252,14 @@ def test_field_fault(path: str, value: Any, what: str, lever: str) -> None:
     assert problem.levers == ((lever,) if lever else ())
 
 
+def test_integer_too_long_to_print() -> None:
+    data = preset_data()
+    data["vector"]["division_per_cycle"] = 10**5000
+    data["dram"]["first_beat_latency_s"] = 10**5000
+    found = problems_of(config.accelerator_from_data, data, "here")
+    assert [problem.what for problem in found] == ["found a number of 16,610 bits"] * 2
+
+
 def test_integer_is_a_number_where_a_fraction_is_allowed() -> None:
     data = preset_data()
     data["dram"]["first_beat_latency_s"] = 0
@@ -262,7 +278,8 @@ def test_misspelt_field_is_one_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["name", "clock_hz", "engines[0].lanes", "engines[0].output_stage.outputs_per_cycle", "vector.mul_per_cycle"]
+    "path",
+    ["name", "clock_hz", "engines[0].lanes", "engines[0].output_stage.outputs_per_cycle", "vector.mul_per_cycle"],
 )
 def test_missing_field(path: str) -> None:
     data = preset_data()
@@ -302,7 +319,7 @@ CROSS_FAULTS = [
     ({"activation_buffer.word_bits": 100}, "activation_buffer.word_bits", "words of 100 bits"),
     ({"clock_hz": 199_999_991}, "dram.bandwidth_bits_per_s", "too fine a unit of time"),
     (
-        {"clock_hz": 4_999_999_999, "dram.bandwidth_bits_per_s": 1_000_000, "dram.burst_bits": 4096},
+        {"clock_hz": 4_999_999_999, "dram.bandwidth_bits_per_s": 1_000_003, "dram.burst_bits": 4096},
         "dram.bandwidth_bits_per_s",
         "64-bit time could overflow",
     ),
@@ -353,7 +370,7 @@ PLAN_FAULTS = [
     ("rules[0].weights[0].format", "apot9", "found the text 'apot9'", "apot8"),
     ("rules[0].weights[0].format", 4, "found 4", "u4"),
     ("rules[0].activation", "apot8", "found the text 'apot8'", "u8"),
-    ("rules[0].right", "u32", "found the text 'u32'", "u3"),
+    ("rules[0].right", "u32", "found the text 'u32'", "u16"),
     ("rules[0].weights[0].share", 1.5, "found the number 1.5", ""),
     ("rules[0].weights[0].share", -0.5, "found the number -0.5", ""),
     ("rules[0].weights[0].share", "all", "found the text 'all'", ""),
@@ -432,7 +449,11 @@ def line_of(text: str, needle: str, nth: int = 0) -> int:
 
 
 def test_lines_of_all_faults_in_order(tmp_path: Path) -> None:
-    text = preset_text("m2vit").replace("clock_hz: 200_000_000", "clock_hz: 200e6").replace("kind: shift_array", "kind: shift")
+    text = (
+        preset_text("m2vit")
+        .replace("clock_hz: 200_000_000", "clock_hz: 200e6")
+        .replace("kind: shift_array", "kind: shift")
+    )
     text = text.replace("    terms: 2\n", "    terms: 2\n    terms: 3\n").replace("type: DDR4", "typ: DDR4")
     text = text.replace("  mul_per_cycle: 128\n", "")
     path = write(tmp_path, text)
@@ -461,17 +482,22 @@ BAD_TEXTS = [
     ('a: "\\UFFFFFFFF"\n', 1, "not valid YAML"),
     ("a: " + "[" * 3000, 1, "nested deeper"),
     ("a: &a [*a]\n", 1, "nested deeper"),
+    ("\n- 1" * 30_000, 20_001, "longer than 20,000 values"),
     (b"name: x\n\xff\xfe\x00\x01", 2, "not a text file: byte 0xff"),
     (b"name: x\nname\x00: y", 2, "not a text file: character"),
-    (b"\x7fELF\x02\x01\x01" + bytes(range(256)), 1, "not a text file"),
-    ("#" * ((1 << 20) + 1), 1, "larger than"),
+    (b"\x7fELF\x02\x01\x01" + bytes(range(256)), 2, "not a text file"),
+    ("#" * ((1 << 18) + 1), 1, "larger than"),
 ]
 
 
 @pytest.mark.parametrize(("text", "line", "what"), BAD_TEXTS)
 def test_unreadable_text_is_one_clear_problem(text: str | bytes, line: int, what: str, tmp_path: Path) -> None:
     path = write(tmp_path, text)
-    for found in (config.check_file(path), problems_of(config.load_accelerator, path), problems_of(config.load_plan, path)):
+    for found in (
+        config.check_file(path),
+        problems_of(config.load_accelerator, path),
+        problems_of(config.load_plan, path),
+    ):
         (problem,) = found
         assert problem.where.startswith(f"{path}:{line}")
         assert what in problem.what
@@ -481,7 +507,7 @@ def test_alias_bomb_ends_quickly(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{k}: &a{k} [" + ", ".join([f"*a{k - 1}"] * 10) + "]" for k in range(1, 9)]
     (problem,) = config.check_file(write(tmp_path, "\n".join(lines)))
-    assert "more than 20,000 values" in problem.what
+    assert "longer than 20,000 values" in problem.what
 
 
 def test_tabs_and_tags_and_strange_keys(tmp_path: Path) -> None:
@@ -490,8 +516,8 @@ def test_tabs_and_tags_and_strange_keys(tmp_path: Path) -> None:
     found = {problem.where.removeprefix(str(path)): problem.what for problem in config.check_file(path)}
     last = len(text.splitlines())
     assert found == {
-        f":{last - 4}": "a list or mapping is used as a field name",
-        f":{last - 3 + 1 - 1}: notes": "the tag 'tag:yaml.org,2002:python/none' is not supported for 'x'",
+        f":{last - 5}": "a list or mapping is used as a field name",
+        f":{last - 3}: notes": "the tag 'tag:yaml.org,2002:python/none' is not supported for 'x'",
         f":{last - 2}: 'a b'": "unknown field",
         f":{last - 1}: '5'": "unknown field",
         f":{last}: 'not\\xe9s'": "unknown field",
@@ -502,7 +528,6 @@ def test_many_faults_are_cut_short(tmp_path: Path) -> None:
     text = preset_text("tiny") + "".join(f"junk{k}: {k}\n" for k in range(80))
     found = config.check_file(write(tmp_path, text))
     assert len(found) == 51
-    assert "30 more faults" not in found[-1].what
     assert found[-1].what == "this and 29 more faults are not shown"
 
 
@@ -563,7 +588,9 @@ def accepts(schema: dict[str, Any], value: Any) -> bool:
             and all(accepts(known[key], item) for key, item in value.items())
         )
     if schema["type"] == "array":
-        return schema["minItems"] <= len(value) <= schema["maxItems"] and all(accepts(schema["items"], v) for v in value)
+        return schema["minItems"] <= len(value) <= schema["maxItems"] and all(
+            accepts(schema["items"], v) for v in value
+        )
     if schema["type"] == "string":
         return re.search(schema.get("pattern", ""), value) is not None
     return schema["type"] == "boolean" or schema["minimum"] <= value <= schema["maximum"]
@@ -572,16 +599,15 @@ def accepts(schema: dict[str, Any], value: Any) -> bool:
 @pytest.mark.parametrize("name", [*config.preset_names(), *config.plan_names()])
 def test_schema_accepts_what_comes_with_the_program(name: str) -> None:
     folder, kind = (config.PRESETS, "accelerator") if name in config.preset_names() else (config.PLANS, "plan")
-    text = (folder / f"{name}.yaml").read_text(encoding="utf-8").replace("30.0e-9", "3.0e-8").replace("33.2e-9", "3.32e-8")
-    assert accepts(config.json_schema(kind), yaml.safe_load(re.sub(r"(\de)-", r"\1-", text)))
+    data, _ = read_source(folder / f"{name}.yaml")
+    assert accepts(config.json_schema(kind), data)
 
 
 @pytest.mark.parametrize(("path", "value", "what", "lever"), FIELD_FAULTS)
 def test_schema_rejects_field_faults(path: str, value: Any, what: str, lever: str) -> None:
     data = {"format": KINDS["accelerator"], **preset_data()}
     set_path(data, path, value)
-    # JSON Schema counts 8.0 as an integer; the loader does not.
-    assert accepts(config.json_schema("accelerator"), data) is False
+    assert not accepts(config.json_schema("accelerator"), data)
 
 
 @pytest.mark.parametrize(("path", "value", "what", "lever"), [case for case in PLAN_FAULTS if "class" not in case[2]])

@@ -56,9 +56,7 @@ def test_knee_needs_a_row():
 @given(arrays(np.float64, st.tuples(st.integers(0, 12), st.just(2)), elements=st.integers(0, 9).map(float)))
 def test_hypervolume_counts_the_unit_cells_that_some_point_beats(points):
     reference = (7.0, 8.0)
-    cells = sum(
-        bool(np.any((points[:, 0] <= x) & (points[:, 1] <= y))) for x in range(7) for y in range(8)
-    )
+    cells = sum(bool(np.any((points[:, 0] <= x) & (points[:, 1] <= y))) for x in range(7) for y in range(8))
     assert hypervolume_2d(points, reference) == cells
 
 

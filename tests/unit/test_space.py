@@ -27,7 +27,8 @@ def faults_of(tmp_path, text):
 def test_grid_is_the_product_and_the_last_axis_varies_fastest(tmp_path):
     space = space_of(
         tmp_path,
-        HEAD + "axes:\n  plan: [eight, mixed]\n  resolution: [32, 64]\n  accelerator.engines.mult.pixel_groups: [8, 16]\n",
+        HEAD
+        + "axes:\n  plan: [eight, mixed]\n  resolution: [32, 64]\n  accelerator.engines.mult.pixel_groups: [8, 16]\n",
     )
     points = list(space.points())
     expected = list(itertools.product(["eight", "mixed"], [32, 64], [8, 16]))
@@ -57,7 +58,9 @@ def test_a_field_that_only_one_accelerator_has_does_not_apply_to_the_other(tmp_p
     space = space_of(
         tmp_path, HEAD + "axes: {arch: [one, two], accelerator.engines.shift.pixel_groups: [default, 4]}\n"
     )
-    designs = {(p.arch, p.values["accelerator.engines.shift.pixel_groups"]): p.accelerator(CATALOG) for p in space.points()}
+    designs = {
+        (p.arch, p.values["accelerator.engines.shift.pixel_groups"]): p.accelerator(CATALOG) for p in space.points()
+    }
     assert designs["one", 4] is None
     assert [engine.name for engine in designs["one", "default"].engines] == ["mult"]
     assert designs["two", "default"].engines[1].pixel_groups == 8
@@ -65,7 +68,11 @@ def test_a_field_that_only_one_accelerator_has_does_not_apply_to_the_other(tmp_p
 
 
 RANDOM = "sampling: {method: random, samples: 20, seed: %d}\naxes:\n"
-AXES = "  accelerator.engines.mult.pixel_groups: [1, 2, 3, 4, 5, 6, 7, 8]\n  plan: [eight, mixed]\n  resolution: [32, 64]\n"
+AXES = """\
+  accelerator.engines.mult.pixel_groups: [1, 2, 3, 4, 5, 6, 7, 8]
+  plan: [eight, mixed]
+  resolution: [32, 64]
+"""
 
 
 def test_random_samples_do_not_repeat_and_follow_the_seed(tmp_path):
@@ -137,8 +144,9 @@ def test_unknown_names_and_useless_values_are_found_together(tmp_path):
 
 
 def test_a_value_that_only_works_with_another_axis_is_no_fault(tmp_path):
-    # 8 KiB is no multiple of the default macro, but is one of the smaller macros of the other axis.
-    text = HEAD + "axes:\n  accelerator.weight_buffer.capacity_bits: [%s]\n  accelerator.weight_buffer.macro_bits: [32768, 65536]\n"
+    # 98,304 bits are no multiple of the default macro, but are one of the smaller macros of the other axis.
+    buffer = "accelerator.weight_buffer"
+    text = HEAD + f"axes:\n  {buffer}.capacity_bits: [%s]\n  {buffer}.macro_bits: [32768, 65536]\n"
     assert space_of(tmp_path, text % "98304, 131072").size == 4
     assert "capacity_bits" in faults_of(tmp_path, text % "98305, 131072")[0]
 
@@ -165,7 +173,11 @@ def test_faults_of_form(tmp_path, text, words):
 
 def test_too_many_designs_are_refused_before_anything_is_counted_out(tmp_path):
     values = ", ".join(str(value) for value in range(1, 60))
-    axes = "".join(f"  accelerator.engines.{e}.{f}: [{values}]\n" for e in ("mult", "shift", "0", "1") for f in ("lanes", "lane_width", "pixel_groups"))
+    axes = "".join(
+        f"  accelerator.engines.{e}.{f}: [{values}]\n"
+        for e in ("mult", "shift", "0", "1")
+        for f in ("lanes", "lane_width", "pixel_groups")
+    )
     assert any("fewer than 2^63" in fault for fault in faults_of(tmp_path, HEAD + "axes:\n" + axes))
 
 

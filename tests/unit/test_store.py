@@ -123,7 +123,9 @@ def test_axis_values_are_json_in_the_file(tmp_path):
 
 def test_the_key_depends_on_every_part():
     parts = ["workload", "plan", "accelerator", "mapper", "program"]
-    keys = {design_key(*(part + "!" * (changed == place) for place, part in enumerate(parts))) for changed in range(-1, 5)}
+    keys = {
+        design_key(*(part + "!" * (changed == place) for place, part in enumerate(parts))) for changed in range(-1, 5)
+    }
     assert len(keys) == 6
 
 

@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from itertools import pairwise
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_busy_events_are_microseconds_and_carry_cycles(trace):
 def test_slices_of_a_lane_never_overlap(trace):
     for lane in {event["tid"] for event in events(trace, "X")}:
         spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events(trace, "X") if e["tid"] == lane)
-        assert all(later[0] >= earlier[1] - 1e-12 for earlier, later in zip(spans, spans[1:], strict=False))
+        assert all(later[0] >= earlier[1] - 1e-12 for earlier, later in pairwise(spans))
 
 
 def test_a_wait_is_cut_where_the_unit_was_still_busy(trace):
@@ -54,7 +55,10 @@ def test_a_wait_is_cut_where_the_unit_was_still_busy(trace):
 
 
 def test_counters(trace):
-    assert [(event["ts"], event["args"]["value"]) for event in events(trace, "C")] == [(0.0, 0), (pytest.approx(0.1), 4096)]
+    assert [(event["ts"], event["args"]["value"]) for event in events(trace, "C")] == [
+        (0.0, 0),
+        (pytest.approx(0.1), 4096),
+    ]
 
 
 def test_clock_must_be_positive():
@@ -85,9 +89,14 @@ def test_nan_is_not_json_and_leaves_the_old_file(tmp_path):
 def test_a_failed_writer_leaves_the_old_file_and_no_rest(tmp_path):
     path = tmp_path / "a.png"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="in the middle"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("in the middle")
+
+    def write_half():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        write_half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.png"]
 

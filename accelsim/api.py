@@ -1,0 +1,180 @@
+"""From names to answers: `evaluate` runs a design, the Report says what it costs.  The notebook user's entrance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from accelsim.arch import Accelerator, EngineKind
+from accelsim.bounds import DesignBound, design_bound
+from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
+from accelsim.energy import ConventionSpread, convention_spread, price_per_op
+from accelsim.lowering import lower
+from accelsim.mappers.heuristic import map_and_lower
+from accelsim.mapping import Mapping, arrays_to_mapping, mapping_to_arrays
+from accelsim.optable import OpTable, engine_table, op_table
+from accelsim.plan import QuantPlan
+from accelsim.program import CAUSES
+from accelsim.result import SimResult, named_counts, run_program
+from accelsim.workloads.registry import build_workload
+
+# Images simulated to read the steady-state interval between finishes.
+STEADY_IMAGES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One design, simulated and priced under both energy conventions.  `to_json` is the machine-readable form."""
+
+    accelerator: Accelerator
+    table: OpTable
+    mapping: Mapping
+    result: SimResult
+    initiation_interval_cycles: float
+    bound: DesignBound
+    prices: ConventionSpread
+
+    def utilization(self) -> dict[str, dict[str, float]]:
+        """Per engine: busy share of the time, and the share of slot-cycles that did work while busy."""
+        result, shares = self.result, {}
+        columns = count_columns(self.accelerator)
+        totals = dict(zip(columns, (result.counts.sum(axis=0) * result.images).tolist(), strict=True))
+        busy = result.busy_cycles()
+        for engine in self.accelerator.engines:
+            used = 0.0
+            for mode in range(MAX_MODES):
+                macs = totals[f"{engine.name}.{ENGINE_COUNTS[mode]}"]
+                if engine.kind is EngineKind.MAC_ARRAY:
+                    used += macs / engine.modes[mode].products if mode < len(engine.modes) else 0.0
+                else:
+                    used += macs * -(-(mode + 1) // engine.terms)
+            cycles = busy[engine.name]
+            shares[engine.name] = {
+                "temporal": cycles / result.cycles_total,
+                "spatial": used / (cycles * engine.slots) if cycles else 0.0,
+            }
+        return shares
+
+    def to_json(self, ops: bool = True) -> dict[str, Any]:
+        """Plain data; energies are per image, under the arithmetic convention unless the name says otherwise."""
+        result, price = self.result, self.prices.arithmetic
+        workload, plan = self.table.quantized.workload, self.table.quantized.plan
+        columns = count_columns(self.accelerator)
+        totals = named_counts(result.counts.sum(axis=0), columns)
+        images, clock = result.images, self.accelerator.clock_hz
+        data: dict[str, Any] = {
+            "format": "accelsim.report/1",
+            "model": workload.name,
+            "resolution": workload.resolution,
+            "arch": self.accelerator.name,
+            "plan": plan.name,
+            "batch": images,
+            "cycles_total": result.cycles_total,
+            "clock_hz": clock,
+            "latency_s": result.cycles_total / clock,
+            "first_image_latency_s": result.first_image_cycles / clock,
+            "first_image_latency_cycles": result.first_image_cycles,
+            "initiation_interval_cycles": self.initiation_interval_cycles,
+            "frames_per_s": clock / self.initiation_interval_cycles,
+            "energy_pj": price.energy_pj / images,
+            "energy_by_component_pj": {k: v / images for k, v in price.energy_by_component_pj.items()},
+            "energy_pj_synthesized": self.prices.synthesized.energy_pj / images,
+            "area_mm2": price.area_mm2,
+            "area_by_component_mm2": dict(price.area_by_component_mm2),
+            "power_w": price.power_w,
+            "edp_pj_s": price.energy_pj / images * result.cycles_total / images / clock,
+            "edp_pj_s_synthesized": self.prices.synthesized.energy_pj / images * result.cycles_total / images / clock,
+            "macs": workload.macs,
+            "dram_read_bits": totals.get("dram_read_bits", 0),
+            "dram_write_bits": totals.get("dram_write_bits", 0),
+            "utilization": self.utilization(),
+            "waits_cycles": {unit: result.waits(k) for k, unit in enumerate(result.program.units)},
+            "bound_cycles": {
+                "compute": self.bound.compute_cycles,
+                "traffic": self.bound.traffic_cycles,
+            },
+            "counts": totals,
+            "fingerprints": {
+                "workload": workload.fingerprint(),
+                "plan": plan.fingerprint(),
+                "accelerator": self.accelerator.fingerprint(),
+                "mapping": self.mapping.fingerprint(),
+            },
+        }
+        if ops:
+            data["ops"] = self.op_rows()
+        return data
+
+    def op_rows(self) -> list[dict[str, Any]]:
+        """Per op: name, kind, engines, start, finish, own cycles (they sum to the total), waits by cause, counts."""
+        result, ticks = self.result, self.result.program.ticks_per_cycle
+        columns = count_columns(self.accelerator)
+        engines = {
+            name: tuple(dict.fromkeys(part.engine for part in parts)) or ("vector",)
+            for chain in self.mapping.chains
+            for name, parts in zip(chain.ops, chain.parts, strict=True)
+        }
+        energy = price_per_op(result.counts, self.accelerator)
+        rows = []
+        for k, item in enumerate(self.table.quantized.ops):
+            rows.append(
+                {
+                    "name": item.op.name,
+                    "kind": str(item.op.kind),
+                    "class": item.op.op_class,
+                    "engines": list(engines[item.op.name]),
+                    "start_cycles": int(result.op_start_ticks[k]) // ticks,
+                    "finish_cycles": -(-int(result.op_finish_ticks[k]) // ticks),
+                    "cycles": int(result.op_own_ticks[k]) / ticks,
+                    "macs": item.op.macs,
+                    "waits_cycles": {
+                        cause: int(w) / ticks for cause, w in zip(CAUSES, result.op_wait_ticks[k], strict=True)
+                    },
+                    "dynamic_energy_pj": float(energy[k]),
+                    "counts": named_counts(result.counts[k], columns),
+                }
+            )
+        return rows
+
+
+def simulate(
+    table: OpTable,
+    accelerator: Accelerator,
+    mapping: Mapping | None = None,
+    batch: int = 1,
+    record: bool = False,
+    fuse: bool = True,
+    mapping_name: str = "mapping",
+) -> Report:
+    """Map (unless a mapping is given), lower, simulate and price one design.
+
+    Raises InfeasibleError with numbers when the accelerator cannot run the workload, AccelsimError when the given
+    mapping is not legal for it.
+    """
+    if mapping is None:
+        arrays, engines, lowered = map_and_lower(table, accelerator, fuse)
+    else:
+        engines = engine_table(accelerator, table)
+        arrays = mapping_to_arrays(mapping, table, engines, accelerator, mapping_name)
+        lowered = lower(table, engines, accelerator, arrays)
+    result = run_program(lowered, batch, record)
+    steady = result if batch >= STEADY_IMAGES else run_program(lowered, STEADY_IMAGES)
+    prices = convention_spread(
+        result.counts.sum(axis=0) * batch, result.cycles_total, result.busy_cycles(), accelerator
+    )
+    return Report(
+        accelerator=accelerator,
+        table=table,
+        mapping=arrays_to_mapping(arrays, table, accelerator),
+        result=result,
+        initiation_interval_cycles=float(steady.initiation_interval_cycles),
+        bound=design_bound(table, engines, accelerator),
+        prices=prices,
+    )
+
+
+def evaluate(
+    model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan, batch: int = 1
+) -> Report:
+    """Report of a built-in model (its default resolution when None) under a plan on an accelerator."""
+    return simulate(op_table(build_workload(model, resolution), plan), accelerator, batch=batch)

@@ -1,0 +1,102 @@
+"""Lower bounds: of a program whatever the timing between its rows, and of a design whatever the mapping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from accelsim.arch import Accelerator
+from accelsim.optable import (
+    KIND_VECTOR, M_MODE, M_PRODUCTS, M_PASSES, O_COLS, O_DEPTH, O_GROUPS, O_KIND, O_PARAM_BITS, O_ROWS_H, O_ROWS_W,
+    O_SLICES, O_TAPS, O_UNIT_EXTRA, O_UNIT_WEIGHTS, O_UNITS, S_BITS, S_COMBO, S_UNITS, T_BITS, T_INPUT, T_OUTPUT,
+    EngineTable, OpTable,
+)  # fmt: skip
+from accelsim.program import Program
+
+
+@dataclass(frozen=True)
+class DesignBound:
+    """No mapping of this workload and plan on this accelerator is faster: the larger of the two, in cycles.
+
+    `compute_cycles`: every multiplier busy in its best mode, work shared perfectly among compatible engines.
+    `traffic_cycles`: all weights, the input and the output cross the bus once, without latency or burst rounding.
+    """
+
+    compute_cycles: int
+    traffic_cycles: int
+
+    @property
+    def cycles(self) -> int:
+        """The larger bound."""
+        return max(self.compute_cycles, self.traffic_cycles)
+
+
+def design_bound(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> DesignBound:
+    """Bound of any mapping (DESIGN §6 without the chain cut)."""
+    return DesignBound(_compute_cycles(table, engines, accelerator), _traffic_cycles(table, accelerator))
+
+
+def _compute_cycles(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> int:
+    """Hall-type makespan bound: for every set of engines, the work that only they can do over their joint speed.
+
+    Work is in slot-cycles: a product in a mode with two products per multiplier takes half a slot-cycle.
+    """
+    slots = [engine.slots for engine in accelerator.engines]
+    best = 0
+    n = len(slots)
+    work: dict[frozenset[int], float] = {}
+    for k, op in enumerate(table.ops):
+        if op[O_KIND] == KIND_VECTOR:
+            continue
+        macs = int(op[O_GROUPS] * op[O_ROWS_H] * op[O_ROWS_W] * op[O_COLS] * op[O_TAPS] * op[O_DEPTH])
+        rows = table.slices[k, : op[O_SLICES]]
+        balanced = any(part[S_UNITS] < 0 for part in rows)
+        for group in ([rows] if balanced else [rows[s : s + 1] for s in range(len(rows))]):
+            able: dict[int, float] = {}
+            for part in group:
+                for e in range(n):
+                    mode = engines.modes[int(part[S_COMBO]), e]
+                    if mode[M_MODE] >= 0:
+                        cost = float(mode[M_PASSES]) / float(mode[M_PRODUCTS])
+                        able[e] = min(able.get(e, cost), cost)
+            share = 1.0 if balanced else int(group[0][S_UNITS]) / int(op[O_UNITS])
+            key = frozenset(able)
+            work[key] = work.get(key, 0.0) + macs * share * min(able.values(), default=0.0)
+    for size in range(1, n + 1):
+        for chosen in combinations(range(n), size):
+            inside = sum(amount for key, amount in work.items() if key <= set(chosen))
+            best = max(best, int(inside / sum(slots[e] for e in chosen)))
+    return best
+
+
+def _traffic_cycles(table: OpTable, accelerator: Accelerator) -> int:
+    bits = 0
+    for k, op in enumerate(table.ops):
+        if op[O_KIND] == KIND_VECTOR:
+            bits += int(op[O_PARAM_BITS])
+        elif op[O_UNIT_WEIGHTS]:
+            least = min(int(part[S_BITS]) for part in table.slices[k, : op[O_SLICES]])
+            bits += int(op[O_UNITS]) * (int(op[O_UNIT_WEIGHTS]) * least + int(op[O_UNIT_EXTRA]))
+    ends = (table.tensors[:, T_INPUT] > 0) | (table.tensors[:, T_OUTPUT] > 0)
+    bits += int(table.tensors[ends, T_BITS].sum())
+    return bits * accelerator.clock_hz // accelerator.dram.bandwidth_bits_per_s
+
+
+def program_bound_ticks(program: Program) -> int:
+    """No schedule of these rows is shorter: the busiest unit, or the longest path of reads and dependencies."""
+    usable: dict[int, int] = {}
+    finishes: list[int] = []
+    busy = np.zeros(len(program.units), np.int64)
+    longest = 0
+    for row in program.expand():
+        start = max((usable[region] for region in row.reads), default=0)
+        start = max([start, *(finishes[dep] for dep in row.deps)])
+        finish = start + row.latency_ticks
+        finishes.append(finish)
+        if row.write >= 0:
+            usable[row.write] = finish if row.opens else max(usable[row.write], finish)
+        busy[row.unit] += row.occupancy_ticks
+        longest = max(longest, finish)
+    return max(longest, int(busy.max()))
