@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from accelsim.arch import Accelerator, EngineKind
-from accelsim.engines import select_mode
+from accelsim.engines import can_execute, select_mode
 from accelsim.formats import Format
 from accelsim.ir import OpKind, Workload
 from accelsim.plan import QuantizedOp, QuantizedWorkload, QuantPlan
@@ -241,7 +241,7 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
     for c, (weight, activation, depthwise, reduction) in enumerate(table.combos):
         for k, engine in enumerate(accelerator.engines):
             mode = select_mode(engine, weight, activation)
-            if mode is None or (depthwise and not engine.depthwise):
+            if mode is None or not can_execute(engine, weight, activation, depthwise):
                 continue
             if accumulator_short(engine.accumulator_bits, weight, activation, reduction) > 0:
                 continue

@@ -1,0 +1,163 @@
+"""What the command line prints and writes of one run: summary, trace, Gantt picture, and checks before the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim.problems import AccelsimError, Problem
+from accelsim.program import BUFFERS, CAUSES
+from accelsim.trace import TraceRow, perfetto_trace
+
+if TYPE_CHECKING:
+    from accelsim.api import Report
+
+
+def check_outputs(paths: Iterable[str | None]) -> None:
+    """Refuse outputs that cannot be written before anything is computed.  Raises AccelsimError with every fault."""
+    chosen = [path for path in paths if path]
+    problems = []
+    if chosen.count("-") > 1:
+        problems.append(Problem("command line", "standard output is asked for more than once", "'-' at most once"))
+    for path in chosen:
+        folder = Path(path).parent
+        if path != "-" and not folder.is_dir():
+            problems.append(
+                Problem(path, f"there is no folder {folder}", "an existing folder", (f"mkdir -p {folder}",))
+            )
+        elif path != "-" and Path(path).is_dir():
+            problems.append(Problem(path, "is a folder", "a file name"))
+    if problems:
+        raise AccelsimError(problems)
+
+
+def check_any(path: str) -> list[Problem]:
+    """Every fault of an accelerator, plan or sweep file."""
+    from accelsim.config import check_file
+
+    try:
+        head = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        head = ""
+    if "accelsim.space/" in head:
+        from codesign.space import load_space
+
+        try:
+            load_space(path)
+        except AccelsimError as error:
+            return list(error.problems)
+        return []
+    return check_file(path)
+
+
+def print_summary(report: Report) -> None:
+    """The run in a screenful: time, energy under both conventions, area, utilization, waits, largest ops."""
+    data = report.to_json()
+    clock = data["clock_hz"]
+    print(f"{data['model']} at {data['resolution']} on {data['arch']}, plan {data['plan']}, batch {data['batch']}")
+    print(f"  cycles          {data['cycles_total']:>14,}   {data['latency_s'] * 1e3:.3f} ms at {clock / 1e6:.0f} MHz")
+    print(
+        f"  lower bounds    {report.bound.compute_cycles:>14,}   compute;  {report.bound.traffic_cycles:,} traffic (any mapping)"
+    )
+    interval = data["initiation_interval_cycles"]
+    print(f"  steady state    {interval:>14,.0f}   cycles per image, {data['frames_per_s']:.1f} frames/s")
+    print(
+        f"  energy          {data['energy_pj'] / 1e6:>14,.1f}   µJ (arithmetic), {data['energy_pj_synthesized'] / 1e6:,.1f} µJ (synthesized)"
+    )
+    print(
+        f"  EDP             {data['edp_pj_s'] / 1e3:>14,.1f}   nJ·s (arithmetic), {data['edp_pj_s_synthesized'] / 1e3:,.1f} nJ·s (synthesized)"
+    )
+    print(f"  area            {data['area_mm2']:>14.3f}   mm²")
+    read, write = data["dram_read_bits"] / 8e6, data["dram_write_bits"] / 8e6
+    print(f"  DRAM            {read + write:>14.2f}   MB ({read:.2f} read, {write:.2f} written)")
+    print("  unit        busy   array filled   waits: " + ", ".join(CAUSES))
+    busy = report.result.busy_cycles()
+    for unit, waits in data["waits_cycles"].items():
+        filled = data["utilization"].get(unit, {}).get("spatial")
+        filled_text = f"{filled:12.1%}" if filled is not None else " " * 12
+        shares = "  ".join(f"{waits[cause] / data['cycles_total']:6.1%}" for cause in CAUSES)
+        print(f"  {unit:10} {busy[unit] / data['cycles_total']:6.1%} {filled_text}          {shares}")
+    largest = sorted(data["ops"], key=lambda row: -row["cycles"])[:5]
+    print("  longest ops: " + ", ".join(f"{row['name']} {row['cycles'] / data['cycles_total']:.1%}" for row in largest))
+
+
+def trace_rows(report: Report) -> list[TraceRow]:
+    """Rows of a recorded run with names, in core cycles."""
+    result, program = report.result, report.result.program
+    ticks = program.ticks_per_cycle
+    rows = []
+    for row, times in zip(program.expand(result.images), result.rows.tolist(), strict=True):
+        start, end, finish, cause, blocker, waited = times
+        rows.append(
+            TraceRow(
+                unit=program.units[row.unit],
+                op=program.op_names[row.op],
+                label=f"{program.op_names[row.op]} #{row.iteration}",
+                start_cycles=start / ticks,
+                release_cycles=end / ticks,
+                finish_cycles=finish / ticks,
+                wait_cause=CAUSES[cause] if cause >= 0 else "",
+                wait_cycles=waited / ticks,
+                blocking_row=blocker,
+            )
+        )
+    return rows
+
+
+def _occupancy(report: Report) -> dict[str, list[tuple[float, float]]]:
+    """Occupied bits of every buffer over time: a region counts from its opening row to the end of its last reader."""
+    result, program = report.result, report.result.program
+    ticks = program.ticks_per_cycle
+    spans: dict[int, tuple[int, int]] = {}
+    events: dict[str, list[tuple[int, int]]] = {name: [] for name in BUFFERS}
+
+    def close(region: int) -> None:
+        start, end = spans.pop(region)
+        bits = int(program.regions[region, 2])
+        name = BUFFERS[int(program.regions[region, 0])]
+        events[name] += [(start, bits), (end, -bits)]
+
+    for row, times in zip(program.expand(result.images), result.rows.tolist(), strict=True):
+        start, end, finish = times[:3]
+        if row.write >= 0:
+            if row.opens and row.write in spans:
+                close(row.write)
+            opened, until = spans.get(row.write, (start, finish))
+            spans[row.write] = (min(opened, start), max(until, finish))
+        for region in row.reads:
+            opened, until = spans[region]
+            spans[region] = (opened, max(until, end))
+    for region in list(spans):
+        close(region)
+    counters = {}
+    for name, changes in events.items():
+        level, steps = 0, []
+        for time, change in sorted(changes):
+            level += change
+            steps.append((time / ticks, float(level)))
+        counters[f"{name} buffer bits"] = steps
+    return counters
+
+
+def recorded_trace(report: Report) -> dict[str, Any]:
+    """Perfetto trace of a recorded run: a lane per unit, buffer occupancy and DRAM traffic as counters."""
+    rows = trace_rows(report)
+    counters = _occupancy(report)
+    total, steps = 0.0, []
+    for row, template in zip(rows, report.result.program.expand(report.result.images), strict=True):
+        if row.unit == "dram":
+            total += template.run_bits * template.runs / 8e6
+            steps.append((row.release_cycles, total))
+    counters["DRAM MB moved"] = steps
+    workload = report.table.quantized.workload
+    return perfetto_trace(rows, counters, report.accelerator.clock_hz, report.accelerator.name, workload.name)
+
+
+def write_gantt(report: Report, path: str) -> None:
+    """Picture of the units over time.  Raises AccelsimError for an unknown kind of picture."""
+    from codesign.plots import plot_gantt
+
+    workload, plan = report.table.quantized.workload, report.table.quantized.plan
+    title = f"{workload.name} at {workload.resolution} on {report.accelerator.name}, plan {plan.name}"
+    plot_gantt(trace_rows(report), path, title=title, clock_hz=report.accelerator.clock_hz)
