@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -57,11 +58,11 @@ def mutate(draw: st.DrawFn, data: Any) -> None:
         cut = draw(st.integers(0, len(last)))
         holder[last[:cut] + draw(st.sampled_from(["", "x", ".", "é"])) + last[cut + 1 :]] = holder.pop(last)
     elif action == "duplicate" and isinstance(holder, list):
-        holder.insert(last, holder[last])
+        holder.insert(last, copy.deepcopy(holder[last]))
     elif action == "retype":
         holder[last] = draw(st.sampled_from([str, lambda value: [value], lambda value: {"value": value}]))(holder[last])
     else:
-        holder[last] = draw(VALUES)
+        holder[last] = copy.deepcopy(draw(VALUES))  # the drawn lists are shared between examples
 
 
 @st.composite

@@ -1,8 +1,10 @@
 import itertools
+from pathlib import Path
 
 import pytest
 
 from accelsim.problems import AccelsimError
+from codesign.catalog import default_catalog
 from codesign.space import load_space
 from tests.support.design_fakes import CATALOG
 
@@ -184,3 +186,11 @@ def test_too_many_designs_are_refused_before_anything_is_counted_out(tmp_path):
 def test_a_missing_file_is_an_error_of_ours(tmp_path):
     with pytest.raises(AccelsimError, match="cannot be read"):
         load_space(tmp_path / "none.yaml", CATALOG)
+
+
+def test_the_example_is_a_space_of_the_real_program():
+    space = load_space(Path(__file__).parents[2] / "examples" / "sweep_b1.yaml")
+    catalog = default_catalog()
+    designs = {point.accelerator(catalog).fingerprint() for point in space.points()}
+    # Plans do not change the accelerator; every other axis does.
+    assert len(designs) * len(space.choices("plan")) == space.size

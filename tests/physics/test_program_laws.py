@@ -1,0 +1,178 @@
+"""Laws of whole programs on random designs: hazards, capacity, conservation, bounds, agreement with the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from accelsim.arch import Accelerator
+from accelsim.bounds import design_bound, program_bound_ticks
+from accelsim.config import load_accelerator, load_plan
+from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
+from accelsim.lowering import Lowered
+from accelsim.mappers.heuristic import map_and_lower
+from accelsim.optable import T_BITS, T_FIRST, T_LAST, EngineTable, OpTable, op_table
+from accelsim.problems import InfeasibleError
+from accelsim.program import REGION_BITS, REGION_BUFFER, REGION_OFFSET, RUN_BITS, RUNS
+from accelsim.reference import simulate_by_stepping
+from accelsim.result import run_program
+from accelsim.workloads.registry import build_workload
+from tests.support.designs import accelerators
+
+SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+CASES = [("efficientvit_b0", 64), ("efficientvit_b1", 96), ("deit_tiny", 64)]
+PLANS = ["uniform8", "w4a8", "uniform4", "m2q", "m2q:0.25"]
+
+
+def table_of(case: int, plan: str) -> OpTable:
+    model, resolution = CASES[case]
+    return op_table(build_workload(model, resolution), load_plan(plan))
+
+
+def lowered_or_skip(table: OpTable, accelerator: Accelerator, fuse: bool = True) -> tuple[Lowered, EngineTable]:
+    try:
+        arrays, engines, lowered = map_and_lower(table, accelerator, fuse)
+    except InfeasibleError as error:
+        assert all(p.levers for p in error.problems)
+        assert all(p.gap is None or p.gap > 0 for p in error.problems)
+        assume(False)
+        raise
+    return lowered, engines
+
+
+def assert_no_hazard(lowered: Lowered, accelerator: Accelerator) -> None:
+    """No row reads a region before a write or after an overlapping region was opened; all lie inside their buffer."""
+    program = lowered.program
+    regions = program.regions
+    capacity = [accelerator.activation_buffer.capacity_bits, accelerator.weight_buffer.capacity_bits]
+    ends = regions[:, REGION_OFFSET] + regions[:, REGION_BITS]
+    assert (regions[:, REGION_OFFSET] >= 0).all()
+    assert (ends <= np.array(capacity)[regions[:, REGION_BUFFER]]).all()
+    valid = np.zeros(len(regions), bool)
+    for row in program.expand(2):
+        for region in row.reads:
+            assert valid[region], f"{program.op_names[row.op]} reads region {region} whose content is gone"
+        if row.write >= 0 and row.opens:
+            mine = regions[row.write]
+            clash = (
+                (regions[:, REGION_BUFFER] == mine[REGION_BUFFER])
+                & (regions[:, REGION_OFFSET] < ends[row.write])
+                & (ends > mine[REGION_OFFSET])
+            )
+            valid[clash] = False
+            valid[row.write] = True
+        elif row.write >= 0:
+            assert valid[row.write]
+
+
+@given(accelerators(), st.integers(0, 2), st.sampled_from(PLANS), st.booleans())
+@SLOW
+def test_random_designs_obey_the_laws(accelerator: Accelerator, case: int, plan: str, fuse: bool) -> None:
+    table = table_of(case, plan)
+    lowered, engines = lowered_or_skip(table, accelerator, fuse)
+    assert_no_hazard(lowered, accelerator)
+    result = run_program(lowered)
+    total = result.total_ticks
+    assert (result.unit_busy_ticks + result.unit_wait_ticks.sum(axis=1) + result.unit_drained_ticks == total).all()
+    assert result.op_own_ticks.sum() == total
+    assert total >= program_bound_ticks(lowered.program)
+    assert result.cycles_total >= design_bound(table, engines, accelerator).cycles
+    columns = list(count_columns(accelerator))
+    products = [
+        columns.index(f"{engine.name}.{ENGINE_COUNTS[mode]}")
+        for engine in accelerator.engines
+        for mode in range(MAX_MODES)
+    ]
+    macs = [item.op.macs for item in table.quantized.ops]
+    assert result.counts[:, products].sum(axis=1).tolist() == macs
+    # What the rows move is what the counts say, whole bursts of it.
+    burst = accelerator.dram.burst_bits
+    moved = 0
+    for first, rows, count, _ in lowered.program.phases.tolist():
+        body = lowered.program.templates[first : first + rows]
+        moved += count * int((body[:, RUNS] * -(-body[:, RUN_BITS] // burst)).sum()) * burst
+    reads, writes = columns.index("dram_read_bits"), columns.index("dram_write_bits")
+    assert moved == result.counts[:, [reads, writes]].sum()
+
+
+@given(accelerators(), st.integers(0, 2), st.sampled_from(PLANS))
+@SLOW
+def test_dram_writes_are_the_output_and_the_spilled_tensors(accelerator: Accelerator, case: int, plan: str) -> None:
+    table = table_of(case, plan)
+    try:
+        arrays, _, lowered = map_and_lower(table, accelerator)
+    except InfeasibleError:
+        assume(False)
+        return
+    stored = 0
+    chain_of = np.repeat(np.arange(len(arrays.chains)), arrays.chains[:, 1])
+    for t, tensor in enumerate(table.tensors):
+        internal = chain_of[tensor[T_FIRST]] == chain_of[tensor[T_LAST]] and not tensor[5]
+        if not arrays.resident[t] and not tensor[4] and not internal:
+            stored += int(tensor[T_BITS])
+    payload = 0
+    for row in lowered.program.expand():
+        if row.unit == len(lowered.program.units) - 1 and row.write < 0:
+            payload += row.run_bits * row.runs
+    assert stored <= payload <= stored * 1.02 + 4096 * len(arrays.chains)
+
+
+def test_lowered_program_equals_the_oracle() -> None:
+    from accelsim.arch import Buffer, Dram
+
+    base = load_accelerator("m2vit")
+    small = base.replace(
+        activation_buffer=Buffer(12 * 8192), weight_buffer=Buffer(24 * 8192), dram=Dram(4 * 10**10, 512, 3e-8)
+    )
+    for plan, images in (("m2q", 1), ("uniform8", 2)):
+        table = op_table(build_workload("efficientvit_b0", 64), load_plan(plan))
+        _, _, lowered = map_and_lower(table, small)
+        rows = run_program(lowered, images, record=True).rows
+        oracle = simulate_by_stepping(lowered.program, images)
+        assert rows[:, :3].tolist() == [[row.start, row.free, row.finish] for row in oracle]
+
+
+@given(accelerators(shift=False), st.sampled_from([2, 3]))
+@SLOW
+def test_faster_dram_never_slows_a_fixed_program(accelerator: Accelerator, factor: int) -> None:
+    from dataclasses import replace
+
+    table = table_of(0, "uniform8")
+    lowered, _ = lowered_or_skip(table, accelerator)
+    before = run_program(lowered).total_ticks
+    bus = len(lowered.program.units) - 1
+    templates = lowered.program.templates.copy()
+    transfers = templates[:, 0] == bus
+    latency = templates[transfers, 3] - templates[transfers, 2]
+    templates[transfers, 2] = -(-templates[transfers, 2] // factor)
+    templates[transfers, 3] = templates[transfers, 2] + latency
+    faster = replace(lowered, program=replace(lowered.program, templates=templates))
+    assert run_program(faster).total_ticks <= before
+
+
+@pytest.mark.parametrize("model", ["efficientvit_b1", "deit_small"])
+def test_w8_on_a_heterogeneous_design_equals_the_multiplier_alone(model: str) -> None:
+    both = load_accelerator("m2vit")
+    alone = both.replace(engines=both.engines[:1])
+    table = op_table(build_workload(model), load_plan("uniform8"))
+    cycles = [run_program(map_and_lower(table, design)[2]).cycles_total for design in (both, alone)]
+    assert cycles[0] == cycles[1]
+
+
+def test_infeasible_says_what_is_missing() -> None:
+    from accelsim.arch import Buffer
+
+    tiny = load_accelerator("trio_vit").replace(activation_buffer=Buffer(8192, 8192))
+    with pytest.raises(InfeasibleError) as caught:
+        map_and_lower(op_table(build_workload("efficientvit_b1"), load_plan("uniform8")), tiny)
+    problem = caught.value.problems[0]
+    assert problem.gap is not None
+    assert problem.gap > 0
+    # The lever is true: with exactly the bits it asks for, this chain no longer fails first.
+    enough = tiny.replace(activation_buffer=Buffer(problem.demand or 0, 8192))
+    try:
+        map_and_lower(op_table(build_workload("efficientvit_b1"), load_plan("uniform8")), enough)
+    except InfeasibleError as error:
+        assert error.problems[0].where != problem.where
