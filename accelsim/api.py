@@ -173,8 +173,6 @@ def simulate(
     )
 
 
-def evaluate(
-    model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan, batch: int = 1
-) -> Report:
+def evaluate(model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan, batch: int = 1) -> Report:
     """Report of a built-in model (its default resolution when None) under a plan on an accelerator."""
     return simulate(op_table(build_workload(model, resolution), plan), accelerator, batch=batch)

@@ -9,9 +9,30 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.optable import (
-    KIND_VECTOR, M_MODE, M_PRODUCTS, M_PASSES, O_COLS, O_DEPTH, O_GROUPS, O_KIND, O_PARAM_BITS, O_ROWS_H, O_ROWS_W,
-    O_SLICES, O_TAPS, O_UNIT_EXTRA, O_UNIT_WEIGHTS, O_UNITS, S_BITS, S_COMBO, S_UNITS, T_BITS, T_INPUT, T_OUTPUT,
-    EngineTable, OpTable,
+    KIND_VECTOR,
+    M_MODE,
+    M_PASSES,
+    M_PRODUCTS,
+    O_COLS,
+    O_DEPTH,
+    O_GROUPS,
+    O_KIND,
+    O_PARAM_BITS,
+    O_ROWS_H,
+    O_ROWS_W,
+    O_SLICES,
+    O_TAPS,
+    O_UNIT_EXTRA,
+    O_UNIT_WEIGHTS,
+    O_UNITS,
+    S_BITS,
+    S_COMBO,
+    S_UNITS,
+    T_BITS,
+    T_INPUT,
+    T_OUTPUT,
+    EngineTable,
+    OpTable,
 )  # fmt: skip
 from accelsim.program import Program
 
@@ -53,7 +74,7 @@ def _compute_cycles(table: OpTable, engines: EngineTable, accelerator: Accelerat
         macs = int(op[O_GROUPS] * op[O_ROWS_H] * op[O_ROWS_W] * op[O_COLS] * op[O_TAPS] * op[O_DEPTH])
         rows = table.slices[k, : op[O_SLICES]]
         balanced = any(part[S_UNITS] < 0 for part in rows)
-        for group in ([rows] if balanced else [rows[s : s + 1] for s in range(len(rows))]):
+        for group in [rows] if balanced else [rows[s : s + 1] for s in range(len(rows))]:
             able: dict[int, float] = {}
             for part in group:
                 for e in range(n):

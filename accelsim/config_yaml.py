@@ -69,6 +69,14 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Outside double quotes PyYAML would fold Unicode line breaks into blanks.
+    return dumper.represent_scalar(
+        _TAG + "str", text, style='"' if len(text.splitlines()) > 1 or text[-1:].isspace() else None
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
 for _name, _pattern, _first in _RESOLVERS:
     for _class in (_Loader, _Dumper):
         # PyYAML looks resolvers up by first character; the empty text has the key "".

@@ -6,8 +6,8 @@ from accelsim.arch import Accelerator
 from accelsim.ir import VECTOR_KINDS
 
 # Per engine.  products_i: MACs executed in mode i of a multiplier array, or with i + 1 terms on a shift-add array;
-# outputs: requantized results; table_lookups: outputs that also pass a table (hardswish, GELU); accumulates: accumulator
-# updates (one per output position, channel and adder-tree step; one per product in depthwise mode).
+# outputs: requantized results; table_lookups: outputs that also pass a table (hardswish, GELU); accumulates:
+# accumulator updates (one per output position, channel and adder-tree step; one per product in depthwise mode).
 ENGINE_COUNTS: tuple[str, ...] = (
     "products_0",
     "products_1",

@@ -252,7 +252,7 @@ class Workload:
         return {name: (first[name], last[name]) for name in first}
 
     def graph(self) -> nx.DiGraph:
-        """networkx view: one node per op, one edge per tensor that flows between two ops."""
+        """Networkx view: one node per op, one edge per tensor that flows between two ops."""
         import networkx as nx
 
         graph = nx.DiGraph(name=self.name)

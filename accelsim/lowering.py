@@ -11,7 +11,16 @@ from accelsim.counts import count_columns
 from accelsim.kernels.alloc import assign_offsets, overlap_lists
 from accelsim.kernels.lower import lower_program
 from accelsim.kernels.tables import (
-    CURSOR, N_PHASES, N_REGIONS, N_RING, N_TEMPLATES, OVERFLOW, OVERFLOW_READS, OVERFLOW_SPACE, Output, Tables,
+    CURSOR,
+    N_PHASES,
+    N_REGIONS,
+    N_RING,
+    N_TEMPLATES,
+    OVERFLOW,
+    OVERFLOW_READS,
+    OVERFLOW_SPACE,
+    Output,
+    Tables,
 )  # fmt: skip
 from accelsim.mapping import MappingArrays
 from accelsim.optable import EngineTable, OpTable
@@ -83,7 +92,7 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     longest = np.maximum(templates[:, OCCUPANCY], templates[:, LATENCY]).astype(float)
     if float((longest * repeats).sum()) > MAX_TICKS:
         raise InfeasibleError(
-            Problem(accelerator.name, "the program takes longer than time can count", "less than 2^58 ticks of DRAM time",
+            Problem(accelerator.name, "the program takes longer than time can count", "less than 2^58 ticks",
                     ("a rounder ratio of clock to bandwidth", "a smaller network"))
         )  # fmt: skip
     before_start, before, wrap_start, wrap = overlap_lists(regions, np.arange(n_regions))

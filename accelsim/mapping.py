@@ -11,9 +11,31 @@ from accelsim.arch import Accelerator
 from accelsim.ir import digest
 from accelsim.kernels.mapper import CHAIN_COLUMNS, MAX_PARTS, widest_weight_bits
 from accelsim.optable import (
-    AXIS_GROUPS, AXIS_ROWS, KIND_MATMUL, KIND_VECTOR, M_MODE, O_AXES, O_GROUP_EXTENT, O_IN0_ROOT0, O_IN1_ROOT1, O_IN_H,
-    O_KERNEL_H, O_KIND, O_OUT, O_ROWS_H, O_SLICES, O_STRIDE, O_UNITS, S_COMBO, S_UNITS, T_INPUT, T_LAST, T_OUTPUT,
-    T_TWIN, EngineTable, OpTable,
+    AXIS_GROUPS,
+    AXIS_ROWS,
+    KIND_MATMUL,
+    KIND_VECTOR,
+    M_MODE,
+    O_AXES,
+    O_GROUP_EXTENT,
+    O_IN0_ROOT0,
+    O_IN1_ROOT1,
+    O_IN_H,
+    O_KERNEL_H,
+    O_KIND,
+    O_OUT,
+    O_ROWS_H,
+    O_SLICES,
+    O_STRIDE,
+    O_UNITS,
+    S_COMBO,
+    S_UNITS,
+    T_INPUT,
+    T_LAST,
+    T_OUTPUT,
+    T_TWIN,
+    EngineTable,
+    OpTable,
 )  # fmt: skip
 from accelsim.problems import AccelsimError, Problem
 from accelsim.program import Int64
@@ -93,7 +115,9 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
     """Mapping from plain data; raises AccelsimError that names the chain and field at fault."""
     if not isinstance(data, dict) or data.get("format") != MAPPING_FORMAT:
         raise AccelsimError(
-            Problem(where, "not a mapping", f"an object with format: {MAPPING_FORMAT!r}", ("accelsim run --save-mapping",))
+            Problem(
+                where, "not a mapping", f"an object with format: {MAPPING_FORMAT!r}", ("accelsim run --save-mapping",)
+            )
         )
     chains = []
     for number, item in enumerate(data.get("chains", [])):
@@ -103,14 +127,18 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
                     ops=tuple(str(name) for name in item["ops"]),
                     axis=str(item["axis"]),
                     tile=_whole(item["tile"]),
-                    parts=tuple(tuple(Part(str(e), _whole(s), _whole(u)) for e, s, u in parts) for parts in item["parts"]),
+                    parts=tuple(
+                        tuple(Part(str(e), _whole(s), _whole(u)) for e, s, u in parts) for parts in item["parts"]
+                    ),
                     weight_blocks=_whole(item["weight_blocks"]),
                     weight_outer=bool(item["weight_outer"]),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
             expected = "ops, axis, tile, weight_blocks, weight_outer, parts [[engine, slice, units], …] per op"
-            raise AccelsimError(Problem(f"{where}: chains[{number}]", f"malformed chain ({error!r})", expected)) from error
+            raise AccelsimError(
+                Problem(f"{where}: chains[{number}]", f"malformed chain ({error!r})", expected)
+            ) from error
     resident = data.get("resident", [])
     if not isinstance(resident, list) or not all(isinstance(name, str) for name in resident):
         raise AccelsimError(Problem(f"{where}: resident", "not a list of tensor names", "a list of strings"))
@@ -143,16 +171,20 @@ def mapping_to_arrays(
     """Array form of a mapping, after checking that it is legal for this workload, plan and accelerator.
 
     Raises AccelsimError with every fault found: ops missing or out of order, wrong axis or tile, parts that do not add
-    up, engines that cannot execute a slice, chains whose intermediates are needed later, weight blocks of longer chains.
+    up, engines that cannot execute a slice, chains whose intermediates are needed later, weight blocks of long chains.
     """
     problems: list[Problem] = []
     n = len(table.op_names)
     order = [name for chain in mapping.chains for name in chain.ops]
     if order != list(table.op_names):
-        wrong = next((k for k, (a, b) in enumerate(zip(order, table.op_names, strict=False)) if a != b), min(len(order), n))
+        wrong = next(
+            (k for k, (a, b) in enumerate(zip(order, table.op_names, strict=False)) if a != b), min(len(order), n)
+        )
         expected = table.op_names[wrong] if wrong < n else "no further op"
         found = order[wrong] if wrong < len(order) else "the end"
-        raise AccelsimError(Problem(where, f"op {wrong} of the chains is {found!r}", f"{expected!r}: every op once, in order"))
+        raise AccelsimError(
+            Problem(where, f"op {wrong} of the chains is {found!r}", f"{expected!r}: every op once, in order")
+        )
     arrays = MappingArrays(
         np.zeros((len(mapping.chains), len(CHAIN_COLUMNS)), np.int64),
         np.zeros((n, MAX_PARTS, 3), np.int64),
@@ -166,7 +198,9 @@ def mapping_to_arrays(
         problems += _check_chain(f"{where}: chains[{number}]", chain, first, axis, table, accelerator)
         for offset, parts in enumerate(chain.parts[: len(chain.ops)]):
             k = first + offset
-            problems += _fill_parts(f"{where}: chains[{number}].parts[{offset}]", parts, k, chain, table, engines, accelerator, arrays)
+            problems += _fill_parts(
+                f"{where}: chains[{number}].parts[{offset}]", parts, k, chain, table, engines, accelerator, arrays
+            )
         first += len(chain.ops)
     _fill_residents(where, mapping, table, arrays, problems)
     if problems:
@@ -174,7 +208,9 @@ def mapping_to_arrays(
     return arrays
 
 
-def _check_chain(where: str, chain: ChainMapping, first: int, axis: int, table: OpTable, accelerator: Accelerator) -> list[Problem]:
+def _check_chain(
+    where: str, chain: ChainMapping, first: int, axis: int, table: OpTable, accelerator: Accelerator
+) -> list[Problem]:
     problems = []
     ops = table.ops
     stop = first + len(chain.ops)
@@ -185,21 +221,31 @@ def _check_chain(where: str, chain: ChainMapping, first: int, axis: int, table: 
     if not 1 <= chain.tile <= extent:
         problems.append(Problem(f"{where}.tile", f"{chain.tile} units", f"1 … {extent}"))
     if len(chain.parts) != len(chain.ops):
-        problems.append(Problem(f"{where}.parts", f"{len(chain.parts)} lists for {len(chain.ops)} ops", "one list per op"))
+        problems.append(
+            Problem(f"{where}.parts", f"{len(chain.parts)} lists for {len(chain.ops)} ops", "one list per op")
+        )
     for k in range(first, stop):
         name = table.op_names[k]
         if not ops[k, O_AXES] & axis:
-            problems.append(Problem(where, f"op {name} cannot be cut along {chain.axis}", "the other axis or its own chain"))
+            problems.append(
+                Problem(where, f"op {name} cannot be cut along {chain.axis}", "the other axis or its own chain")
+            )
         elif int(ops[k, column]) != extent:
             problems.append(Problem(where, f"op {name} has {ops[k, column]} {chain.axis}", f"{extent} as the first op"))
         tall = ops[k, O_KERNEL_H] != 1 or ops[k, O_STRIDE] != 1 or ops[k, O_IN_H] != ops[k, O_ROWS_H]
         if k > first and axis == AXIS_ROWS and tall:
-            problems.append(Problem(where, f"op {name} needs rows of other tiles", "windows larger than 1 only in the first op"))
+            problems.append(
+                Problem(where, f"op {name} needs rows of other tiles", "windows larger than 1 only in the first op")
+            )
         out = int(ops[k, O_OUT])
         if k < stop - 1 and (table.tensors[out, T_LAST] >= stop or table.tensors[out, T_OUTPUT]):
-            problems.append(Problem(where, f"the output of {name} is needed after the chain", "a chain that ends there"))
+            problems.append(
+                Problem(where, f"the output of {name} is needed after the chain", "a chain that ends there")
+            )
         if k < stop - 1 and out not in ops[k + 1 : stop, O_IN0_ROOT0 : O_IN1_ROOT1 + 1]:
-            problems.append(Problem(where, f"no later op of the chain reads the output of {name}", "a chain that ends there"))
+            problems.append(
+                Problem(where, f"no later op of the chain reads the output of {name}", "a chain that ends there")
+            )
     if chain.weight_blocks < 1 or (chain.weight_blocks > 1 and len(chain.ops) > 1):
         problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", "1, or more for a chain of one op"))
     capacity = accelerator.weight_buffer.capacity_bits
@@ -246,10 +292,14 @@ def _fill_parts(
     return problems
 
 
-def _fill_residents(where: str, mapping: Mapping, table: OpTable, arrays: MappingArrays, problems: list[Problem]) -> None:
+def _fill_residents(
+    where: str, mapping: Mapping, table: OpTable, arrays: MappingArrays, problems: list[Problem]
+) -> None:
     for name in mapping.resident:
         if name not in table.tensor_names:
-            problems.append(Problem(f"{where}: resident", f"unknown tensor {name!r}", "a stored tensor of the workload"))
+            problems.append(
+                Problem(f"{where}: resident", f"unknown tensor {name!r}", "a stored tensor of the workload")
+            )
             continue
         t = table.tensor_names.index(name)
         if table.tensors[t, T_INPUT] or table.tensors[t, T_OUTPUT]:
@@ -259,4 +309,6 @@ def _fill_residents(where: str, mapping: Mapping, table: OpTable, arrays: Mappin
         twin = int(table.tensors[t, T_TWIN])
         if twin >= 0 and arrays.resident[t] != arrays.resident[twin]:
             a, b = table.tensor_names[t], table.tensor_names[twin]
-            problems.append(Problem(f"{where}: resident", f"only one of {a} and {b}", "both or none: a view reads them together"))
+            problems.append(
+                Problem(f"{where}: resident", f"only one of {a} and {b}", "both or none: a view reads them together")
+            )

@@ -128,9 +128,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
             row["unit_weights"] = op.weights // row["units"]
             has_bias = op.bias > 0 or op.bn_channels > 0
             index_bits = max(1, (loop.groups * loop.cols - 1).bit_length()) if item.mixed else 0
-            row["unit_extra_bits"] = row["unit_channels"] * (
-                plan.bias_bits * has_bias + plan.scale_bits + index_bits
-            )
+            row["unit_extra_bits"] = row["unit_channels"] * (plan.bias_bits * has_bias + plan.scale_bits + index_bits)
             if views[0]:
                 row["in0_elements"] = loop.groups * loop.depth * loop.in_h * loop.in_w
         else:
@@ -152,9 +150,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
     return [int(row[name]) for name in OP_COLUMNS]
 
 
-def _slice_rows(
-    item: QuantizedOp, row: Int64, out: Int64, combos: dict[tuple[Format, Format, bool, int], int]
-) -> None:
+def _slice_rows(item: QuantizedOp, row: Int64, out: Int64, combos: dict[tuple[Format, Format, bool, int], int]) -> None:
     if not item.op.loop:
         return
     parts = [(share.format, share.share) for share in item.weights] or [(item.right, 1.0)]

@@ -1,4 +1,4 @@
-"""Quantization plan: what the hardware must know.  `apply_plan` turns a Workload into slices (one format per operand)."""
+"""Quantization plan: what the hardware must know.  `apply_plan` gives every op of a Workload its formats."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from accelsim.formats import Format
 from accelsim.ir import Op, OpKind, Workload, digest
+
+UNIFORM8 = Format.parse("u8")
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,10 @@ class Rule:
     """
 
     match: str
-    weights: tuple[WeightShare, ...] = (WeightShare(Format.parse("u8")),)
-    activation: Format = Format.parse("u8")
-    output: Format = Format.parse("u8")
-    right: Format = Format.parse("u8")
+    weights: tuple[WeightShare, ...] = (WeightShare(UNIFORM8),)
+    activation: Format = UNIFORM8
+    output: Format = UNIFORM8
+    right: Format = UNIFORM8
 
     def matches(self, op: Op) -> bool:
         """True when this rule covers `op`."""

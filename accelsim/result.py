@@ -59,7 +59,9 @@ class SimResult:
     def busy_cycles(self) -> dict[str, int]:
         """Busy core cycles of every unit; the bus is rounded up."""
         ticks = self.program.ticks_per_cycle
-        return {unit: -(-int(busy) // ticks) for unit, busy in zip(self.program.units, self.unit_busy_ticks, strict=True)}
+        return {
+            unit: -(-int(busy) // ticks) for unit, busy in zip(self.program.units, self.unit_busy_ticks, strict=True)
+        }
 
     def waits(self, unit: int) -> dict[str, float]:
         """Waiting cycles of a unit by cause."""
@@ -96,5 +98,3 @@ def run_program(lowered: Lowered, images: int = 1, record: bool = False) -> SimR
 def named_counts(values: Int64, columns: tuple[str, ...]) -> dict[str, int]:
     """Counts by name, zeros left out."""
     return {name: int(value) for name, value in zip(columns, values, strict=True) if value}
-
-

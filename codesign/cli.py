@@ -12,6 +12,7 @@ from accelsim.problems import AccelsimError, InfeasibleError, Problem
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_FAILED_DESIGNS = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def _complain(kind: str, error: AccelsimError) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="accelsim",
-        description="Cycle-level simulator and co-design search for accelerators of quantized hybrid Vision Transformers",
+        description="Simulate and search accelerators of quantized hybrid Vision Transformers, to the cycle",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="simulate one model on one accelerator under one plan")
@@ -177,8 +178,9 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
     space = load_space(arguments.space)
     _announce_compilation()
-    print(run_sweep(space, arguments.output, workers=arguments.workers))
-    return 0
+    summary = run_sweep(space, arguments.output, workers=arguments.workers)
+    print(summary)
+    return EXIT_FAILED_DESIGNS if summary.by_status.get("failed") else 0
 
 
 def _pareto(arguments: argparse.Namespace) -> int:

@@ -54,23 +54,20 @@ def check_any(path: str) -> list[Problem]:
 def print_summary(report: Report) -> None:
     """The run in a screenful: time, energy under both conventions, area, utilization, waits, largest ops."""
     data = report.to_json()
-    clock = data["clock_hz"]
-    print(f"{data['model']} at {data['resolution']} on {data['arch']}, plan {data['plan']}, batch {data['batch']}")
-    print(f"  cycles          {data['cycles_total']:>14,}   {data['latency_s'] * 1e3:.3f} ms at {clock / 1e6:.0f} MHz")
-    print(
-        f"  lower bounds    {report.bound.compute_cycles:>14,}   compute;  {report.bound.traffic_cycles:,} traffic (any mapping)"
-    )
+    clock, bound = data["clock_hz"], report.bound
     interval = data["initiation_interval_cycles"]
+    energy_uj, energy2_uj = data["energy_pj"] / 1e6, data["energy_pj_synthesized"] / 1e6
+    edp_njs, edp2_njs = data["edp_pj_s"] / 1e3, data["edp_pj_s_synthesized"] / 1e3
+    read_mb, written_mb = data["dram_read_bits"] / 8e6, data["dram_write_bits"] / 8e6
+    title = f"{data['model']} at {data['resolution']} on {data['arch']}, plan {data['plan']}, batch {data['batch']}"
+    print(title)
+    print(f"  cycles          {data['cycles_total']:>14,}   {data['latency_s'] * 1e3:.3f} ms at {clock / 1e6:.0f} MHz")
+    print(f"  lower bounds    {bound.compute_cycles:>14,}   compute; {bound.traffic_cycles:,} traffic (any mapping)")
     print(f"  steady state    {interval:>14,.0f}   cycles per image, {data['frames_per_s']:.1f} frames/s")
-    print(
-        f"  energy          {data['energy_pj'] / 1e6:>14,.1f}   µJ (arithmetic), {data['energy_pj_synthesized'] / 1e6:,.1f} µJ (synthesized)"
-    )
-    print(
-        f"  EDP             {data['edp_pj_s'] / 1e3:>14,.1f}   nJ·s (arithmetic), {data['edp_pj_s_synthesized'] / 1e3:,.1f} nJ·s (synthesized)"
-    )
+    print(f"  energy          {energy_uj:>14,.1f}   µJ (arithmetic), {energy2_uj:,.1f} µJ (synthesized)")
+    print(f"  EDP             {edp_njs:>14,.1f}   nJ·s (arithmetic), {edp2_njs:,.1f} nJ·s (synthesized)")
     print(f"  area            {data['area_mm2']:>14.3f}   mm²")
-    read, write = data["dram_read_bits"] / 8e6, data["dram_write_bits"] / 8e6
-    print(f"  DRAM            {read + write:>14.2f}   MB ({read:.2f} read, {write:.2f} written)")
+    print(f"  DRAM            {read_mb + written_mb:>14.2f}   MB ({read_mb:.2f} read, {written_mb:.2f} written)")
     print("  unit        busy   array filled   waits: " + ", ".join(CAUSES))
     busy = report.result.busy_cycles()
     for unit, waits in data["waits_cycles"].items():

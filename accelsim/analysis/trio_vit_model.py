@@ -210,7 +210,5 @@ def quirk_contributions(model: str, resolution: int) -> tuple[QuirkContribution,
     rows = []
     for name, quirks in cases:
         counted = authors_cycles(model, resolution, quirks)
-        rows.append(
-            QuirkContribution(name, counted.cycles - published.cycles, counted.macs - published.macs, counted)
-        )
+        rows.append(QuirkContribution(name, counted.cycles - published.cycles, counted.macs - published.macs, counted))
     return tuple(rows)

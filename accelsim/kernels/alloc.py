@@ -46,7 +46,9 @@ def assign_offsets(bits: Any, first: Any, last: Any, offsets: Any) -> int:
 
 
 @jit
-def _open_in_shadow(regions: Any, region: int, buffers: Any, starts: Any, ends: Any, owners: Any, n: int, out: Any) -> Any:
+def _open_in_shadow(
+    regions: Any, region: int, buffers: Any, starts: Any, ends: Any, owners: Any, n: int, out: Any
+) -> Any:
     """Replace what `region` covers in the map of last owners; append the owners it displaces to `out`."""
     found = 0
     low = regions[region, REGION_OFFSET]

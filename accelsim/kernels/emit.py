@@ -8,26 +8,98 @@ import numpy as np
 
 from accelsim.counts import ENGINE_COUNTS
 from accelsim.kernels.engine_forms import (
-    ceil_div, dense_accumulates, dense_reads, depthwise_accumulates, depthwise_reads,
+    ceil_div,
+    dense_accumulates,
+    dense_reads,
+    depthwise_accumulates,
+    depthwise_reads,
 )  # fmt: skip
 from accelsim.kernels.jit import jit
 from accelsim.kernels.mapper import (
-    C_AXIS, C_BLOCKS, C_FIRST, P_ENGINE, P_SLICE, P_UNITS, input_tile_bits, output_tile_bits, part_cycles,
+    C_AXIS,
+    C_BLOCKS,
+    C_FIRST,
+    P_ENGINE,
+    P_SLICE,
+    P_UNITS,
+    input_tile_bits,
+    output_tile_bits,
+    part_cycles,
     vector_tile_cycles,
 )  # fmt: skip
 from accelsim.kernels.tables import (
-    BODY, BURST_BITS, BURST_TICKS, FIRST_BEAT, N_PHASES, N_REGIONS, N_TEMPLATES, OVERFLOW, OVERFLOW_READS,
-    OVERFLOW_SPACE, R_DRAM, R_IN0, R_IN0_N, R_OUT, R_OUT_N, R_WEIGHT, TICKS, TIMES, VECTOR_LATENCY, VECTOR_PORT, Output,
+    BODY,
+    BURST_BITS,
+    BURST_TICKS,
+    FIRST_BEAT,
+    N_PHASES,
+    N_REGIONS,
+    N_TEMPLATES,
+    OVERFLOW,
+    OVERFLOW_READS,
+    OVERFLOW_SPACE,
+    R_DRAM,
+    R_IN0,
+    R_IN0_N,
+    R_OUT,
+    R_OUT_N,
+    R_WEIGHT,
+    TICKS,
+    TIMES,
+    VECTOR_LATENCY,
+    VECTOR_PORT,
+    Output,
     Tables,
 )  # fmt: skip
 from accelsim.kernels.tiling import block_units
 from accelsim.optable import (
-    AXIS_ROWS, E_LANES, E_PIXELS, E_WIDTH, KIND_MATMUL, KIND_VECTOR, M_MODE, M_PASSES, M_PRODUCTS, O_ABITS, O_COLS,
-    O_DEPTH, O_DEPTHWISE, O_GROUPS, O_IN0, O_IN0_ROOT0, O_IN1, O_IN_H, O_KIND, O_OBITS, O_OUT, O_PARAM_BITS,
-    O_PASSES, O_RBITS, O_ROWS_H, O_ROWS_W, O_STRIDE, O_TABLE, O_TAPS, S_BITS, S_COMBO, T_BITS, T_POSITIONS,
+    AXIS_ROWS,
+    E_LANES,
+    E_PIXELS,
+    E_WIDTH,
+    KIND_MATMUL,
+    KIND_VECTOR,
+    M_MODE,
+    M_PASSES,
+    M_PRODUCTS,
+    O_ABITS,
+    O_COLS,
+    O_DEPTH,
+    O_DEPTHWISE,
+    O_GROUPS,
+    O_IN0,
+    O_IN0_ROOT0,
+    O_IN1,
+    O_IN_H,
+    O_KIND,
+    O_OBITS,
+    O_OUT,
+    O_PARAM_BITS,
+    O_PASSES,
+    O_RBITS,
+    O_ROWS_H,
+    O_ROWS_W,
+    O_STRIDE,
+    O_TABLE,
+    O_TAPS,
+    S_BITS,
+    S_COMBO,
+    T_BITS,
+    T_POSITIONS,
 )  # fmt: skip
 from accelsim.program import (
-    DRAM_BASE, DRAM_STEP, LATENCY, OCCUPANCY, OP, OPENS, READ0, RUN_BITS, RUNS, STRIDE, UNIT, WRITE,
+    DRAM_BASE,
+    DRAM_STEP,
+    LATENCY,
+    OCCUPANCY,
+    OP,
+    OPENS,
+    READ0,
+    RUN_BITS,
+    RUNS,
+    STRIDE,
+    UNIT,
+    WRITE,
 )  # fmt: skip
 
 _PER_ENGINE = len(ENGINE_COUNTS)
@@ -159,7 +231,9 @@ def emit_store(tables: Tables, out: Output, chain: Any, k: int, size: int, bits:
 
 
 @jit
-def emit_weight_load(tables: Tables, out: Output, k: int, block: int, bits: int, base: int, ring: int, shift: int) -> None:
+def emit_weight_load(
+    tables: Tables, out: Output, k: int, block: int, bits: int, base: int, ring: int, shift: int
+) -> None:
     """Load weights, biases, scales and index entries of (a block of) op k."""
     t = _transfer(tables, out, k, bits, 1, False)
     _set_region(out, t, WRITE, base, ring, shift)
@@ -214,8 +288,18 @@ def _set_write(tables: Tables, out: Output, t: int, k: int, stage: int, resident
 
 
 @jit
-def emit_vector(tables: Tables, out: Output, chain: Any, k: int, stage: int, size: int, first_tile: bool, resident_output: bool, weight: Any) -> None:
-    """One tile of a vector op.  Operations and traffic are counted once, with the first tile, so that they are exact."""
+def emit_vector(
+    tables: Tables,
+    out: Output,
+    chain: Any,
+    k: int,
+    stage: int,
+    size: int,
+    first_tile: bool,
+    resident_output: bool,
+    weight: Any,
+) -> None:
+    """One tile of a vector op.  Operations and traffic are counted once, with the first tile, to be exact."""
     occupancy, latency = vector_tile_cycles(
         tables.ops, tables.tensors, tables.vector, tables.throughput, tables.scalars[VECTOR_PORT],
         tables.scalars[VECTOR_LATENCY], k, chain[C_AXIS], size,
@@ -276,7 +360,19 @@ def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows
 
 
 @jit
-def emit_array(tables: Tables, out: Output, chain: Any, k: int, stage: int, size: int, full: int, block: int, opens: bool, resident_output: bool, weight: Any) -> int:
+def emit_array(
+    tables: Tables,
+    out: Output,
+    chain: Any,
+    k: int,
+    stage: int,
+    size: int,
+    full: int,
+    block: int,
+    opens: bool,
+    resident_output: bool,
+    weight: Any,
+) -> int:
     """One tile (and weight block) of an array op, a row per engine that has a part; returns the units computed."""
     ticks = tables.scalars[TICKS]
     done = 0

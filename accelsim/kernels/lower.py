@@ -1,7 +1,7 @@
 """Lowering: chains to templates, phases, regions and counts, in one pass over the mapping.
 
-A chain of n ops runs as a software pipeline over its tiles: in iteration i the DMA loads inputs of tile i, op j (from 0)
-computes tile i − 1 − j, and the store writes back tile i − 1 − n.  Consecutive iterations with all stages busy and only
+A chain of n ops runs as a software pipeline over its tiles: in iteration i the DMA loads inputs of tile i, op j (from
+0) computes tile i − 1 − j, and the store writes back tile i − 1 − n.  Consecutive iterations with all stages busy and only
 full tiles become one phase.  Weights of later chains are loaded behind the first tile loads of a chain, as far ahead as
 their place in the weight buffer (a ring) does not hold anything that this chain or those between still need.
 """
@@ -11,18 +11,49 @@ from __future__ import annotations
 from typing import Any
 
 from accelsim.kernels.emit import (
-    begin_body, emit_array, emit_load, emit_store, emit_vector, emit_weight_load, end_body, is_vector, new_region,
+    begin_body,
+    emit_array,
+    emit_load,
+    emit_store,
+    emit_vector,
+    emit_weight_load,
+    end_body,
+    is_vector,
+    new_region,
     weight_reference,
 )  # fmt: skip
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import jit
 from accelsim.kernels.mapper import (
-    C_AXIS, C_BLOCKS, C_FIRST, C_N, C_TILE, C_WEIGHT_OUTER, P_UNITS, axis_extent, external_input, input_tile_bits,
-    output_tile_bits, ring_size, widest_weight_bits,
+    C_AXIS,
+    C_BLOCKS,
+    C_FIRST,
+    C_N,
+    C_TILE,
+    C_WEIGHT_OUTER,
+    P_UNITS,
+    axis_extent,
+    external_input,
+    input_tile_bits,
+    output_tile_bits,
+    ring_size,
+    widest_weight_bits,
 )  # fmt: skip
 from accelsim.kernels.tables import (
-    NEXT_WEIGHTS, PREFETCH, R_DRAM, R_IN0, R_IN0_N, R_OUT, R_OUT_N, R_WEIGHT, R_WEIGHT_HIGH, R_WEIGHT_LOW, WEIGHT_CAPACITY,
-    WEIGHT_POINTER, Output, Tables,
+    NEXT_WEIGHTS,
+    PREFETCH,
+    R_DRAM,
+    R_IN0,
+    R_IN0_N,
+    R_OUT,
+    R_OUT_N,
+    R_WEIGHT,
+    R_WEIGHT_HIGH,
+    R_WEIGHT_LOW,
+    WEIGHT_CAPACITY,
+    WEIGHT_POINTER,
+    Output,
+    Tables,
 )  # fmt: skip
 from accelsim.kernels.tiling import block_units, block_weight_bits, chain_index
 from accelsim.optable import O_OBITS, O_OUT, O_ROWS_W, O_UNIT_CHANNELS, T_BITS, T_LAST
@@ -171,9 +202,7 @@ def _iteration(
             weight = weight_reference(out, k, outer_block % 2, 1, 0)
             opens = (tile == 0 and outer_block == 0) or not output_on_chip
             stage = k - first + 1
-            emit_array(
-                tables, out, chain, k, stage, size, chain[C_TILE], outer_block, opens, output_on_chip, weight
-            )
+            emit_array(tables, out, chain, k, stage, size, chain[C_TILE], outer_block, opens, output_on_chip, weight)
     tile = iteration - n - 1
     if 0 <= tile < tiles and not resident_output:
         size = chain[C_TILE] if tile < full else rest

@@ -12,11 +12,53 @@ import numpy as np
 from accelsim.kernels.engine_forms import ceil_div, dense_cycles, depthwise_cycles
 from accelsim.kernels.jit import jit
 from accelsim.optable import (
-    AXIS_GROUPS, AXIS_ROWS, E_APORT, E_LANES, E_OUTPUTS, E_PIPELINE, E_PIXELS, E_WIDTH, E_WPORT, KIND_CONV,
-    KIND_MATMUL, KIND_VECTOR, M_MODE, M_PASSES, M_PRODUCTS, O_ABITS, O_AXES, O_COLS, O_DEPTH, O_DEPTHWISE,
-    O_GROUP_EXTENT, O_GROUPS, O_IN0, O_IN0_ROOT0, O_IN1, O_IN1_ROOT1, O_IN_H, O_KERNEL_H, O_KIND, O_OUT,
-    O_PARAM_BITS, O_PASSES, O_RBITS, O_ROWS_H, O_ROWS_W, O_SLICES, O_STRIDE, O_TAPS, O_UNIT_EXTRA, O_UNIT_WEIGHTS,
-    O_UNITS, S_BITS, S_COMBO, S_UNITS, T_BITS, T_FIRST, T_LAST, T_OUTPUT,
+    AXIS_GROUPS,
+    AXIS_ROWS,
+    E_APORT,
+    E_LANES,
+    E_OUTPUTS,
+    E_PIPELINE,
+    E_PIXELS,
+    E_WIDTH,
+    E_WPORT,
+    KIND_CONV,
+    KIND_MATMUL,
+    KIND_VECTOR,
+    M_MODE,
+    M_PASSES,
+    M_PRODUCTS,
+    O_ABITS,
+    O_AXES,
+    O_COLS,
+    O_DEPTH,
+    O_DEPTHWISE,
+    O_GROUP_EXTENT,
+    O_GROUPS,
+    O_IN0,
+    O_IN0_ROOT0,
+    O_IN1,
+    O_IN1_ROOT1,
+    O_IN_H,
+    O_KERNEL_H,
+    O_KIND,
+    O_OUT,
+    O_PARAM_BITS,
+    O_PASSES,
+    O_RBITS,
+    O_ROWS_H,
+    O_ROWS_W,
+    O_SLICES,
+    O_STRIDE,
+    O_TAPS,
+    O_UNIT_EXTRA,
+    O_UNIT_WEIGHTS,
+    O_UNITS,
+    S_BITS,
+    S_COMBO,
+    S_UNITS,
+    T_BITS,
+    T_LAST,
+    T_OUTPUT,
 )  # fmt: skip
 
 MAX_PARTS = 8
@@ -79,7 +121,7 @@ def part_cycles(
 def vector_tile_cycles(
     ops: Any, tensors: Any, vector: Any, throughput: Any, port_bits: int, latency: int, k: int, axis: int, size: int
 ) -> Any:
-    """(occupancy, latency) of `size` units of vector op k.  Same law as `engine_forms.vector_cycles`, without arrays."""
+    """(occupancy, latency) of `size` units of vector op k: the law of `engine_forms.vector_cycles`, without arrays."""
     extent = axis_extent(ops, k, axis)
     occupancy = 0
     passes = ops[k, O_PASSES]
@@ -109,7 +151,9 @@ def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine:
 
 
 @jit
-def _share(ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, pool: Any, units: int, loads: Any, taken: Any) -> None:
+def _share(
+    ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, pool: Any, units: int, loads: Any, taken: Any
+) -> None:
     """Give `units` to engines so that the latest finish is earliest; `pool[e]` is the slice engine e would run, or -1.
 
     Binary search for the smallest makespan at which the engines together hold all units; `loads` are what they already

@@ -24,8 +24,6 @@ from accelsim.program import (
     OPENS,
     PHASE_ROWS,
     READ0,
-    READ1,
-    READ2,
     UNIT,
     WRITE,
 )

@@ -9,13 +9,46 @@ import numpy as np
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import jit
 from accelsim.kernels.mapper import (
-    C_AXIS, C_BLOCKS, C_FIRST, C_N, C_TILE, C_WEIGHT_OUTER, MAX_PARTS, P_ENGINE, P_SLICE, P_UNITS, axis_extent,
-    external_input, input_tile_bits, output_tile_bits, part_cycles, part_weight_bits, split_op, unit_granule,
-    vector_tile_cycles, widest_weight_bits, working_bits,
+    C_AXIS,
+    C_BLOCKS,
+    C_FIRST,
+    C_N,
+    C_TILE,
+    C_WEIGHT_OUTER,
+    MAX_PARTS,
+    P_ENGINE,
+    P_SLICE,
+    P_UNITS,
+    axis_extent,
+    external_input,
+    input_tile_bits,
+    output_tile_bits,
+    part_cycles,
+    part_weight_bits,
+    split_op,
+    unit_granule,
+    vector_tile_cycles,
+    widest_weight_bits,
+    working_bits,
 )  # fmt: skip
 from accelsim.optable import (
-    AXIS_ROWS, KIND_CONV, KIND_MATMUL, KIND_VECTOR, M_MODE, O_KIND, O_OUT, O_ROWS_H, O_ROWS_W, O_SLICES,
-    O_UNIT_WEIGHTS, S_COMBO, T_BITS, T_FIRST, T_INPUT, T_LAST, T_OUTPUT, T_TWIN,
+    AXIS_ROWS,
+    KIND_MATMUL,
+    KIND_VECTOR,
+    M_MODE,
+    O_KIND,
+    O_OUT,
+    O_ROWS_H,
+    O_ROWS_W,
+    O_SLICES,
+    O_UNIT_WEIGHTS,
+    S_COMBO,
+    T_BITS,
+    T_FIRST,
+    T_INPUT,
+    T_LAST,
+    T_OUTPUT,
+    T_TWIN,
 )  # fmt: skip
 
 STATUS_OK, STATUS_ACTIVATIONS, STATUS_WEIGHTS = range(3)
@@ -41,8 +74,10 @@ def _modest_tile(ops: Any, chain: Any) -> int:
 
 
 @jit
-def choose_residents(ops: Any, tensors: Any, chains: Any, n_chains: int, capacity: int, banned: Any, resident: Any) -> None:
-    """Mark tensors that stay on chip: most DRAM traffic saved per chain of life first, while every chain can still tile.
+def choose_residents(
+    ops: Any, tensors: Any, chains: Any, n_chains: int, capacity: int, banned: Any, resident: Any
+) -> None:
+    """Mark tensors that stay on chip: shortest lives first, then smallest, while every chain can still tile.
 
     `banned` tensors stay off chip.  Twins (read through one view) go together.
     """
@@ -292,7 +327,7 @@ def choose_tiles(
     for c in range(n_chains):
         first, last = chains[c, C_FIRST], chains[c, C_FIRST] + chains[c, C_N] - 1
         extent = axis_extent(ops, first, chains[c, C_AXIS])
-        best = np.int64(-1)
+        best = -1
         short_weights = False
         previous = 0
         for tiles in range(1, extent + 1):
@@ -305,16 +340,12 @@ def choose_tiles(
             split_chain(ops, slices, engines, modes, chains[c], size, trial, n_trial)
             blocks = 1
             if chains[c, C_N] == 1:
-                blocks = _blocks_for(
-                    ops, slices, engines, modes, first, trial[first], n_trial[first], weight_capacity
-                )
+                blocks = _blocks_for(ops, slices, engines, modes, first, trial[first], n_trial[first], weight_capacity)
                 if blocks == 0:
                     short_weights = True
                     continue
                 if blocks > 1:
-                    blocks = used_blocks(
-                        ops, engines, modes, slices, first, trial[first], n_trial[first], blocks
-                    )
+                    blocks = used_blocks(ops, engines, modes, slices, first, trial[first], n_trial[first], blocks)
             for outer in range(2 if blocks > 1 else 1):
                 cost = _estimate(
                     ops, slices, tensors, vector, engines, modes, throughput, vector_port, vector_latency,

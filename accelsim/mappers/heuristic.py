@@ -29,9 +29,7 @@ def map_and_lower(
     engines = engine_table(accelerator, table)
     n = len(table.op_names)
     chains = np.zeros((n, len(CHAIN_COLUMNS)), np.int64)
-    count = find_chains(
-        table.ops, table.slices, table.tensors, accelerator.weight_buffer.capacity_bits, fuse, chains
-    )
+    count = find_chains(table.ops, table.slices, table.tensors, accelerator.weight_buffer.capacity_bits, fuse, chains)
     chains = chains[:count]
     banned = np.zeros(len(table.tensor_names), np.int64)
     while True:

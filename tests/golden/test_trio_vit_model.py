@@ -88,8 +88,13 @@ def test_grouped_convolution_matters_where_the_depthwise_part_no_longer_hides_it
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 60), st.sampled_from([3, 5]), st.integers(1, 16), st.integers(2, 24), st.integers(1, 12),
-    st.booleans(), st.booleans(),
+    st.integers(1, 60),
+    st.sampled_from([3, 5]),
+    st.integers(1, 16),
+    st.integers(2, 24),
+    st.integers(1, 12),
+    st.booleans(),
+    st.booleans(),
 )
 def test_fused_block_lies_between_work_and_serial_execution(edge, kernel, lanes, blocks, steps, truncated, drained):
     channels, cols, depth = 8 * lanes, 16 * (blocks // 2 + 1), 8 * steps

@@ -66,7 +66,7 @@ def test_batches_equal_oracle(seed: int) -> None:
 def test_every_tick_is_attributed(seed: int) -> None:
     for make in (flat_program, ring_program):
         program = make(seed)
-        busy, wait, free, op_start, op_finish, op_wait, image_finish, rows = run_kernel(program, 2)
+        busy, wait, free, *_, image_finish, rows = run_kernel(program, 2)
         for unit in range(len(program.units)):
             assert busy[unit] + wait[unit].sum() == free[unit] <= image_finish[-1]
         assert (rows[rows[:, 5] > 0, 3] >= 0).all()

@@ -122,7 +122,9 @@ def ring_program(seed: int) -> Program:
     return _program(builder, rows, phases, opened)
 
 
-def _program(builder: _Builder, rows: list[np.ndarray], phases: list[tuple[int, int, int, int]], opened: list[int]) -> Program:
+def _program(
+    builder: _Builder, rows: list[np.ndarray], phases: list[tuple[int, int, int, int]], opened: list[int]
+) -> Program:
     assert {FIRST_TEMPLATE, PHASE_ROWS, COUNT} == {0, 1, 2}
     lists = overlap_lists(builder.regions, np.array(opened, np.int64))
     return Program(

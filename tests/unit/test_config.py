@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accelsim import config
@@ -158,6 +158,8 @@ def test_plan_round_trip(name: str, tmp_path: Path) -> None:
 
 
 @settings(max_examples=50, deadline=None)
+@example(notes="\x85", name="tiny")
+@example(notes="a\u2028 b\n\n  c\r\n", name="tiny")
 @given(
     notes=st.text(),
     name=st.sampled_from(["1e6", "0x1F", "true", "null", "~", "a: b", "010", "- x", "2001-01-01", "é😀"]),
