@@ -33,8 +33,11 @@ Region = tuple[int, int, int]  # buffer, offset_bits, bits
 def hand_program(
     units: Sequence[str], regions: Mapping[str, Region], rows: Sequence[Mapping[str, Any]], ticks_per_cycle: int = 1
 ) -> Program:
-    """A program of `rows`: dicts with `unit`, `ticks` = (occupancy, latency) and, where needed, `name`, `reads`, `write`,
-    `opens` (default true), `deps` (names of earlier rows) and `op` (default 0).  The last unit is the bus."""
+    """A program of `rows`, which are dicts.
+
+    Keys: `unit`, `ticks` = (occupancy, latency) and, where needed, `name`, `reads`, `write`, `opens` (default true),
+    `deps` (names of earlier rows) and `op` (default 0).  The last unit is the bus.
+    """
     names = list(regions)
     templates = np.zeros((len(rows), N_COLUMNS), np.int64)
     templates[:, [READ0, READ0 + 3, READ0 + 6, WRITE]] = -1

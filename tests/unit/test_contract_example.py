@@ -16,7 +16,7 @@ EXPECTED = {
     "A0": Times(10, 16, 20, 10, "bus", 0),
     "V0": Times(20, 24, 26, 20, "input", 2),
     "A1": Times(24, 30, 34, 8, "region", 3),  # `mid` closes when V0 releases it, two ticks before its result is usable
-    "S0": Times(26, 31, 31 + 1, 16, "input", 3),
+    "S0": Times(26, 31, 32, 16, "input", 3),
     "V1": Times(34, 38, 40, 10, "input", 4),
     "S1": Times(40, 45, 46, 9, "input", 6),
 }
