@@ -10,6 +10,7 @@ import numpy as np
 from accelsim.arch import Accelerator
 from accelsim.ir import digest
 from accelsim.kernels.mapper import CHAIN_COLUMNS, MAX_PARTS, widest_weight_bits
+from accelsim.kernels.tiling import used_blocks
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
@@ -119,8 +120,11 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
                 where, "not a mapping", f"an object with format: {MAPPING_FORMAT!r}", ("accelsim run --save-mapping",)
             )
         )
+    items = data.get("chains")
+    if not isinstance(items, list):
+        raise AccelsimError(Problem(f"{where}: chains", "not a list", "a list of chains"))
     chains = []
-    for number, item in enumerate(data.get("chains", [])):
+    for number, item in enumerate(items):
         try:
             chains.append(
                 ChainMapping(
@@ -131,7 +135,7 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
                         tuple(Part(str(e), _whole(s), _whole(u)) for e, s, u in parts) for parts in item["parts"]
                     ),
                     weight_blocks=_whole(item["weight_blocks"]),
-                    weight_outer=bool(item["weight_outer"]),
+                    weight_outer=_flag(item["weight_outer"]),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -143,6 +147,12 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
     if not isinstance(resident, list) or not all(isinstance(name, str) for name in resident):
         raise AccelsimError(Problem(f"{where}: resident", "not a list of tensor names", "a list of strings"))
     return Mapping(tuple(chains), tuple(resident))
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
+    return value
 
 
 def _whole(value: Any) -> int:
@@ -201,6 +211,14 @@ def mapping_to_arrays(
             problems += _fill_parts(
                 f"{where}: chains[{number}].parts[{offset}]", parts, k, chain, table, engines, accelerator, arrays
             )
+            if not problems and chain.weight_blocks > 1:
+                used = used_blocks(
+                    table.ops, engines.engines, engines.modes, table.slices, k, arrays.parts[k], arrays.n_parts[k],
+                    chain.weight_blocks,
+                )  # fmt: skip
+                if used != chain.weight_blocks:
+                    what = f"{chain.weight_blocks} blocks, but rounding to lanes leaves {used}"
+                    problems.append(Problem(f"{where}: chains[{number}].weight_blocks", what, f"{used}"))
         first += len(chain.ops)
     _fill_residents(where, mapping, table, arrays, problems)
     if problems:
@@ -246,6 +264,8 @@ def _check_chain(
             problems.append(
                 Problem(where, f"no later op of the chain reads the output of {name}", "a chain that ends there")
             )
+    if chain.weight_blocks > max(1, int(ops[first, O_UNITS])):
+        problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", f"at most {ops[first, O_UNITS]}"))
     if chain.weight_blocks < 1 or (chain.weight_blocks > 1 and len(chain.ops) > 1):
         problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", "1, or more for a chain of one op"))
     capacity = accelerator.weight_buffer.capacity_bits

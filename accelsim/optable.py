@@ -22,13 +22,13 @@ OP_COLUMNS: tuple[str, ...] = (
     "kind", "groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h", "depthwise",
     "activation_bits", "right_bits", "output_bits", "table", "units", "unit_weights", "unit_extra_bits", "slices",
     "axes", "in0_elements", "in1_elements", "in0_root0", "in0_root1", "in1_root0", "in1_root1", "output", "passes",
-    "param_bits", "group_axis_extent", "unit_channels",
+    "param_bits", "group_axis_extent", "unit_channels", "right_implicit_cols",
 )  # fmt: skip
 (
     O_KIND, O_GROUPS, O_ROWS_H, O_ROWS_W, O_COLS, O_DEPTH, O_TAPS, O_KERNEL_H, O_STRIDE, O_IN_H, O_DEPTHWISE,
     O_ABITS, O_RBITS, O_OBITS, O_TABLE, O_UNITS, O_UNIT_WEIGHTS, O_UNIT_EXTRA, O_SLICES,
     O_AXES, O_IN0, O_IN1, O_IN0_ROOT0, O_IN0_ROOT1, O_IN1_ROOT0, O_IN1_ROOT1, O_OUT, O_PASSES,
-    O_PARAM_BITS, O_GROUP_EXTENT, O_UNIT_CHANNELS,
+    O_PARAM_BITS, O_GROUP_EXTENT, O_UNIT_CHANNELS, O_IMPLICIT,
 ) = range(len(OP_COLUMNS))  # fmt: skip
 
 # A slice: a run of output channels with one weight format. units -1: balanced by the engines.
@@ -78,6 +78,9 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
     """Arrays of a quantized workload.  Lifetimes count executed ops only (views take no time)."""
     workload = quantized.workload
     stored = [t.name for t in workload.tensors if not t.aliases]
+    # A parameter per element (position embedding) is streamed from DRAM with the tiles, like a second graph input.
+    streamed = {f"{item.op.name}.parameters": item for item in quantized.ops if _streams_parameters(item)}
+    stored += streamed
     index = {name: k for k, name in enumerate(stored)}
     n = len(quantized.ops)
     ops = np.zeros((n, len(OP_COLUMNS)), np.int64)
@@ -89,11 +92,15 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
         _slice_rows(item, ops[k], slices[k], combos)
         if item.op.recipe:
             _vector_rows(item, vector[k])
-    tensors = _tensor_rows(quantized, index)
+    tensors = _tensor_rows(quantized, index, streamed)
     _mark_twins(ops, tensors)
     return OpTable(
         quantized, tuple(q.op.name for q in quantized.ops), tuple(stored), ops, slices, vector, tensors, tuple(combos)
     )
+
+
+def _streams_parameters(item: QuantizedOp) -> bool:
+    return item.op.op_class == "embed" and item.op.params_extra > 0 and len(item.op.inputs) == 1
 
 
 def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, int]) -> list[int]:
@@ -115,6 +122,9 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
     views = [bool(workload.tensor_by_name[source].aliases) for source in op.inputs]
     row["in0_elements"] = elements[0]
     row["in1_elements"] = elements[1] if len(elements) > 1 else 0
+    if _streams_parameters(item):
+        row["in1_root0"] = index[f"{op.name}.parameters"]
+        row["in1_elements"], row["right_bits"] = op.params_extra, item.output.bits
     if op.loop:
         loop = op.loop
         for name in ("groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h"):
@@ -135,6 +145,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
             row["kind"], row["axes"] = KIND_MATMUL, AXIS_GROUPS
             row["in0_elements"] = loop.groups * loop.rows * loop.depth
             row["in1_elements"] = loop.groups * loop.depth * (loop.cols - loop.right_implicit_cols)
+            row["right_implicit_cols"] = loop.right_implicit_cols
     if op.recipe:
         recipe = op.recipe
         row["kind"], row["groups"], row["rows_h"] = KIND_VECTOR, recipe.groups, recipe.rows_h
@@ -144,7 +155,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
         row["axes"] = AXIS_ROWS * recipe.tiles_rows + AXIS_GROUPS * recipe.tiles_groups
         row["group_axis_extent"] = recipe.groups
         row["passes"] = len(recipe.passes)
-        row["param_bits"] = op.params_extra * (item.output.bits if op.op_class == "embed" else plan.scale_bits)
+        row["param_bits"] = 0 if _streams_parameters(item) else op.params_extra * plan.scale_bits
         if views[0]:
             row["in0_elements"] = recipe.elements
     return [int(row[name]) for name in OP_COLUMNS]
@@ -178,7 +189,7 @@ def _vector_rows(item: QuantizedOp, out: Int64) -> None:
             out[p, VECTOR_KINDS.index(kind)] += count * recipe.norm_rows
 
 
-def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int]) -> Int64:
+def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int], streamed: dict[str, QuantizedOp]) -> Int64:
     workload = quantized.workload
     executed = {id(op): k for k, op in enumerate(op for op in workload.ops if op.kind is not OpKind.VIEW)}
     position = [0] * len(workload.ops)
@@ -197,6 +208,13 @@ def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int]) -> Int64:
     tensors = np.zeros((len(index), len(TENSOR_COLUMNS)), np.int64)
     outputs = workload.storage_of(workload.output)
     for name, k in index.items():
+        if name in streamed:
+            item = streamed[name]
+            assert item.op.recipe is not None
+            positions = item.op.recipe.rows_h * item.op.recipe.rows_w
+            own = quantized.ops.index(item)
+            tensors[k] = (item.op.params_extra * item.output.bits, own, own, positions, 1, 0, -1)
+            continue
         tensor = workload.tensor_by_name[name]
         first, last = lives.get(name, [0, 0])
         bits = tensor.elements * quantized.activation_bits[name]

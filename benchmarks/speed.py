@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 # Before numpy is loaded: its libraries read it once.
@@ -94,9 +95,11 @@ def kernel(budget_s: float) -> list[Timing]:
         lowered = lowered_of(model, arch, plan)
         program = lowered.program
         name = f"kernel, {model} on {arch}, {plan}: {program.n_rows:,} rows from {len(program.templates):,} templates"
-        samples = repeated(lambda lowered=lowered: run_program(lowered), budget_s)
+        samples = repeated(partial(run_program, lowered), budget_s)
         timings.append(measured(name, samples, program.n_rows, "rows"))
-        timings.append(replace(timings[-1], name=f"kernel, {model} on {arch}, {plan}: networks", work=1, unit="networks"))
+        timings.append(
+            replace(timings[-1], name=f"kernel, {model} on {arch}, {plan}: networks", work=1, unit="networks")
+        )
     return timings
 
 
@@ -139,7 +142,9 @@ def process_times(command: list[str], repetitions: int, **environment: str) -> l
     samples = []
     for _ in range(repetitions):
         start = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | environment)
+        subprocess.run(
+            command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | environment
+        )
         samples.append(time.perf_counter() - start)
     return samples
 

@@ -1,0 +1,1 @@
+"""Design-space sweeps, the study store, fronts, pictures and the command line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,10 @@ EXIT_FAILED_DESIGNS = 1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
+    # The kernels are recurrences: vectorizing passes find nothing in them and double the time of the first run.
+    os.environ.setdefault("NUMBA_LOOP_VECTORIZE", "0")
+    os.environ.setdefault("NUMBA_SLP_VECTORIZE", "0")
+    os.environ.setdefault("NUMBA_OPT", "2")
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
@@ -104,8 +109,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     accelerator, plan = load_accelerator(arguments.arch), load_plan(arguments.plan)
     workload = build_workload(arguments.model, arguments.resolution)
-    check_outputs([arguments.json, arguments.trace, arguments.gantt, arguments.save_mapping])
-    mapping = _read_mapping(arguments.mapping) if arguments.mapping else None
+    check_outputs([arguments.json, arguments.trace, arguments.save_mapping], arguments.gantt)
+    mapping = None if arguments.mapping is None else _read_mapping(arguments.mapping)
     _announce_compilation()
     from accelsim.api import simulate
     from accelsim.trace import write_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,25 +10,39 @@ from typing import TYPE_CHECKING, Any
 from accelsim.problems import AccelsimError, Problem
 from accelsim.program import BUFFERS, CAUSES
 from accelsim.trace import TraceRow, perfetto_trace
+from codesign.plots import SUFFIXES
 
 if TYPE_CHECKING:
     from accelsim.api import Report
 
 
-def check_outputs(paths: Iterable[str | None]) -> None:
-    """Refuse outputs that cannot be written before anything is computed.  Raises AccelsimError with every fault."""
-    chosen = [path for path in paths if path]
+def check_outputs(paths: Iterable[str | None], picture: str | None = None) -> None:
+    """Refuse outputs that cannot be written before anything is computed.  Raises AccelsimError with every fault.
+
+    `picture` is drawn by matplotlib, so its name must end in .png or .svg.
+    """
+    chosen = [path for path in [*paths, picture] if path is not None]
     problems = []
-    if chosen.count("-") > 1:
-        problems.append(Problem("command line", "standard output is asked for more than once", "'-' at most once"))
-    for path in chosen:
+    for path in dict.fromkeys(chosen):
+        if chosen.count(path) > 1:
+            problems.append(
+                Problem(path or "command line", "named for more than one output", "one name for each output")
+            )
+        if path == "-":
+            continue
         folder = Path(path).parent
-        if path != "-" and not folder.is_dir():
+        if not path or Path(path).is_dir():
+            problems.append(
+                Problem(path or "command line", "is not the name of a file", "a file name, or - (JSON only)")
+            )
+        elif not folder.is_dir():
             problems.append(
                 Problem(path, f"there is no folder {folder}", "an existing folder", (f"mkdir -p {folder}",))
             )
-        elif path != "-" and Path(path).is_dir():
-            problems.append(Problem(path, "is a folder", "a file name"))
+        elif not os.access(folder, os.W_OK) or (Path(path).exists() and not os.access(path, os.W_OK)):
+            problems.append(Problem(path, "cannot be written", "a folder and file with write permission"))
+    if picture is not None and Path(picture).suffix.lower() not in SUFFIXES:
+        problems.append(Problem(picture, "unknown kind of picture", "a name that ends in .png or .svg"))
     if problems:
         raise AccelsimError(problems)
 
@@ -141,10 +156,10 @@ def recorded_trace(report: Report) -> dict[str, Any]:
     """Perfetto trace of a recorded run: a lane per unit, buffer occupancy and DRAM traffic as counters."""
     rows = trace_rows(report)
     counters = _occupancy(report)
-    total, steps = 0.0, []
+    total, steps, burst = 0.0, [], report.accelerator.dram.burst_bits
     for row, template in zip(rows, report.result.program.expand(report.result.images), strict=True):
         if row.unit == "dram":
-            total += template.run_bits * template.runs / 8e6
+            total += -(-template.run_bits // burst) * burst * template.runs / 8e6
             steps.append((row.release_cycles, total))
     counters["DRAM MB moved"] = steps
     workload = report.table.quantized.workload

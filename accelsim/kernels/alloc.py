@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.jit import jit
+from accelsim.kernels.jit import inner, jit
 from accelsim.program import REGION_BITS, REGION_BUFFER, REGION_OFFSET
 
 
@@ -45,7 +45,7 @@ def assign_offsets(bits: Any, first: Any, last: Any, offsets: Any) -> int:
     return peak
 
 
-@jit
+@inner
 def _open_in_shadow(
     regions: Any, region: int, buffers: Any, starts: Any, ends: Any, owners: Any, n: int, out: Any
 ) -> Any:
@@ -125,7 +125,7 @@ def overlap_lists(regions: Any, order: Any) -> Any:
     return before_start, before, wrap_start, wrap
 
 
-@jit
+@inner
 def _csr(counts: Any, begin: Any, values: Any, total: int) -> Any:
     n = begin.size
     start = np.zeros(n + 1, np.int64)

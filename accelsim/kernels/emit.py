@@ -14,11 +14,12 @@ from accelsim.kernels.engine_forms import (
     depthwise_accumulates,
     depthwise_reads,
 )  # fmt: skip
-from accelsim.kernels.jit import jit
+from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import (
     C_AXIS,
     C_BLOCKS,
     C_FIRST,
+    C_TILE,
     P_ENGINE,
     P_SLICE,
     P_UNITS,
@@ -67,6 +68,7 @@ from accelsim.optable import (
     O_DEPTH,
     O_DEPTHWISE,
     O_GROUPS,
+    O_IMPLICIT,
     O_IN0,
     O_IN0_ROOT0,
     O_IN1,
@@ -82,6 +84,7 @@ from accelsim.optable import (
     O_STRIDE,
     O_TABLE,
     O_TAPS,
+    O_UNIT_EXTRA,
     S_BITS,
     S_COMBO,
     T_BITS,
@@ -107,7 +110,7 @@ _OUTPUTS, _TABLES, _ACCUMULATES = 4, 5, 6
 _ACT_READ, _ACT_WRITE, _WEIGHT_READ, _WEIGHT_WRITE, _DRAM_READ, _DRAM_WRITE = range(6, 12)
 
 
-@jit
+@inner
 def new_region(out: Output, buffer: int, bits: int, slots: int, first: int, last: int) -> int:
     """Declare a ring of `slots` regions of `bits`; returns the first.  Offsets are set later, or by the caller."""
     base = out.cursor[N_REGIONS]
@@ -124,14 +127,14 @@ def new_region(out: Output, buffer: int, bits: int, slots: int, first: int, last
     return base
 
 
-@jit
+@inner
 def begin_body(out: Output, times: int) -> None:
     """Rows emitted from here on form the body of one phase that runs `times` iterations."""
     out.cursor[BODY] = out.cursor[N_TEMPLATES]
     out.cursor[TIMES] = times
 
 
-@jit
+@inner
 def end_body(out: Output, iteration: int) -> None:
     """Close the body begun last; its iterations are numbered from `iteration`."""
     rows = out.cursor[N_TEMPLATES] - out.cursor[BODY]
@@ -146,7 +149,7 @@ def end_body(out: Output, iteration: int) -> None:
     out.cursor[N_PHASES] = p + 1
 
 
-@jit
+@inner
 def _new_row(out: Output, unit: int, op: int, occupancy_ticks: int, latency_ticks: int) -> int:
     t = out.cursor[N_TEMPLATES]
     if t >= out.templates.shape[0]:
@@ -163,20 +166,20 @@ def _new_row(out: Output, unit: int, op: int, occupancy_ticks: int, latency_tick
     return t
 
 
-@jit
+@inner
 def _set_region(out: Output, t: int, column: int, base: int, ring: int, shift: int) -> None:
     out.templates[t, column] = base
     out.templates[t, column + 1] = ring
     out.templates[t, column + 2] = shift
 
 
-@jit
+@inner
 def _tile_shift(ring: int, stage: int) -> int:
     """Shift that selects slot (tile mod ring) in the iteration `tile + stage`."""
     return (ring - stage % ring) % ring
 
 
-@jit
+@inner
 def _transfer(tables: Tables, out: Output, op: int, bits: int, runs: int, write: bool) -> int:
     """A DMA row of `bits` in `runs` equal runs, whole bursts each; counts what moves on the bus."""
     run_bits = ceil_div(bits, runs)
@@ -191,7 +194,7 @@ def _transfer(tables: Tables, out: Output, op: int, bits: int, runs: int, write:
     return t
 
 
-@jit
+@inner
 def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, size: int, stage: int) -> None:
     """Load one tile of an input of op k from DRAM into its ring."""
     axis = chain[C_AXIS]
@@ -202,19 +205,20 @@ def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, siz
     ring = out.ring[k, R_IN0_N + 2 * operand]
     _set_region(out, t, WRITE, out.ring[k, R_IN0 + 2 * operand], ring, _tile_shift(ring, stage - 1))
     out.templates[t, OPENS] = 1
-    out.templates[t, DRAM_BASE] = out.dram_base[root]
     step = out.templates[t, RUN_BITS]
     if axis == AXIS_ROWS:
         row_bits = tables.tensors[root, T_BITS] // max(1, tables.ops[k, O_IN_H])
-        step = row_bits * size * max(1, tables.ops[k, O_STRIDE])
+        step = row_bits * chain[C_TILE] * max(1, tables.ops[k, O_STRIDE])
+    # Tile 0 is loaded in iteration stage − 1.
+    out.templates[t, DRAM_BASE] = out.dram_base[root] - step * (stage - 1)
     out.templates[t, DRAM_STEP] = step
     out.templates[t, STRIDE] = 0 if runs == 1 else tables.tensors[root, T_BITS] // runs
     out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _ACT_WRITE] += bits * out.cursor[TIMES]
 
 
-@jit
-def emit_store(tables: Tables, out: Output, chain: Any, k: int, size: int, bits: int, stage: int) -> None:
-    """Store one output tile of op k (all of it, or the channels of one weight block) to DRAM."""
+@inner
+def emit_store(tables: Tables, out: Output, chain: Any, k: int, size: int, bits: int, offset: int, stage: int) -> None:
+    """Store one output tile of op k (all of it, or the channels of one weight block at `offset`) to DRAM."""
     tensor = tables.ops[k, O_OUT]
     runs = 1
     if chain[C_AXIS] != AXIS_ROWS:
@@ -224,13 +228,16 @@ def emit_store(tables: Tables, out: Output, chain: Any, k: int, size: int, bits:
     t = _transfer(tables, out, k, bits, runs, True)
     ring = out.ring[k, R_OUT_N]
     _set_region(out, t, READ0, out.ring[k, R_OUT], ring, _tile_shift(ring, stage - 1))
-    out.templates[t, DRAM_BASE] = out.dram_base[tensor]
-    out.templates[t, DRAM_STEP] = out.templates[t, RUN_BITS] if runs > 1 else bits
+    step = output_tile_bits(tables.ops, tables.tensors, k, chain[C_AXIS], chain[C_TILE])
+    if chain[C_AXIS] != AXIS_ROWS:
+        step = step // runs
+    out.templates[t, DRAM_BASE] = out.dram_base[tensor] + offset - step * (stage - 1)
+    out.templates[t, DRAM_STEP] = step
     out.templates[t, STRIDE] = 0 if runs == 1 else tables.tensors[tensor, T_BITS] // tables.tensors[tensor, T_POSITIONS]
     out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _ACT_READ] += bits * out.cursor[TIMES]
 
 
-@jit
+@inner
 def emit_weight_load(
     tables: Tables, out: Output, k: int, block: int, bits: int, base: int, ring: int, shift: int
 ) -> None:
@@ -242,7 +249,7 @@ def emit_weight_load(
     out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _WEIGHT_WRITE] += bits * out.cursor[TIMES]
 
 
-@jit
+@inner
 def _set_reads(tables: Tables, out: Output, chain: Any, t: int, k: int, stage: int, weight: Any) -> None:
     """Regions that op k reads: its inputs, wherever they are, and its weights (base, ring, shift)."""
     column = READ0
@@ -277,7 +284,7 @@ def _set_reads(tables: Tables, out: Output, chain: Any, t: int, k: int, stage: i
         out.cursor[OVERFLOW] = OVERFLOW_READS
 
 
-@jit
+@inner
 def _set_write(tables: Tables, out: Output, t: int, k: int, stage: int, resident_output: bool, opens: bool) -> None:
     if resident_output:
         _set_region(out, t, WRITE, out.tensor_region[tables.ops[k, O_OUT]], 1, 0)
@@ -287,7 +294,7 @@ def _set_write(tables: Tables, out: Output, t: int, k: int, stage: int, resident
     out.templates[t, OPENS] = 1 if opens else 0
 
 
-@jit
+@inner
 def emit_vector(
     tables: Tables,
     out: Output,
@@ -321,7 +328,7 @@ def emit_vector(
         out.counts[k, base + _ACT_WRITE] += tables.tensors[tables.ops[k, O_OUT], T_BITS]
 
 
-@jit
+@inner
 def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows: int) -> None:
     """Products, outputs, accumulator updates and SRAM traffic of one array tile."""
     ops, times = tables.ops, out.cursor[TIMES]
@@ -354,12 +361,15 @@ def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows
     out.counts[k, own + _TABLES] += outputs * times * ops[k, O_TABLE]
     out.counts[k, own + _ACCUMULATES] += accumulates * times
     out.counts[k, shared + _ACT_READ] += activation * times
+    # The output stage reads bias, scale and index of every channel of the tile; constant columns are not read.
+    out.counts[k, shared + _WEIGHT_READ] += units * ops[k, O_UNIT_EXTRA] * times
+    weight -= ceil_div(rows, pixels) * units * ops[k, O_IMPLICIT] * ops[k, O_DEPTH] * ops[k, O_RBITS]
     right = _ACT_READ if ops[k, O_KIND] == KIND_MATMUL else _WEIGHT_READ
     out.counts[k, shared + right] += weight * times
     out.counts[k, shared + _ACT_WRITE] += outputs * ops[k, O_OBITS] * times
 
 
-@jit
+@inner
 def emit_array(
     tables: Tables,
     out: Output,
@@ -401,7 +411,7 @@ def emit_array(
     return done
 
 
-@jit
+@inner
 def no_weights() -> Any:
     """The weight reference of an op without weights."""
     reference = np.zeros(3, np.int64)
@@ -409,7 +419,7 @@ def no_weights() -> Any:
     return reference
 
 
-@jit
+@inner
 def weight_reference(out: Output, k: int, slot: int, ring: int, shift: int) -> Any:
     """Region reference (base, ring, shift) of the weights of op k."""
     reference = np.zeros(3, np.int64)
@@ -421,7 +431,7 @@ def weight_reference(out: Output, k: int, slot: int, ring: int, shift: int) -> A
     return reference
 
 
-@jit
+@inner
 def is_vector(tables: Tables, k: int) -> bool:
     """True when op k runs on the vector unit."""
     return tables.ops[k, O_KIND] == KIND_VECTOR

@@ -22,6 +22,12 @@ def jit(function: _F) -> _F:
     return cast(_F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
 
 
+def inner(function: _F) -> _F:
+    """As `jit`, for functions that only other kernels call: the Python wrapper is not compiled."""
+    njit: Any = numba.njit  # the type stubs do not know these two options
+    return cast(_F, njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+
+
 def compiled_once_notice() -> bool:
     """True when no kernel of this package has been compiled into numba's cache yet.
 

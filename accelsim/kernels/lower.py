@@ -1,9 +1,9 @@
 """Lowering: chains to templates, phases, regions and counts, in one pass over the mapping.
 
 A chain of n ops runs as a software pipeline over its tiles: in iteration i the DMA loads inputs of tile i, op j (from
-0) computes tile i − 1 − j, and the store writes back tile i − 1 − n.  Consecutive iterations with all stages busy and only
-full tiles become one phase.  Weights of later chains are loaded behind the first tile loads of a chain, as far ahead as
-their place in the weight buffer (a ring) does not hold anything that this chain or those between still need.
+0) computes tile i − 1 − j, and the store writes back tile i − 1 − n.  Consecutive iterations with all stages busy and
+only full tiles become one phase.  Weights of later chains are loaded behind the first tile loads of a chain, as far
+ahead as their place in the weight buffer (a ring) does not hold anything that this chain or those between still need.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from accelsim.kernels.emit import (
     weight_reference,
 )  # fmt: skip
 from accelsim.kernels.engine_forms import ceil_div
-from accelsim.kernels.jit import jit
+from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.mapper import (
     C_AXIS,
     C_BLOCKS,
@@ -59,7 +59,7 @@ from accelsim.kernels.tiling import block_units, block_weight_bits, chain_index
 from accelsim.optable import O_OBITS, O_OUT, O_ROWS_W, O_UNIT_CHANNELS, T_BITS, T_LAST
 
 
-@jit
+@inner
 def _open_chain(tables: Tables, out: Output, c: int, index: Any) -> None:
     """Declare the activation regions of a chain: loaded tiles, rings of intermediates, the output."""
     chain = tables.chains[c]
@@ -75,7 +75,7 @@ def _open_chain(tables: Tables, out: Output, c: int, index: Any) -> None:
                 out.ring[k, R_IN0 + 2 * operand] = new_region(out, 0, bits, slots, c, c)
                 out.ring[k, R_IN0_N + 2 * operand] = slots
         if k < last:
-            slots = ring_size(tables.ops, chain, k) if many else 1
+            slots = ring_size(tables.ops, chain, k, size)
             bits = output_tile_bits(tables.ops, tables.tensors, k, axis, size)
             out.ring[k, R_OUT] = new_region(out, 0, bits, slots, c, c)
             out.ring[k, R_OUT_N] = slots
@@ -90,14 +90,14 @@ def _open_chain(tables: Tables, out: Output, c: int, index: Any) -> None:
         out.ring[last, R_OUT_N] = slots
 
 
-@jit
+@inner
 def _block_bits(tables: Tables, k: int, blocks: int, block: int) -> int:
     return block_weight_bits(
         tables.ops, tables.slices, tables.engines, tables.modes, k, tables.parts[k], tables.n_parts[k], blocks, block
     )
 
 
-@jit
+@inner
 def _load_chain_weights(tables: Tables, out: Output, c: int, oldest: int) -> bool:
     """Place and load the weights of chain c (its first block).
 
@@ -129,7 +129,7 @@ def _load_chain_weights(tables: Tables, out: Output, c: int, oldest: int) -> boo
     return True
 
 
-@jit
+@inner
 def _load_ahead(tables: Tables, out: Output, c: int, n_chains: int) -> None:
     """Load weights of the chains behind c while they fit beside everything still needed."""
     while out.cursor[NEXT_WEIGHTS] < min(n_chains, c + 1 + tables.scalars[PREFETCH]):
@@ -138,7 +138,7 @@ def _load_ahead(tables: Tables, out: Output, c: int, n_chains: int) -> None:
         out.cursor[NEXT_WEIGHTS] += 1
 
 
-@jit
+@inner
 def _op_blocks(tables: Tables, out: Output, c: int, tile: int, tiles: int, size: int, resident_output: bool) -> None:
     """One tile of a single op whose weight blocks pass by for every tile: load block b + 1, compute block b."""
     chain = tables.chains[c]
@@ -159,7 +159,7 @@ def _op_blocks(tables: Tables, out: Output, c: int, tile: int, tiles: int, size:
         emit_array(tables, out, chain, k, 1, size, chain[C_TILE], block, opens, resident_output, weight)
 
 
-@jit
+@inner
 def _iteration(
     tables: Tables, out: Output, c: int, n_chains: int, iteration: int, outer_block: int, tiles: int, full: int,
     rest: int,
@@ -207,14 +207,17 @@ def _iteration(
     if 0 <= tile < tiles and not resident_output:
         size = chain[C_TILE] if tile < full else rest
         bits = output_tile_bits(tables.ops, tables.tensors, last, chain[C_AXIS], size)
+        offset = 0
         if weight_outer:
+            unit_bits = tables.ops[last, O_UNIT_CHANNELS] * tables.ops[last, O_OBITS]
             units = _units_of_block(tables, last, blocks, outer_block)
-            channels = units * tables.ops[last, O_UNIT_CHANNELS]
-            bits = size * tables.ops[last, O_ROWS_W] * channels * tables.ops[last, O_OBITS]
-        emit_store(tables, out, chain, last, size, bits, n + 2)
+            bits = size * tables.ops[last, O_ROWS_W] * units * unit_bits
+            for earlier in range(outer_block):
+                offset += _units_of_block(tables, last, blocks, earlier) * unit_bits
+        emit_store(tables, out, chain, last, size, bits, offset, n + 2)
 
 
-@jit
+@inner
 def _units_of_block(tables: Tables, k: int, blocks: int, block: int) -> int:
     """Units that one weight block of op k holds over all its parts."""
     total = 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from accelsim.kernels.engine_forms import ceil_div, dense_cycles, depthwise_cycles
-from accelsim.kernels.jit import jit
+from accelsim.kernels.jit import inner, jit
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
@@ -68,13 +68,13 @@ CHAIN_COLUMNS: tuple[str, ...] = ("first", "n_ops", "axis", "tile", "blocks", "w
 C_FIRST, C_N, C_AXIS, C_TILE, C_BLOCKS, C_WEIGHT_OUTER = range(6)
 
 
-@jit
+@inner
 def axis_extent(ops: Any, k: int, axis: int) -> int:
     """Units of op k along a tile axis: output rows, or groups (heads)."""
     return ops[k, O_ROWS_H] if axis == AXIS_ROWS else ops[k, O_GROUP_EXTENT]
 
 
-@jit
+@inner
 def input_tile_bits(ops: Any, k: int, operand: int, axis: int, size: int) -> int:
     """Bits of an input that `size` units of op k need; the rows of a convolution include the halo."""
     if operand == 0 and ops[k, O_KIND] == KIND_CONV:
@@ -85,13 +85,13 @@ def input_tile_bits(ops: Any, k: int, operand: int, axis: int, size: int) -> int
     return ceil_div(elements * size, axis_extent(ops, k, axis)) * bits
 
 
-@jit
+@inner
 def output_tile_bits(ops: Any, tensors: Any, k: int, axis: int, size: int) -> int:
     """Bits that `size` units of op k write."""
     return ceil_div(tensors[ops[k, O_OUT], T_BITS] * size, axis_extent(ops, k, axis))
 
 
-@jit
+@inner
 def part_cycles(
     ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
 ) -> Any:
@@ -117,7 +117,7 @@ def part_cycles(
     )  # fmt: skip
 
 
-@jit
+@inner
 def vector_tile_cycles(
     ops: Any, tensors: Any, vector: Any, throughput: Any, port_bits: int, latency: int, k: int, axis: int, size: int
 ) -> Any:
@@ -140,7 +140,7 @@ def vector_tile_cycles(
     return occupancy, occupancy + latency
 
 
-@jit
+@inner
 def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine: int) -> int:
     """Units of op k that one pass of an engine holds: the granule of splitting."""
     if ops[k, O_DEPTHWISE] == 1:
@@ -150,7 +150,7 @@ def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine:
     return engines[engine, E_LANES] * modes[combo, engine, M_PRODUCTS]
 
 
-@jit
+@inner
 def _share(
     ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, pool: Any, units: int, loads: Any, taken: Any
 ) -> None:
@@ -189,7 +189,7 @@ def _share(
             loads[e] += ceil_div(taken[e], granule[e]) * cost[e]
 
 
-@jit
+@inner
 def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int, loads: Any, parts: Any) -> int:
     """Parts (engine, slice, units) of a tile of array op k; returns their number and adds the work to `loads`.
 
@@ -234,7 +234,7 @@ def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int,
     return count
 
 
-@jit
+@inner
 def part_weight_bits(ops: Any, slices: Any, k: int, part: int, units: int) -> int:
     """Bits of weights, biases, scales and index entries of `units` units of a slice."""
     return units * (ops[k, O_UNIT_WEIGHTS] * slices[k, part, S_BITS] + ops[k, O_UNIT_EXTRA])
@@ -253,7 +253,7 @@ def widest_weight_bits(ops: Any, slices: Any, k: int) -> int:
     return widest
 
 
-@jit
+@inner
 def _produced_within(ops: Any, first: int, last: int, root: int) -> bool:
     for k in range(first, last + 1):
         if ops[k, O_OUT] == root:
@@ -261,7 +261,7 @@ def _produced_within(ops: Any, first: int, last: int, root: int) -> bool:
     return False
 
 
-@jit
+@inner
 def _can_extend(ops: Any, slices: Any, first: int, k: int, axis: int, weights: int, limit: int) -> bool:
     """Whether op k may join a chain of ops [first, k) cut along `axis`."""
     if ops[k, O_AXES] & axis == 0 or axis_extent(ops, k, axis) != axis_extent(ops, first, axis):
@@ -314,7 +314,7 @@ def find_chains(ops: Any, slices: Any, tensors: Any, weight_capacity: int, fuse:
     return count
 
 
-@jit
+@inner
 def external_input(ops: Any, tensors: Any, chain: Any, k: int, operand: int) -> int:
     """First root tensor of an input that comes from outside the chain, or -1."""
     root = ops[k, O_IN0_ROOT0 + 2 * operand]
@@ -323,18 +323,21 @@ def external_input(ops: Any, tensors: Any, chain: Any, k: int, operand: int) -> 
     return root
 
 
-@jit
-def ring_size(ops: Any, chain: Any, k: int) -> int:
-    """Slots of the tile ring behind op k of a chain: the distance to its last consumer in the chain, plus one."""
+@inner
+def ring_size(ops: Any, chain: Any, k: int, tile: int) -> int:
+    """Slots of the tile ring behind op k of a chain: the distance to its last consumer in the chain, plus one.
+
+    No more than there are tiles of `tile` units: a slot that is never opened must not exist.
+    """
     size = 1
     for later in range(k + 1, chain[C_FIRST] + chain[C_N]):
         for column in range(O_IN0_ROOT0, O_IN1_ROOT1 + 1):
             if ops[later, column] == ops[k, O_OUT]:
                 size = later - k + 1
-    return size
+    return min(size, ceil_div(axis_extent(ops, k, chain[C_AXIS]), tile))
 
 
-@jit
+@inner
 def working_bits(ops: Any, tensors: Any, resident: Any, chain: Any, size: int) -> int:
     """Activation buffer bits of a chain's tiles: double-buffered tiles of tensors off chip, rings of intermediates."""
     axis = chain[C_AXIS]
@@ -347,7 +350,7 @@ def working_bits(ops: Any, tensors: Any, resident: Any, chain: Any, size: int) -
             if root >= 0 and resident[root] == 0:
                 total += input_tile_bits(ops, k, operand, axis, size) * (2 if many else 1)
         if k < last:
-            total += output_tile_bits(ops, tensors, k, axis, size) * (ring_size(ops, chain, k) if many else 1)
+            total += output_tile_bits(ops, tensors, k, axis, size) * ring_size(ops, chain, k, size)
     if resident[ops[last, O_OUT]] == 0:
         total += output_tile_bits(ops, tensors, last, axis, size) * (2 if many else 1)
     return total

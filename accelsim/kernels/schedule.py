@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.jit import jit
+from accelsim.kernels.jit import inner, jit
 from accelsim.program import (
     COUNT,
     DEP0,
@@ -32,7 +32,7 @@ from accelsim.program import (
 _USABLE, _USABLE_ROW, _USABLE_BUS, _RELEASED, _RELEASED_ROW, _OPEN, _OPEN_ROW, _IMAGE = range(8)
 
 
-@jit
+@inner
 def _region_index(templates: Any, t: int, column: int, iteration: int) -> int:
     ring = templates[t, column + 1]
     if ring <= 1:
@@ -40,7 +40,7 @@ def _region_index(templates: Any, t: int, column: int, iteration: int) -> int:
     return templates[t, column] + (iteration + templates[t, column + 2]) % ring
 
 
-@jit
+@inner
 def _close_time(state: Any, region: int) -> Any:
     """When the current generation of a region is closed, and the row that closes it."""
     if state[region, _RELEASED] > state[region, _USABLE]:
@@ -48,7 +48,7 @@ def _close_time(state: Any, region: int) -> Any:
     return state[region, _USABLE], state[region, _USABLE_ROW]
 
 
-@jit
+@inner
 def _open_region(state: Any, region: int, image: int, start_lists: Any, lists: Any) -> None:
     """Begin a new generation: it is open once its own last generation and all it overlaps are closed."""
     time, row = _close_time(state, region)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from accelsim.kernels.engine_forms import ceil_div
-from accelsim.kernels.jit import jit
+from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.mapper import (
     C_AXIS,
     C_BLOCKS,
@@ -38,6 +38,7 @@ from accelsim.optable import (
     M_MODE,
     O_KIND,
     O_OUT,
+    O_PARAM_BITS,
     O_ROWS_H,
     O_ROWS_W,
     O_SLICES,
@@ -54,7 +55,7 @@ from accelsim.optable import (
 STATUS_OK, STATUS_ACTIVATIONS, STATUS_WEIGHTS = range(3)
 
 
-@jit
+@inner
 def chain_index(chains: Any, n_chains: int, n_ops: int) -> Any:
     """Chain of every op."""
     index = np.zeros(n_ops, np.int64)
@@ -64,7 +65,7 @@ def chain_index(chains: Any, n_chains: int, n_ops: int) -> Any:
     return index
 
 
-@jit
+@inner
 def _modest_tile(ops: Any, chain: Any) -> int:
     """A tile of about 64 positions (or one head): what a chain should at least get when tensors compete for space."""
     extent = axis_extent(ops, chain[C_FIRST], chain[C_AXIS])
@@ -121,7 +122,7 @@ def choose_residents(
                     live[c] -= tensors[member, T_BITS]
 
 
-@jit
+@inner
 def resident_bits(ops: Any, tensors: Any, chains: Any, n_chains: int, resident: Any) -> Any:
     """Bits of resident tensors alive during every chain."""
     index = chain_index(chains, n_chains, ops.shape[0])
@@ -133,7 +134,7 @@ def resident_bits(ops: Any, tensors: Any, chains: Any, n_chains: int, resident: 
     return live
 
 
-@jit
+@inner
 def _flexible(slices: Any, modes: Any, k: int, n_slices: int) -> bool:
     """True when more than one engine can execute op k."""
     able = 0
@@ -145,7 +146,7 @@ def _flexible(slices: Any, modes: Any, k: int, n_slices: int) -> bool:
     return able > 1
 
 
-@jit
+@inner
 def split_chain(
     ops: Any, slices: Any, engines: Any, modes: Any, chain: Any, size: int, parts: Any, n_parts: Any
 ) -> None:
@@ -165,14 +166,14 @@ def split_chain(
             n_parts[k] = split_op(ops, slices, engines, modes, k, size, loads, parts[k])
 
 
-@jit
+@inner
 def block_units(ops: Any, engines: Any, modes: Any, slices: Any, k: int, part: Any, blocks: int) -> int:
     """Units of a part in every weight block but the last: an equal share, rounded up to the engine's granule."""
     granule = unit_granule(ops, engines, modes, k, slices[k, part[P_SLICE], S_COMBO], part[P_ENGINE])
     return ceil_div(ceil_div(part[P_UNITS], blocks), granule) * granule
 
 
-@jit
+@inner
 def block_weight_bits(
     ops: Any, slices: Any, engines: Any, modes: Any, k: int, parts: Any, n_parts: int, blocks: int, block: int
 ) -> int:
@@ -189,7 +190,7 @@ def block_weight_bits(
     return total
 
 
-@jit
+@inner
 def _blocks_for(
     ops: Any, slices: Any, engines: Any, modes: Any, k: int, parts: Any, n_parts: int, capacity: int
 ) -> int:
@@ -197,10 +198,10 @@ def _blocks_for(
 
     Returns 0 when even the smallest block does not fit half the buffer.
     """
+    if ops[k, O_KIND] == KIND_VECTOR:
+        return 1 if ops[k, O_PARAM_BITS] <= capacity else 0
     if block_weight_bits(ops, slices, engines, modes, k, parts, n_parts, 1, 0) * 4 <= capacity * 3:
         return 1
-    if ops[k, O_KIND] == KIND_VECTOR:
-        return 0
     total = block_weight_bits(ops, slices, engines, modes, k, parts, n_parts, 1, 0)
     blocks = max(2, ceil_div(total * 3, capacity))
     while True:
@@ -229,7 +230,7 @@ def used_blocks(ops: Any, engines: Any, modes: Any, slices: Any, k: int, parts: 
     return used
 
 
-@jit
+@inner
 def _op_tile(
     ops: Any, slices: Any, tensors: Any, vector: Any, engines: Any, modes: Any, throughput: Any, vector_port: int,
     vector_latency: int, k: int, axis: int, size: int, full: int, parts: Any, n_parts: int, unit_cycles: Any,
@@ -256,7 +257,7 @@ def _op_tile(
     return longest
 
 
-@jit
+@inner
 def _estimate(
     ops: Any, slices: Any, tensors: Any, vector: Any, engines: Any, modes: Any, throughput: Any, vector_port: int,
     vector_latency: int, bits_per_kilocycle: int, resident: Any, chain: Any, size: int, blocks: int,
@@ -364,7 +365,8 @@ def choose_tiles(
                 smallest = block_weight_bits(
                     ops, slices, engines, modes, first, trial[first], n_trial[first], 1 << 20, 0
                 )
-                return STATUS_WEIGHTS, c, smallest * 2, weight_capacity
+                slots = 1 if ops[first, O_KIND] == KIND_VECTOR else 2
+                return STATUS_WEIGHTS, c, smallest * slots, weight_capacity
             need = working_bits(ops, tensors, resident, chains[c], 1)
             return STATUS_ACTIVATIONS, c, live[c] + need, capacity
     return STATUS_OK, -1, 0, 0

@@ -73,9 +73,11 @@ def _problem(
     first, last = int(chain[C_FIRST]), int(chain[C_FIRST] + chain[C_N] - 1)
     name = table.op_names[first] if first == last else f"{table.op_names[first]} … {table.op_names[last]}"
     kind = "weight" if status == STATUS_WEIGHTS else "activation"
-    what = "two of its smallest weight blocks do not fit" if kind == "weight" else "its smallest tile does not fit"
+    what = "its parameters or two of its smallest weight blocks do" if kind == "weight" else "its smallest tile does"
     levers = (f"{kind}_buffer.capacity_bits of at least {need}", "fewer bits", "a lower resolution")
-    return Problem(f"{name} on {accelerator.name}", f"{what} the {kind} buffer", "", levers, need, bound, "bits")
+    return Problem(
+        f"{name} on {accelerator.name}", f"{what} not fit the {kind} buffer", "", levers, need, bound, "bits"
+    )
 
 
 def _largest_alive(table: OpTable, arrays: MappingArrays, chains: tuple[int, ...]) -> int:

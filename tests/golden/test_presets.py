@@ -1,4 +1,4 @@
-"""The presets: iso-area really is, and every preset × model × plan obeys the laws or says in numbers why it cannot run."""
+"""The presets: iso-area really is, and every preset × model × plan obeys the laws or says why it cannot run."""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ def assert_no_hazard(lowered: Lowered, accelerator: Accelerator, chains: np.ndar
     loads_of = [0] * len(program.op_names)
     load_number = [0] * len(regions)
     reading = [0] * len(program.op_names)
+    opened = np.zeros(len(regions), np.int64)
     for row in program.expand(2):
         for region in row.reads:
             writer = content[region]
@@ -89,12 +90,16 @@ def assert_no_hazard(lowered: Lowered, accelerator: Accelerator, chains: np.ndar
             for other in np.flatnonzero(clash):
                 content[other] = None
             content[row.write] = row
+            opened[row.write] += 1
             if mine[REGION_BUFFER] == 1:
                 loads_of[row.op] += 1
                 load_number[row.write] = loads_of[row.op]
         elif row.write >= 0:
             assert content[row.write] is not None
     assert reading == loads_of
+    # Every region is opened, and one that outlives its chain once an image: all tiles go into one generation.
+    assert (opened >= 2).all()
+    assert (opened[lowered.region_life[:, 1] > lowered.region_life[:, 0]] == 2).all()
 
 
 @given(accelerators(), st.integers(0, 2), st.sampled_from(PLANS), st.booleans())
