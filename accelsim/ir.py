@@ -236,7 +236,8 @@ class Workload:
     def lifetimes(self) -> dict[str, tuple[int, int]]:
         """First and last op index (inclusive) during which each stored tensor must exist.
 
-        The graph input lives from op 0; the graph output to the last op.  Views extend the life of what they alias.
+        The graph input lives from op 0; the graph output to the last op.  A view is no use of what it aliases, but its
+        readers are.
         """
         first: dict[str, int] = {self.input: 0}
         last: dict[str, int] = {self.input: 0}
@@ -244,8 +245,7 @@ class Workload:
             if op.kind is not OpKind.VIEW:
                 first[op.output] = index
                 last[op.output] = index
-            for name in op.inputs:
-                for root in self.storage_of(name):
+                for root in (root for name in op.inputs for root in self.storage_of(name)):
                     last[root] = index
         for root in self.storage_of(self.output):
             last[root] = len(self.ops) - 1

@@ -191,20 +191,10 @@ def _vector_rows(item: QuantizedOp, out: Int64) -> None:
 
 def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int], streamed: dict[str, QuantizedOp]) -> Int64:
     workload = quantized.workload
-    executed = {id(op): k for k, op in enumerate(op for op in workload.ops if op.kind is not OpKind.VIEW)}
-    position = [0] * len(workload.ops)
-    count = 0
-    for k, op in enumerate(workload.ops):
-        position[k] = min(count, len(executed) - 1)
-        count += op.kind is not OpKind.VIEW
-    lives: dict[str, list[int]] = {workload.input: [0, 0]}
-    for k, op in enumerate(workload.ops):
-        if op.kind is OpKind.VIEW:
-            continue
-        lives[op.output] = [position[k], position[k]]
-        for source in op.inputs:
-            for root in workload.storage_of(source):
-                lives[root][1] = position[k]
+    # Positions in the list of executed ops; a view has the position of the op that follows it.
+    executed = np.cumsum([op.kind is not OpKind.VIEW for op in workload.ops])
+    position = [int(executed[k]) - (op.kind is not OpKind.VIEW) for k, op in enumerate(workload.ops)]
+    lives = workload.lifetimes()
     tensors = np.zeros((len(index), len(TENSOR_COLUMNS)), np.int64)
     outputs = workload.storage_of(workload.output)
     for name, k in index.items():
@@ -216,7 +206,7 @@ def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int], streamed: 
             tensors[k] = (item.op.params_extra * item.output.bits, own, own, positions, 1, 0, -1)
             continue
         tensor = workload.tensor_by_name[name]
-        first, last = lives.get(name, [0, 0])
+        first, last = (min(position[k], len(quantized.ops) - 1) for k in lives[name])
         bits = tensor.elements * quantized.activation_bits[name]
         tensors[k] = (bits, first, last, tensor.h * tensor.w, name == workload.input, name in outputs, -1)
     return tensors

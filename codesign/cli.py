@@ -189,11 +189,15 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _pareto(arguments: argparse.Namespace) -> int:
+    from codesign.pareto import best_edp_lines
     from codesign.plots import plot_pareto
     from codesign.store import read_study
 
     with read_study(arguments.study) as study:
-        csv_path = plot_pareto(study.rows(), arguments.output)
+        rows = study.rows()
+    csv_path = plot_pareto(rows, arguments.output)
+    for line in best_edp_lines(rows):
+        print(line)
     print(f"wrote {arguments.output} and {csv_path}")
     return 0
 

@@ -25,9 +25,7 @@ def check_outputs(paths: Iterable[str | None], picture: str | None = None) -> No
     problems = []
     for path in dict.fromkeys(chosen):
         if chosen.count(path) > 1:
-            problems.append(
-                Problem(path or "command line", "named for more than one output", "one name for each output")
-            )
+            problems.append(Problem(path or "command line", "is asked for more than once", "one name for each output"))
         if path == "-":
             continue
         folder = Path(path).parent
@@ -41,7 +39,8 @@ def check_outputs(paths: Iterable[str | None], picture: str | None = None) -> No
             )
         elif not os.access(folder, os.W_OK) or (Path(path).exists() and not os.access(path, os.W_OK)):
             problems.append(Problem(path, "cannot be written", "a folder and file with write permission"))
-    if picture is not None and Path(picture).suffix.lower() not in SUFFIXES:
+    faulty = {problem.where for problem in problems}
+    if picture is not None and picture not in faulty and Path(picture).suffix.lower() not in SUFFIXES:
         problems.append(Problem(picture, "unknown kind of picture", "a name that ends in .png or .svg"))
     if problems:
         raise AccelsimError(problems)

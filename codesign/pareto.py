@@ -100,6 +100,25 @@ def front_mask(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str] = ("
     return mask
 
 
+def best_edp_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Per workload, the designs of least EDP under both energy conventions, and whether the winner flips."""
+    lines = []
+    priced = [row for row in rows if row.get("edp_pj_s") is not None]
+    for workload in dict.fromkeys((row["model"], row["resolution"]) for row in priced):
+        own = [row for row in priced if (row["model"], row["resolution"]) == workload]
+        winners = [min(own, key=lambda row: float(row[name])) for name in ("edp_pj_s", "edp_pj_s_synthesized")]
+        texts = [
+            f"design {row['point']} ({row['arch']}, {row['plan']}, {float(row['latency_s']) * 1e3:.3f} ms)"
+            for row in winners
+        ]
+        name = f"{workload[0]}" if workload[1] is None else f"{workload[0]} at {workload[1]}"
+        if winners[0] is winners[1]:
+            lines.append(f"{name}: least EDP: {texts[0]}, under both energy conventions")
+        else:
+            lines.append(f"{name}: least EDP: {texts[0]} (arithmetic), but {texts[1]} (synthesized): the winner flips")
+    return lines
+
+
 def _table(points: Floats) -> Floats:
     values = np.asarray(points, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] < 1:

@@ -31,7 +31,7 @@ MAPPER = "heuristic"
 COMMIT_EVERY_S = 5.0
 QUEUED_PER_WORKER = 4
 
-# (model, resolution, accelerator, plan) → an object with to_json(), as accelsim.api.evaluate.
+# (model, resolution, accelerator, plan) → an object with to_json(ops), as accelsim.api.evaluate.
 Evaluate = Callable[[str, int | None, Accelerator, QuantPlan], Any]
 
 
@@ -221,7 +221,7 @@ def _row(task: _Task, evaluate: Evaluate | None) -> Row:
     else:
         try:
             report = (evaluate or _default_evaluate())(point.model, point.resolution, task.accelerator, task.plan)
-            metrics = metrics_of(report.to_json())
+            metrics = metrics_of(report.to_json(ops=False))
         except InfeasibleError as error:
             status, problem = "infeasible", str(error)
         except AccelsimError as error:

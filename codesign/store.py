@@ -31,6 +31,8 @@ METRICS = (
     ("latency_s", "latency_s", "REAL"),
     ("energy_pj", "energy_pj", "REAL"),
     ("edp_pj_s", "edp_pj_s", "REAL"),
+    ("energy_pj_synthesized", "energy_pj_synthesized", "REAL"),
+    ("edp_pj_s_synthesized", "edp_pj_s_synthesized", "REAL"),
     ("area_mm2", "area_mm2", "REAL"),
     ("macs", "macs", "INTEGER"),
     ("dram_read_bits", "dram_read_bits", "INTEGER"),

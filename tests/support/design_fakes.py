@@ -56,7 +56,7 @@ class Report:
     def __init__(self, data):
         self.data = data
 
-    def to_json(self):
+    def to_json(self, ops=True):
         return self.data
 
 
@@ -79,6 +79,8 @@ def evaluate(model, resolution, design, quant_plan):
             "energy_by_component_pj": {"engines": energy_pj},
             "area_mm2": slots / 1000,
             "edp_pj_s": energy_pj * latency_s,
+            "energy_pj_synthesized": 2 * energy_pj,
+            "edp_pj_s_synthesized": 2 * energy_pj * latency_s,
             "macs": 1_000_000,
             "dram_read_bits": 1 << 50,
             "dram_write_bits": 7,

@@ -69,3 +69,23 @@ def test_front_mask_keeps_workloads_apart_and_ignores_rows_without_numbers():
         {"model": "a", "resolution": 1, "latency_s": None, "energy_pj": None},
     ]
     assert front_mask(rows) == [True, False, True, True, False]
+
+
+def test_best_edp_says_whether_the_winner_flips():
+    from codesign.pareto import best_edp_lines
+
+    def row(point, edp, edp_synthesized, model="m"):
+        return {
+            "point": point, "arch": "a", "plan": "p", "model": model, "resolution": 8, "latency_s": 1e-3,
+            "edp_pj_s": edp, "edp_pj_s_synthesized": edp_synthesized,
+        }  # fmt: skip
+
+    same = best_edp_lines([row(0, 1.0, 2.0), row(1, 3.0, 4.0)])
+    assert len(same) == 1
+    assert "design 0" in same[0]
+    assert "flips" not in same[0]
+    (flipped,) = best_edp_lines([row(0, 1.0, 5.0), row(1, 3.0, 4.0)])
+    assert "the winner flips" in flipped
+    assert "design 0" in flipped
+    assert "design 1" in flipped
+    assert len(best_edp_lines([row(0, 1.0, 5.0), row(1, 3.0, 4.0, "other"), {"edp_pj_s": None}])) == 2
