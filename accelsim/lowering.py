@@ -131,7 +131,9 @@ def _place(regions: Int64, life: Int64, accelerator: Accelerator) -> int:
     own = np.flatnonzero(regions[:, REGION_BUFFER] == 0)
     offsets = np.zeros(len(own), np.int64)
     bits = np.ascontiguousarray(regions[own, REGION_BITS])
-    peak = int(assign_offsets(bits, np.ascontiguousarray(life[own, 0]), np.ascontiguousarray(life[own, 1]), offsets))
+    first, last = np.ascontiguousarray(life[own, 0]), np.ascontiguousarray(life[own, 1])
+    # Largest first wastes least.
+    peak = int(assign_offsets(bits, first, last, np.argsort(-bits, kind="stable"), offsets))
     regions[own, REGION_OFFSET] = offsets
     capacity = accelerator.activation_buffer.capacity_bits
     weights = regions[regions[:, REGION_BUFFER] == 1]

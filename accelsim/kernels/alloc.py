@@ -11,13 +11,12 @@ from accelsim.program import REGION_BITS, REGION_BUFFER, REGION_OFFSET
 
 
 @jit
-def assign_offsets(bits: Any, first: Any, last: Any, offsets: Any) -> int:
-    """Greedy-by-size placement: largest first, each at the lowest offset free during its whole life [first, last].
+def assign_offsets(bits: Any, first: Any, last: Any, order: Any, offsets: Any) -> int:
+    """Place regions in the given order, each at the lowest offset free during its whole life [first, last].
 
     Writes `offsets` and returns the highest address used.  Regions of no bits get offset 0.
     """
     n = bits.size
-    order = np.argsort(-bits, kind="mergesort")
     placed = np.zeros(n, np.bool_)
     peak = 0
     starts = np.zeros(n, np.int64)
@@ -29,12 +28,15 @@ def assign_offsets(bits: Any, first: Any, last: Any, offsets: Any) -> int:
         k = 0
         for other in range(n):
             if placed[other] and first[other] <= last[index] and first[index] <= last[other]:
-                starts[k] = offsets[other]
-                ends[k] = offsets[other] + bits[other]
+                # Insertion keeps the occupied spans sorted; compiling a library sort would take seconds.
+                j = k
+                while j > 0 and starts[j - 1] > offsets[other]:
+                    starts[j], ends[j] = starts[j - 1], ends[j - 1]
+                    j -= 1
+                starts[j], ends[j] = offsets[other], offsets[other] + bits[other]
                 k += 1
-        by_start = np.argsort(starts[:k], kind="mergesort")
         position = 0
-        for j in by_start:
+        for j in range(k):
             if starts[j] - position >= bits[index]:
                 break
             if ends[j] > position:

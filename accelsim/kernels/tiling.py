@@ -76,20 +76,15 @@ def _modest_tile(ops: Any, chain: Any) -> int:
 
 @jit
 def choose_residents(
-    ops: Any, tensors: Any, chains: Any, n_chains: int, capacity: int, banned: Any, resident: Any
+    ops: Any, tensors: Any, chains: Any, n_chains: int, capacity: int, banned: Any, order: Any, resident: Any
 ) -> None:
-    """Mark tensors that stay on chip: shortest lives first, then smallest, while every chain can still tile.
+    """Mark tensors that stay on chip, tried in the given order, while every chain can still tile.
 
     `banned` tensors stay off chip.  Twins (read through one view) go together.
     """
     index = chain_index(chains, n_chains, ops.shape[0])
-    n = tensors.shape[0]
     live = np.zeros(n_chains, np.int64)
-    score = np.zeros(n, np.int64)
-    for t in range(n):
-        life = index[tensors[t, T_LAST]] - index[tensors[t, T_FIRST]] + 1
-        score[t] = -((np.int64(1) << 40) // life) + tensors[t, T_BITS] // 64
-    for t in np.argsort(score, kind="mergesort"):
+    for t in order:
         if resident[t] == 1 or banned[t] == 1 or tensors[t, T_INPUT] == 1 or tensors[t, T_OUTPUT] == 1:
             continue
         if index[tensors[t, T_FIRST]] == index[tensors[t, T_LAST]]:

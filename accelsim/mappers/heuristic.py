@@ -54,7 +54,8 @@ def _choose(
     arrays = MappingArrays(
         chains, np.zeros((n, MAX_PARTS, 3), np.int64), np.zeros(n, np.int64), np.zeros(len(banned), np.int64)
     )
-    choose_residents(table.ops, table.tensors, chains, len(chains), capacity, banned, arrays.resident)
+    order = _residency_order(table, chains)
+    choose_residents(table.ops, table.tensors, chains, len(chains), capacity, banned, order, arrays.resident)
     per_kilocycle = accelerator.dram.bandwidth_bits_per_s * 1000 // accelerator.clock_hz
     status, chain, need, bound = choose_tiles(
         table.ops, table.slices, table.tensors, table.vector, engines.engines, engines.modes,
@@ -65,6 +66,13 @@ def _choose(
     if status != STATUS_OK:
         raise InfeasibleError(_problem(table, accelerator, chains[chain], status, int(need), int(bound)))
     return arrays
+
+
+def _residency_order(table: OpTable, chains: np.ndarray) -> np.ndarray:
+    """Shortest lives (in chains) first, then smallest: most DRAM traffic saved per place and time."""
+    chain_of = np.repeat(np.arange(len(chains)), chains[:, C_N])
+    life = chain_of[table.tensors[:, T_LAST]] - chain_of[table.tensors[:, T_FIRST]] + 1
+    return np.lexsort((np.arange(len(life)), table.tensors[:, T_BITS], life))
 
 
 def _problem(
