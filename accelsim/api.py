@@ -9,7 +9,7 @@ from accelsim.arch import Accelerator, EngineKind
 from accelsim.bounds import DesignBound, design_bound
 from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
 from accelsim.energy import ConventionSpread, convention_spread, price_per_op
-from accelsim.lowering import lower
+from accelsim.lowering import check_batch, lower
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.mapping import Mapping, arrays_to_mapping, mapping_to_arrays
 from accelsim.optable import OpTable, engine_table, op_table
@@ -157,6 +157,7 @@ def simulate(
         engines = engine_table(accelerator, table)
         arrays = mapping_to_arrays(mapping, table, engines, accelerator, mapping_name)
         lowered = lower(table, engines, accelerator, arrays)
+    check_batch(lowered.program, batch, record)
     result = run_program(lowered, batch, record)
     steady = result if batch >= STEADY_IMAGES else run_program(lowered, STEADY_IMAGES)
     prices = convention_spread(

@@ -159,7 +159,7 @@ class Op:
     elements, `bias` the output channels that have a bias, `bn_channels` the BatchNorm channels folded away (they count
     as two parameters each; folding leaves a bias in the hardware), `params_extra` other learned parameters (LayerNorm,
     position embeddings, tokens).
-    `activation` is applied by the output stage: "" | "relu" | "hardswish" | "gelu".
+    `activation` is applied by the output stage: "" | "relu" | "hardswish" | "gelu" | "silu" | "sigmoid".
     """
 
     name: str

@@ -30,6 +30,8 @@ from accelsim.program import LATENCY, N_COLUMNS, OCCUPANCY, REGION_BITS, REGION_
 PREFETCH_CHAINS = 4
 # Total time must stay far below 2^63 ticks, also for a batch.
 MAX_TICKS = 1 << 58
+MAX_IMAGES = 1_000_000
+MAX_RECORDED_ROWS = 5_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +90,7 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     templates, phases = out.templates[:n_templates], out.phases[:n_phases]
     regions, life = out.regions[:n_regions], out.region_life[:n_regions]
     peak = _place(regions, life, accelerator)
-    repeats = np.repeat(phases[:, 2], phases[:, 1]).astype(float)
-    longest = np.maximum(templates[:, OCCUPANCY], templates[:, LATENCY]).astype(float)
-    if float((longest * repeats).sum()) > MAX_TICKS:
+    if float(_longest_ticks(templates, phases)) > MAX_TICKS:
         raise InfeasibleError(
             Problem(accelerator.name, "the program takes longer than time can count", "less than 2^58 ticks",
                     ("a rounder ratio of clock to bandwidth", "a smaller network"))
@@ -109,6 +109,27 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
         wrap=wrap,
     )
     return Lowered(program, out.counts, life, peak)
+
+
+def _longest_ticks(templates: Int64, phases: Int64) -> float:
+    """Ticks of one image if no two rows overlapped: no schedule is longer.  A float, which cannot overflow."""
+    rows = np.concatenate([np.arange(first, first + n) for first, n, _, _ in phases.tolist()])
+    repeats = np.repeat(phases[:, 2], phases[:, 1]).astype(float)
+    longest = np.maximum(templates[rows, OCCUPANCY], templates[rows, LATENCY]).astype(float)
+    return float((longest * repeats).sum())
+
+
+def check_batch(program: Program, images: int, record: bool = False) -> None:
+    """Refuse a batch whose time could leave int64, or whose record of rows would not fit in memory.
+
+    Raises InfeasibleError with the largest batch that is accepted.
+    """
+    limit = min(MAX_IMAGES, int(MAX_TICKS / max(1.0, _longest_ticks(program.templates, program.phases))))
+    if record:
+        limit = min(limit, max(1, MAX_RECORDED_ROWS // max(1, program.n_rows)))
+    if images > limit:
+        what = f"a batch of {images} images" + (" with every row recorded" if record else "")
+        raise InfeasibleError(Problem("batch", what, f"at most {limit}", ("a smaller batch",)))
 
 
 def _output(table: OpTable, accelerator: Accelerator, size: int) -> Output:

@@ -9,7 +9,7 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.ir import digest
-from accelsim.kernels.mapper import CHAIN_COLUMNS, MAX_PARTS, widest_weight_bits
+from accelsim.kernels.mapper import CHAIN_COLUMNS, widest_weight_bits
 from accelsim.kernels.tiling import used_blocks
 from accelsim.optable import (
     AXIS_GROUPS,
@@ -17,6 +17,7 @@ from accelsim.optable import (
     KIND_MATMUL,
     KIND_VECTOR,
     M_MODE,
+    MAX_SLICES,
     O_AXES,
     O_GROUP_EXTENT,
     O_IN0_ROOT0,
@@ -28,6 +29,7 @@ from accelsim.optable import (
     O_ROWS_H,
     O_SLICES,
     O_STRIDE,
+    O_UNIT_WEIGHTS,
     O_UNITS,
     S_COMBO,
     S_UNITS,
@@ -110,6 +112,11 @@ class MappingArrays:
     parts: Int64
     n_parts: Int64
     resident: Int64
+
+
+def max_parts(accelerator: Accelerator) -> int:
+    """Most parts that an op can have: every engine with every weight format."""
+    return len(accelerator.engines) * MAX_SLICES
 
 
 def mapping_from_json(data: Any, where: str) -> Mapping:
@@ -197,7 +204,7 @@ def mapping_to_arrays(
         )
     arrays = MappingArrays(
         np.zeros((len(mapping.chains), len(CHAIN_COLUMNS)), np.int64),
-        np.zeros((n, MAX_PARTS, 3), np.int64),
+        np.zeros((n, max_parts(accelerator), 3), np.int64),
         np.zeros(n, np.int64),
         np.zeros(len(table.tensor_names), np.int64),
     )
@@ -211,7 +218,7 @@ def mapping_to_arrays(
             problems += _fill_parts(
                 f"{where}: chains[{number}].parts[{offset}]", parts, k, chain, table, engines, accelerator, arrays
             )
-            if not problems and chain.weight_blocks > 1:
+            if not problems and chain.weight_blocks > 1 and len(chain.ops) == 1:
                 used = used_blocks(
                     table.ops, engines.engines, engines.modes, table.slices, k, arrays.parts[k], arrays.n_parts[k],
                     chain.weight_blocks,
@@ -264,6 +271,8 @@ def _check_chain(
             problems.append(
                 Problem(where, f"no later op of the chain reads the output of {name}", "a chain that ends there")
             )
+    if chain.weight_blocks > 1 and not ops[first, O_UNIT_WEIGHTS]:
+        problems.append(Problem(f"{where}.weight_blocks", f"{table.op_names[first]} has no weights to cut", "1"))
     if chain.weight_blocks > max(1, int(ops[first, O_UNITS])):
         problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", f"at most {ops[first, O_UNITS]}"))
     if chain.weight_blocks < 1 or (chain.weight_blocks > 1 and len(chain.ops) > 1):
@@ -287,8 +296,9 @@ def _fill_parts(
     names = [engine.name for engine in accelerator.engines]
     n_slices = int(op[O_SLICES])
     totals = [0] * n_slices
-    if len(parts) > MAX_PARTS:
-        return [Problem(where, f"{len(parts)} parts", f"at most {MAX_PARTS}")]
+    limit = max_parts(accelerator)
+    if len(parts) > limit:
+        return [Problem(where, f"{len(parts)} parts", f"at most {limit}: one per engine and weight format")]
     for number, part in enumerate(parts):
         if part.engine not in names:
             problems.append(Problem(where, f"unknown engine {part.engine!r}", " or ".join(names)))

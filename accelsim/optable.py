@@ -23,12 +23,13 @@ OP_COLUMNS: tuple[str, ...] = (
     "activation_bits", "right_bits", "output_bits", "table", "units", "unit_weights", "unit_extra_bits", "slices",
     "axes", "in0_elements", "in1_elements", "in0_root0", "in0_root1", "in1_root0", "in1_root1", "output", "passes",
     "param_bits", "group_axis_extent", "unit_channels", "right_implicit_cols",
+    "units_are_cols",
 )  # fmt: skip
 (
     O_KIND, O_GROUPS, O_ROWS_H, O_ROWS_W, O_COLS, O_DEPTH, O_TAPS, O_KERNEL_H, O_STRIDE, O_IN_H, O_DEPTHWISE,
     O_ABITS, O_RBITS, O_OBITS, O_TABLE, O_UNITS, O_UNIT_WEIGHTS, O_UNIT_EXTRA, O_SLICES,
     O_AXES, O_IN0, O_IN1, O_IN0_ROOT0, O_IN0_ROOT1, O_IN1_ROOT0, O_IN1_ROOT1, O_OUT, O_PASSES,
-    O_PARAM_BITS, O_GROUP_EXTENT, O_UNIT_CHANNELS, O_IMPLICIT,
+    O_PARAM_BITS, O_GROUP_EXTENT, O_UNIT_CHANNELS, O_IMPLICIT, O_UNITS_ARE_COLS,
 ) = range(len(OP_COLUMNS))  # fmt: skip
 
 # A slice: a run of output channels with one weight format. units -1: balanced by the engines.
@@ -111,7 +112,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
     if len(op.inputs) > 1:
         row["right_bits"] = stored_bits[op.inputs[1]]
     row["output_bits"] = item.output.bits
-    row["table"] = int(op.activation in ("hardswish", "gelu"))
+    row["table"] = int(op.activation in ("hardswish", "gelu", "silu", "sigmoid"))
     row["output"] = index[op.output]
     roots = [[index[name] for name in workload.storage_of(source)] for source in op.inputs]
     for position in range(2):
@@ -130,7 +131,9 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
         for name in ("groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h"):
             row[name] = getattr(loop, name)
         row["depthwise"] = int(loop.depthwise)
-        row["units"] = loop.cols if loop.groups == 1 else loop.groups
+        # What an op's tile is split by: output channels of an ungrouped convolution, else groups.
+        row["units_are_cols"] = int(loop.groups == 1 and op.kind is OpKind.CONV)
+        row["units"] = loop.cols if row["units_are_cols"] else loop.groups
         row["unit_channels"] = loop.groups * loop.cols // row["units"]
         row["group_axis_extent"] = loop.groups
         if op.kind is OpKind.CONV:

@@ -1,4 +1,4 @@
-"""The command line: `accelsim run | models | check | sweep | pareto`.  Bad input prints problems and exits with 2."""
+"""The command line: `accelsim run | explain | diff | sweep | …`.  Bad input prints problems and exits with 2."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from codesign.arguments import announce_compilation as _announce_compilation
+from codesign.arguments import positive as _positive
+from codesign.study_commands import add_commands, print_fit
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -25,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        status = command(arguments)
+        sys.stdout.flush()
+        return status
     except InfeasibleError as error:
         _complain("infeasible", error)
     except AccelsimError as error:
@@ -33,10 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was finished is stored, the same command continues", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe (head, less) left: not an error of ours.
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        # Nothing more can be printed: what is left in the buffer must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            return 0  # the reader of a pipe (head, less) left: not an error of ours
+        what = f"cannot be written ({error.strerror})"
+        _complain("error", AccelsimError(Problem("standard output", what, "a place with room")))
     return EXIT_BAD_INPUT
 
 
@@ -71,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
     check = commands.add_parser("check", help="check an accelerator, plan or sweep file; every fault at once")
     check.add_argument("file")
+    check.add_argument(
+        "--fit", action="store_true", help="also say which built-in networks fit an accelerator with plan uniform8"
+    )
     check.set_defaults(command=_check)
     sweep = commands.add_parser("sweep", help="evaluate a design space; the same command resumes")
     sweep.add_argument("space", help="YAML file (see docs/sweeps.md)")
@@ -81,24 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     pareto.add_argument("study")
     pareto.add_argument("-o", "--output", required=True, help="PNG or SVG; a CSV is written beside it")
     pareto.set_defaults(command=_pareto)
+    add_commands(commands)
     return parser
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return value
-
-
-def _announce_compilation() -> None:
-    from accelsim.kernels.jit import compiled_once_notice
-
-    if compiled_once_notice():
-        print("accelsim: first run: compiling the kernels once, about half a minute …", file=sys.stderr, flush=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -174,6 +169,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if problems:
         raise AccelsimError(problems)
     print(f"{arguments.file}: no faults")
+    if arguments.fit:
+        print_fit(arguments.file)
     return 0
 
 

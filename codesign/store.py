@@ -145,6 +145,19 @@ class Study:
             ).fetchall()
         return [_table_row(dict(zip(COLUMNS_ALL, row, strict=True))) for row in cells]
 
+    def cells(self) -> list[tuple[Any, ...]]:
+        """All rows as stored, columns in `COLUMNS_ALL` order; `add_cells` of another study takes them."""
+        with _explained(self.path):
+            return self._connection.execute(
+                f"SELECT {','.join(COLUMNS_ALL)} FROM design ORDER BY point, key"
+            ).fetchall()
+
+    def add_cells(self, cells: Iterable[tuple[Any, ...]]) -> None:
+        """Store rows of `cells` in one transaction, with their own time and program.  Raises AccelsimError as `add`."""
+        marks = ",".join("?" * len(COLUMNS_ALL))
+        with _explained(self.path), self._connection:
+            self._connection.executemany(f"INSERT INTO design ({','.join(COLUMNS_ALL)}) VALUES ({marks})", cells)
+
     def meta(self) -> dict[str, str]:
         """What the file says of itself: format, program, space, created_utc."""
         return _meta(self._connection)

@@ -67,7 +67,6 @@ from accelsim.optable import (
     O_COLS,
     O_DEPTH,
     O_DEPTHWISE,
-    O_GROUPS,
     O_IMPLICIT,
     O_IN0,
     O_IN0_ROOT0,
@@ -85,6 +84,7 @@ from accelsim.optable import (
     O_TABLE,
     O_TAPS,
     O_UNIT_EXTRA,
+    O_UNITS_ARE_COLS,
     S_BITS,
     S_COMBO,
     T_BITS,
@@ -348,8 +348,8 @@ def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows
         accumulates = depthwise_accumulates(units, rows, ops[k, O_TAPS])
         macs = outputs * ops[k, O_TAPS]
     else:
-        groups = 1 if ops[k, O_GROUPS] == 1 else units
-        cols = units if ops[k, O_GROUPS] == 1 else ops[k, O_COLS]
+        groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
+        cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
         outputs = groups * rows * cols
         activation, weight = dense_reads(
             groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], lanes, products, pixels, ops[k, O_ABITS], weight_bits

@@ -33,7 +33,6 @@ from accelsim.optable import (
     O_DEPTH,
     O_DEPTHWISE,
     O_GROUP_EXTENT,
-    O_GROUPS,
     O_IN0,
     O_IN0_ROOT0,
     O_IN1,
@@ -53,6 +52,7 @@ from accelsim.optable import (
     O_UNIT_EXTRA,
     O_UNIT_WEIGHTS,
     O_UNITS,
+    O_UNITS_ARE_COLS,
     S_BITS,
     S_COMBO,
     S_UNITS,
@@ -61,7 +61,6 @@ from accelsim.optable import (
     T_OUTPUT,
 )  # fmt: skip
 
-MAX_PARTS = 8
 P_ENGINE, P_SLICE, P_UNITS = range(3)
 # A chain: ops [first, first + n_ops) cut along `axis` into tiles of `tile` units; single ops may have weight blocks.
 CHAIN_COLUMNS: tuple[str, ...] = ("first", "n_ops", "axis", "tile", "blocks", "weight_outer")
@@ -108,8 +107,8 @@ def part_cycles(
             units, rows, ops[k, O_TAPS], e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, ops[k, O_ABITS], weight_bits,
             e[E_APORT], e[E_WPORT], e[E_OUTPUTS], e[E_PIPELINE],
         )  # fmt: skip
-    groups = 1 if ops[k, O_GROUPS] == 1 else units
-    cols = units if ops[k, O_GROUPS] == 1 else ops[k, O_COLS]
+    groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
+    cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
     return dense_cycles(
         groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH], e[E_PIXELS], products,
         modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
@@ -145,7 +144,7 @@ def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine:
     """Units of op k that one pass of an engine holds: the granule of splitting."""
     if ops[k, O_DEPTHWISE] == 1:
         return engines[engine, E_WIDTH]
-    if ops[k, O_GROUPS] > 1:
+    if ops[k, O_UNITS_ARE_COLS] == 0:
         return 1
     return engines[engine, E_LANES] * modes[combo, engine, M_PRODUCTS]
 

@@ -15,7 +15,6 @@ from accelsim.kernels.mapper import (
     C_N,
     C_TILE,
     C_WEIGHT_OUTER,
-    MAX_PARTS,
     P_ENGINE,
     P_SLICE,
     P_UNITS,
@@ -318,7 +317,7 @@ def choose_tiles(
     Returns (status, chain, bits needed, bits there); on failure the chain is the first that cannot be tiled.
     """
     live = resident_bits(ops, tensors, chains, n_chains, resident)
-    trial = np.zeros((ops.shape[0], MAX_PARTS, 3), np.int64)
+    trial = np.zeros((ops.shape[0], parts.shape[1], 3), np.int64)
     n_trial = np.zeros(ops.shape[0], np.int64)
     for c in range(n_chains):
         first, last = chains[c, C_FIRST], chains[c, C_FIRST] + chains[c, C_N] - 1

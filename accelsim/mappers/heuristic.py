@@ -2,7 +2,8 @@
 
 Decisions, in order: fuse consecutive ops whose intermediates nobody else needs; keep on chip the tensors that save most
 traffic for their time of life; choose for every chain the tile size, weight blocks and engine shares with the least
-estimated time.  The estimate ignores contention between chains; the simulation does not.
+estimated time; a chain whose smallest tile does not fit runs op by op.  The estimate ignores contention between chains;
+the simulation does not.
 """
 
 from __future__ import annotations
@@ -10,12 +11,31 @@ from __future__ import annotations
 import numpy as np
 
 from accelsim.arch import Accelerator
-from accelsim.kernels.mapper import C_FIRST, C_N, CHAIN_COLUMNS, MAX_PARTS, find_chains
+from accelsim.kernels.mapper import C_AXIS, C_BLOCKS, C_FIRST, C_N, CHAIN_COLUMNS, find_chains
 from accelsim.kernels.tiling import STATUS_OK, STATUS_WEIGHTS, choose_residents, choose_tiles
 from accelsim.lowering import DoesNotFitError, Lowered, lower
-from accelsim.mapping import MappingArrays
-from accelsim.optable import T_BITS, T_FIRST, T_LAST, T_TWIN, EngineTable, OpTable, engine_table
+from accelsim.mapping import MappingArrays, max_parts
+from accelsim.optable import (
+    AXIS_GROUPS,
+    AXIS_ROWS,
+    O_AXES,
+    T_BITS,
+    T_FIRST,
+    T_LAST,
+    T_TWIN,
+    EngineTable,
+    OpTable,
+    engine_table,
+)
 from accelsim.problems import InfeasibleError, Problem
+
+
+class _ChainTooLargeError(InfeasibleError):
+    """The smallest tile of a chain does not fit; a chain of several ops may still fit op by op."""
+
+    def __init__(self, problem: Problem, chain: int) -> None:
+        self.chain = chain
+        super().__init__(problem)
 
 
 def map_and_lower(
@@ -33,9 +53,13 @@ def map_and_lower(
     chains = chains[:count]
     banned = np.zeros(len(table.tensor_names), np.int64)
     while True:
-        arrays = _choose(table, engines, accelerator, chains, banned)
         try:
+            arrays = _choose(table, engines, accelerator, chains, banned)
             return arrays, engines, lower(table, engines, accelerator, arrays)
+        except _ChainTooLargeError as error:
+            if chains[error.chain, C_N] == 1:
+                raise
+            chains = _split_chain(table, chains, error.chain)
         except DoesNotFitError as error:
             victim = _largest_alive(table, arrays, error.chains)
             if victim < 0:
@@ -52,7 +76,10 @@ def _choose(
     capacity = accelerator.activation_buffer.capacity_bits
     vector = accelerator.vector
     arrays = MappingArrays(
-        chains, np.zeros((n, MAX_PARTS, 3), np.int64), np.zeros(n, np.int64), np.zeros(len(banned), np.int64)
+        chains,
+        np.zeros((n, max_parts(accelerator), 3), np.int64),
+        np.zeros(n, np.int64),
+        np.zeros(len(banned), np.int64),
     )
     order = _residency_order(table, chains)
     choose_residents(table.ops, table.tensors, chains, len(chains), capacity, banned, order, arrays.resident)
@@ -64,8 +91,19 @@ def _choose(
         arrays.parts, arrays.n_parts,
     )  # fmt: skip
     if status != STATUS_OK:
-        raise InfeasibleError(_problem(table, accelerator, chains[chain], status, int(need), int(bound)))
+        raise _ChainTooLargeError(_problem(table, accelerator, chains[chain], status, int(need), int(bound)), chain)
     return arrays
+
+
+def _split_chain(table: OpTable, chains: np.ndarray, number: int) -> np.ndarray:
+    """The chains with one of them cut into single ops."""
+    first, n = int(chains[number, C_FIRST]), int(chains[number, C_N])
+    single = np.zeros((n, len(CHAIN_COLUMNS)), np.int64)
+    single[:, C_FIRST] = np.arange(first, first + n)
+    single[:, C_N] = single[:, C_BLOCKS] = 1
+    by_rows = table.ops[first : first + n, O_AXES] & AXIS_ROWS > 0
+    single[:, C_AXIS] = np.where(by_rows, AXIS_ROWS, AXIS_GROUPS)
+    return np.concatenate([chains[:number], single, chains[number + 1 :]])
 
 
 def _residency_order(table: OpTable, chains: np.ndarray) -> np.ndarray:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from accelsim.workloads import efficientvit, vit
+from accelsim.workloads import efficientformer, efficientvit, fastvit, levit, mobilevit, swin, vit
 from accelsim.workloads.registry import build_workload, describe, model_names, register
 
-__all__ = ["build_workload", "describe", "efficientvit", "model_names", "register", "vit"]
+__all__ = [
+    "build_workload",
+    "describe",
+    "efficientformer",
+    "efficientvit",
+    "fastvit",
+    "levit",
+    "mobilevit",
+    "model_names",
+    "register",
+    "swin",
+    "vit",
+]

@@ -36,11 +36,15 @@ class WorkloadBuilder:
         groups: int = 1,
         bias: bool = False,
         norm: bool = False,
+        input_norm: bool = False,
         activation: str = "",
+        layout: tuple[int, int, int] | None = None,
     ) -> str:
         """Convolution to `channels` output channels; a linear layer is one with kernel 1 over token rows.
 
-        `padding` is half the kernel unless given.  `bias` is a learned bias, `norm` a BatchNorm that is folded away.
+        `padding` is half the kernel unless given.  `bias` is a learned bias, `norm` a BatchNorm that is folded away,
+        `input_norm` one of the input that is folded away.  `layout` is another (h, w, channels) in which the result is
+        stored, such as windows side by side; it has the same elements.
         """
         given = self._tensors[source]
         pad = kernel // 2 if padding is None else padding
@@ -57,16 +61,17 @@ class WorkloadBuilder:
             in_h=given.h,
             in_w=given.w,
         )
-        output = Tensor(name, loop.rows_h, loop.rows_w, channels)
+        output = Tensor(name, *(layout or (loop.rows_h, loop.rows_w, channels)))
         weights = channels * loop.reduction
         op = Op(name, OpKind.CONV, op_class, (source,), name, loop, weights=weights, bias=channels if bias else 0,
-                bn_channels=channels if norm else 0, activation=activation)  # fmt: skip
+                bn_channels=channels * norm + given.channels * input_norm, activation=activation)  # fmt: skip
         return self._append(op, output)
 
-    def matmul(self, name: str, op_class: str, left: str, right: str, loop: Loop) -> str:
+    def matmul(self, name: str, op_class: str, left: str, right: str, loop: Loop, activation: str = "") -> str:
         """Product of two activations; the output has the positions of the nest and groups × cols channels."""
         output = Tensor(name, loop.rows_h, loop.rows_w, loop.groups * loop.cols)
-        return self._append(Op(name, OpKind.MATMUL, op_class, (left, right), name, loop), output)
+        op = Op(name, OpKind.MATMUL, op_class, (left, right), name, loop, activation=activation)
+        return self._append(op, output)
 
     def vector(
         self, name: str, op_class: str, inputs: tuple[str, ...], recipe: Recipe, output: Tensor, params_extra: int = 0
@@ -177,5 +182,7 @@ def _vector_faults(op: Op, inputs: list[Tensor], output: Tensor) -> list[str]:
     # An embedding op may bring rows of its own (the class token), which its learned parameters hold.
     if inputs[0].elements + op.params_extra * (op.op_class == "embed") < recipe.elements:
         faults.append(f"the recipe visits {recipe.elements} elements, {inputs[0].name!r} has {inputs[0].elements}")
-    faults += [f"{tensor.name!r} has another size" for tensor in inputs[1:] if tensor.elements != recipe.elements]
+    # A recipe cut along channels only may read a second operand with one element per channel (a gate).
+    sizes = {recipe.elements} if recipe.tiles_rows else {recipe.elements, recipe.groups}
+    faults += [f"{tensor.name!r} has another size" for tensor in inputs[1:] if tensor.elements not in sizes]
     return faults

@@ -1,4 +1,4 @@
-"""EfficientViT B0-B3 (linear-attention hybrid), counted exactly as mit-han-lab/efficientvit@de7d773 builds them."""
+"""EfficientViT B0-B3, L1, L2 (linear-attention hybrids), counted as mit-han-lab/efficientvit@de7d773 builds them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ VARIANTS: dict[str, Variant] = {
     "efficientvit_b3": Variant((32, 64, 128, 256, 512), (1, 4, 6, 6, 9), 32, (2304, 2560)),
 }
 
+# Stem of full convolutions, fused blocks in stages 1 and 2, GELU; the first block of a stage expands more.
+LARGE_ACTIVATION = "gelu"
+LARGE_EXPAND_FIRST = (16, 16, 16, 24)
+LARGE_EXPAND = (4, 4, 4, 6)
+LARGE_VARIANTS: dict[str, Variant] = {
+    "efficientvit_l1": Variant((32, 64, 128, 256, 512), (1, 1, 1, 6, 6), 32, (3072, 3200)),
+    "efficientvit_l2": Variant((32, 64, 128, 256, 512), (1, 2, 2, 8, 8), 32, (3072, 3200)),
+}
+
 
 def build_efficientvit(name: str, resolution: int) -> Workload:
     """The B-series network `name` (a key of `VARIANTS`) at a resolution in pixels, a multiple of 32."""
@@ -51,8 +60,48 @@ def build_efficientvit(name: str, resolution: int) -> Workload:
         for k in range(variant.depths[stage]):
             x = _lite_mla(net, f"s{stage}.b{k}", x, variant.head_dim)
             x = _mb_conv(net, f"s{stage}.b{k}.mb", x, variant.widths[stage], stride=1, norm=False)
-    output = _head(net, x, variant.head_widths)
+    output = _head(net, x, variant.head_widths, ACTIVATION)
     return net.build(output, (("family", "efficientvit"), ("source", SOURCE)))
+
+
+def build_efficientvit_large(name: str, resolution: int) -> Workload:
+    """The L-series network `name` (a key of `LARGE_VARIANTS`) at a resolution in pixels, a multiple of 32."""
+    variant = LARGE_VARIANTS[name]
+    net = WorkloadBuilder(name, resolution)
+    x = net.conv("stem.conv", "stem", net.input, variant.widths[0], kernel=3, stride=2, norm=True,
+                 activation=LARGE_ACTIVATION)  # fmt: skip
+    for k in range(variant.depths[0]):
+        x = _res_block(net, f"stem.res{k}", x)
+    for stage in (1, 2, 3, 4):
+        first, later = LARGE_EXPAND_FIRST[stage - 1], LARGE_EXPAND[stage - 1]
+        x = _large_local(net, f"s{stage}.down", x, variant.widths[stage], stage, 2, first)
+        for k in range(variant.depths[stage]):
+            if stage == 4:
+                x = _lite_mla(net, f"s4.b{k}", x, variant.head_dim)
+            x = _large_local(net, f"s{stage}.b{k}.mb", x, variant.widths[stage], stage, 1, later)
+    output = _head(net, x, variant.head_widths, LARGE_ACTIVATION)
+    return net.build(output, (("family", "efficientvit"), ("source", SOURCE)))
+
+
+def _res_block(net: WorkloadBuilder, name: str, source: str) -> str:
+    """Two full 3 × 3 convolutions with BatchNorm, and the residual."""
+    channels = net.tensor(source).channels
+    x = net.conv(f"{name}.conv1", "conv", source, channels, kernel=3, norm=True, activation=LARGE_ACTIVATION)
+    x = net.conv(f"{name}.conv2", "conv", x, channels, kernel=3, norm=True)
+    return _residual(net, f"{name}.add", x, source)
+
+
+def _large_local(
+    net: WorkloadBuilder, name: str, source: str, channels: int, stage: int, stride: int, expand: int
+) -> str:
+    """Stages 1 and 2: full 3 × 3 expansion and projection, both with BatchNorm; stages 3 and 4: MBConv with biases."""
+    if stage >= 3:
+        return _mb_conv(net, name, source, channels, stride=stride, norm=False, expand=expand,
+                        activation=LARGE_ACTIVATION)  # fmt: skip
+    x = net.conv(f"{name}.spatial", "conv", source, expand * net.tensor(source).channels, kernel=3, stride=stride,
+                 norm=True, activation=LARGE_ACTIVATION)  # fmt: skip
+    x = net.conv(f"{name}.proj", "pw", x, channels, norm=True)
+    return _residual(net, f"{name}.add", x, source) if stride == 1 else x
 
 
 def _residual(net: WorkloadBuilder, name: str, branch: str, skip: str) -> str:
@@ -69,15 +118,25 @@ def _ds_conv(net: WorkloadBuilder, name: str, source: str) -> str:
     return _residual(net, f"{name}.add", x, source)
 
 
-def _mb_conv(net: WorkloadBuilder, name: str, source: str, channels: int, *, stride: int, norm: bool) -> str:
+def _mb_conv(
+    net: WorkloadBuilder,
+    name: str,
+    source: str,
+    channels: int,
+    *,
+    stride: int,
+    norm: bool,
+    expand: int = EXPAND,
+    activation: str = ACTIVATION,
+) -> str:
     """Expand, depthwise 3 × 3, project; a residual when the shape is kept.
 
     `norm`: BatchNorm everywhere; otherwise expand and depthwise have a bias instead (stages 3 and 4).
     """
-    middle = EXPAND * net.tensor(source).channels
-    x = net.conv(f"{name}.expand", "pw", source, middle, bias=not norm, norm=norm, activation=ACTIVATION)
+    middle = expand * net.tensor(source).channels
+    x = net.conv(f"{name}.expand", "pw", source, middle, bias=not norm, norm=norm, activation=activation)
     x = net.conv(f"{name}.dw", "dw", x, middle, kernel=3, stride=stride, groups=middle, bias=not norm, norm=norm,
-                 activation=ACTIVATION)  # fmt: skip
+                 activation=activation)  # fmt: skip
     x = net.conv(f"{name}.proj", "pw", x, channels, norm=True)
     return _residual(net, f"{name}.add", x, source) if stride == 1 else x
 
@@ -140,17 +199,19 @@ def _quadratic_attention(net: WorkloadBuilder, name: str, positive: str, concat:
     )  # fmt: skip
 
 
-def _head(net: WorkloadBuilder, source: str, widths: tuple[int, int]) -> str:
-    """Pointwise convolution, average, linear layer with LayerNorm and hardswish, classifier."""
-    x = net.conv("head.conv", "head_conv", source, widths[0], norm=True, activation=ACTIVATION)
+def _head(net: WorkloadBuilder, source: str, widths: tuple[int, int], activation: str) -> str:
+    """Pointwise convolution, average, linear layer with LayerNorm and activation, classifier."""
+    x = net.conv("head.conv", "head_conv", source, widths[0], norm=True, activation=activation)
     shape = net.tensor(x)
     pool = recipes.average_pool(widths[0], shape.h * shape.w)
     x = net.vector("head.pool", "pool", (x,), pool, Tensor("head.pool", 1, 1, widths[0]))
     x = net.conv("head.fc1", "fc", x, widths[1])
-    norm = recipes.layernorm(1, widths[1], table_after=ACTIVATION)
+    norm = recipes.layernorm(1, widths[1], table_after=activation)
     x = net.vector("head.norm", "layernorm", (x,), norm, Tensor("head.norm", 1, 1, widths[1]), 2 * widths[1])
     return net.conv("head.fc2", "fc", x, CLASSES, bias=True)
 
 
 for _name in VARIANTS:
     register(_name, 224, multiple=32)(partial(build_efficientvit, _name))
+for _name in LARGE_VARIANTS:
+    register(_name, 224, multiple=32)(partial(build_efficientvit_large, _name))

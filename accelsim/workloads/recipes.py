@@ -132,3 +132,33 @@ def layernorm(rows: int, width: int, table_after: str = "") -> Recipe:
     )
     name = f"layernorm_{table_after}" if table_after else "layernorm"
     return _recipe(name, passes, 1, rows, 1, width)
+
+
+def bias_add(groups: int, rows_h: int, rows_w: int, width: int) -> Recipe:
+    """Add a learned relative-position bias to scores: fetch it from its table (one table), requantize, add, clamp.
+
+    The bias is stored in the scale of the output; a mask of shifted windows is part of the value that is fetched.
+    """
+    step = VectorPass(merged(((VectorKind.TABLE, 1),), REQUANTIZE, ((VectorKind.ADD, 1),), CLAMP))
+    return _recipe("bias_add", (step,), groups, rows_h, rows_w, width)
+
+
+def pool_mixer(channels: int, rows_h: int, rows_w: int) -> Recipe:
+    """γ·mean₃ₓ₃(x) + (1 − γ)·x: eight adds for the window sum, two requantizations (they hold γ), one add, clamp.
+
+    Cut along channels only, so that no tile needs rows of another; every element is read once into the window.
+    """
+    step = VectorPass(merged(((VectorKind.ADD, 8),), REQUANTIZE, REQUANTIZE, ((VectorKind.ADD, 1),), CLAMP))
+    return Recipe("pool_mixer", (step,), channels, rows_h, rows_w, 1, tiles_rows=False, tiles_groups=True)
+
+
+def gate(channels: int, rows_h: int, rows_w: int, table_after: str = "") -> Recipe:
+    """Multiply every channel by its own factor (squeeze and excitation): one multiply, requantize, clamp per element.
+
+    The second operand has one element per channel, so the recipe is cut along channels only.  `table_after` names a
+    function that the same pass applies by one table access.
+    """
+    lookup: Counts = ((VectorKind.TABLE, 1),) if table_after else ()
+    step = VectorPass(merged(((VectorKind.MUL, 1),), REQUANTIZE, CLAMP, lookup))
+    name = f"gate_{table_after}" if table_after else "gate"
+    return Recipe(name, (step,), channels, rows_h, rows_w, 1, tiles_rows=False, tiles_groups=True)

@@ -1,4 +1,4 @@
-"""Plain vision transformers (DeiT-T/S/B, ViT-L, patch 16), counted as timm@aa4b585 builds them."""
+"""Plain vision transformers (DeiT-T/S/B, ViT-S/B/L, patch 16), counted as timm@aa4b585 builds them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ VARIANTS: dict[str, Variant] = {
     "deit_tiny": Variant(192, 12, 3),
     "deit_small": Variant(384, 12, 6),
     "deit_base": Variant(768, 12, 12),
+    "vit_small": Variant(384, 12, 6),
+    "vit_base": Variant(768, 12, 12),
     "vit_large": Variant(1024, 24, 16),
 }
 
