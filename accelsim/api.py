@@ -44,7 +44,7 @@ class Report:
             used = 0.0
             for mode in range(MAX_MODES):
                 macs = totals[f"{engine.name}.{ENGINE_COUNTS[mode]}"]
-                if engine.kind is EngineKind.MAC_ARRAY:
+                if engine.kind is not EngineKind.SHIFT_ARRAY:
                     used += macs / engine.modes[mode].products if mode < len(engine.modes) else 0.0
                 else:
                     used += macs * -(-(mode + 1) // engine.terms)

@@ -15,6 +15,7 @@ class EngineKind(StrEnum):
 
     MAC_ARRAY = "mac_array"
     SHIFT_ARRAY = "shift_array"
+    COMPOSABLE_ARRAY = "composable_array"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Mode:
     """A precision mode: operands up to `weight_bits × activation_bits`, `products` per multiplier and cycle.
 
     In dense work the products of one multiplier share the activation (two output channels); in depthwise work they
-    have separate activations (two output positions), so the activation port must deliver them.
+    have separate activations (two output positions), so the activation port must deliver them.  On a composable array
+    `products` counts both splits of a fusion unit: narrower weights give channels (or positions), narrower activations
+    give more reduction inputs.
     """
 
     weight_bits: int
@@ -42,7 +45,8 @@ class OutputStage:
 class Engine:
     """An adder-tree array: `pixel_groups` positions × `lanes` output channels × `lane_width` reduction inputs.
 
-    `kind` decides what a slot is: a multiplier (`modes`) or `terms` shifters and an adder (shift-add).
+    `kind` decides what a slot is: a multiplier (`modes`), a fusion unit of 16 2-bit multipliers (`modes`), or `terms`
+    shifters and an adder (shift-add).
     `depthwise` allows the reconfigured mode (channels across lane inputs, positions across lanes and groups).
     Port widths are per cycle and private to the engine.  `accumulator_bits` is the width of every accumulator.
     """
@@ -62,7 +66,7 @@ class Engine:
 
     @property
     def slots(self) -> int:
-        """Multipliers, or shift-add slots."""
+        """Multipliers, fusion units, or shift-add slots."""
         return self.lanes * self.lane_width * self.pixel_groups
 
     @property

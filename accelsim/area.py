@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from accelsim.arch import Accelerator, Engine, EngineKind, VectorUnit
+from accelsim.engines.composable_array import split
 from accelsim.problems import AccelsimError, Problem
 from accelsim.sram import buffer_price
 from accelsim.technology import Technology, load_technology
@@ -53,6 +54,9 @@ def accelerator_area(accelerator: Accelerator) -> Area:
 def engine_area_mm2(engine: Engine, node_nm: int) -> Mapping[str, float]:
     """Area of an engine by part: slots, operand_registers, adder_tree, accumulators, output_stage.
 
+    A composable array is priced as a whole: `slots` is the published area of such an array per fusion unit, with its
+    registers, trees and output accumulators; only depthwise work adds an accumulator for every slot.  Other kinds:
+
     A slot is a multiplier that covers every mode, 12.5 % larger when a mode makes more than one product (sub-word
     splitting of tree and accumulators comes with it), or a shift-add slot of `terms` terms.  A lane of n slots has
     n − 1 24-bit adders.  There is one accumulator per lane, pixel group and product, or one per slot in a depthwise
@@ -61,11 +65,13 @@ def engine_area_mm2(engine: Engine, node_nm: int) -> Mapping[str, float]:
     tech = load_technology(node_nm)
     cells = tech.pe_area_um2
     lanes = engine.lanes * engine.pixel_groups
+    whole = engine.kind is EngineKind.COMPOSABLE_ARRAY
+    sums = engine.slots * engine.depthwise if whole else accumulators(engine)
     parts = {
         "slots": engine.slots * _slot_um2(engine, tech),
-        "operand_registers": engine.slots * operand_bits(engine) * cells["reg8"] / 8,
-        "adder_tree": lanes * (engine.lane_width - 1) * cells["add24"],
-        "accumulators": accumulators(engine) * _accumulator_um2(engine.accumulator_bits, cells),
+        "operand_registers": 0.0 if whole else engine.slots * operand_bits(engine) * cells["reg8"] / 8,
+        "adder_tree": 0.0 if whole else lanes * (engine.lane_width - 1) * cells["add24"],
+        "accumulators": sums * _accumulator_um2(engine.accumulator_bits, cells),
         "output_stage": engine.output_stage.outputs_per_cycle * _output_um2(tech),
     }
     return {name: um2 / UM2_PER_MM2 for name, um2 in parts.items()}
@@ -114,9 +120,14 @@ def pe_ratio(unit: str, node_nm: int = 45) -> float:
 
 
 def operand_bits(engine: Engine) -> int:
-    """Operand register bits of one slot: the widest operands that its modes or terms need."""
+    """Operand register bits of one slot: the widest operands that its modes or terms need.
+
+    A fusion unit holds both operands of every product of its fullest mode (2x2: 16 · 4 bits).
+    """
     if engine.kind is EngineKind.SHIFT_ARRAY:
         return TERM_BITS * engine.terms + ACTIVATION_BITS
+    if engine.kind is EngineKind.COMPOSABLE_ARRAY:
+        return max(mode.products * (mode.weight_bits + mode.activation_bits) for mode in engine.modes)
     return sum(_mode_cover(engine))
 
 
@@ -128,7 +139,9 @@ def accumulators(engine: Engine) -> int:
 
 
 def products_per_slot(engine: Engine) -> int:
-    """Largest number of products that a slot makes per cycle."""
+    """Largest number of results that a slot adds to per cycle: its products, less those it sums up itself."""
+    if engine.kind is EngineKind.COMPOSABLE_ARRAY:
+        return max(split(engine, mode)[0] for mode in range(len(engine.modes)))
     return max((mode.products for mode in engine.modes), default=1)
 
 
@@ -147,6 +160,8 @@ def _slot_um2(engine: Engine, tech: Technology) -> float:
             raise AccelsimError(Problem(engine.name, f"has {engine.terms} terms", "1 or more", ("terms",)))
         # Terms beyond two are more shifters and adders of the same width: in proportion to the two-term slot.
         return cells["pot4x"] if engine.terms == 1 else cells["apot8"] * engine.terms / 2
+    if engine.kind is EngineKind.COMPOSABLE_ARRAY:
+        return tech.value("area.fusion_unit_um2")
     wide, narrow = _mode_cover(engine)
     fits = [cells[name] for (big, small), name in MULTIPLIERS.items() if wide <= big and narrow <= small]
     if not fits:

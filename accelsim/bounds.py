@@ -10,6 +10,7 @@ import numpy as np
 from accelsim.arch import Accelerator
 from accelsim.optable import (
     KIND_VECTOR,
+    M_INPUTS,
     M_MODE,
     M_PASSES,
     M_PRODUCTS,
@@ -80,7 +81,7 @@ def _compute_cycles(table: OpTable, engines: EngineTable, accelerator: Accelerat
                 for e in range(n):
                     mode = engines.modes[int(part[S_COMBO]), e]
                     if mode[M_MODE] >= 0:
-                        cost = float(mode[M_PASSES]) / float(mode[M_PRODUCTS])
+                        cost = float(mode[M_PASSES]) / float(mode[M_PRODUCTS] * mode[M_INPUTS])
                         able[e] = min(able.get(e, cost), cost)
             share = 1.0 if balanced else int(group[0][S_UNITS]) / int(op[O_UNITS])
             key = frozenset(able)

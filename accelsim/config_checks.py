@@ -9,6 +9,8 @@ from accelsim.arch import EngineKind, Mode
 from accelsim.config_fields import BALANCED, MAX_SLOTS, MAX_TICKS, RESERVED_NAMES
 from accelsim.config_walk import near
 from accelsim.config_yaml import Source, child
+from accelsim.counts import MAX_MODES
+from accelsim.engines.composable_array import mode_fault
 from accelsim.plan import WeightShare
 
 SHARE_TOLERANCE = 1e-6
@@ -78,11 +80,11 @@ def _check_engine(source: Source, path: str, values: dict[str, Any]) -> None:
     if isinstance(name, str) and name.lower() in RESERVED_NAMES:
         source.fault(child(path, "name"), f"{name!a} is reserved for a unit that every design has", "another name")
     modes, terms = values.get("modes"), values.get("terms")
-    if kind is EngineKind.MAC_ARRAY:
+    if kind in (EngineKind.MAC_ARRAY, EngineKind.COMPOSABLE_ARRAY):
         if modes == ():
-            source.fault(child(path, "modes"), "a mac_array without precision modes", "1 … 4 modes")
+            source.fault(child(path, "modes"), f"a {kind} without precision modes", f"1 … {MAX_MODES} modes")
         if terms:
-            source.fault(child(path, "terms"), "a mac_array has no shift-add terms", "modes only, or kind: shift_array")
+            source.fault(child(path, "terms"), f"a {kind} has no shift-add terms", "modes only, or kind: shift_array")
     elif kind is EngineKind.SHIFT_ARRAY:
         if terms == 0:
             source.fault(child(path, "terms"), "a shift_array without terms", "1 … 3 terms")
@@ -91,15 +93,21 @@ def _check_engine(source: Source, path: str, values: dict[str, Any]) -> None:
         if values.get("depthwise") is True:
             source.fault(child(path, "depthwise"), "a shift_array has no depthwise mode", "false")
     if modes:
-        _check_modes(source, child(path, "modes"), modes)
+        _check_modes(source, child(path, "modes"), modes, kind)
 
 
-def _check_modes(source: Source, path: str, modes: tuple[Mode, ...]) -> None:
+def _check_modes(source: Source, path: str, modes: tuple[Mode, ...], kind: Any) -> None:
     keys = [(mode.weight_bits, mode.activation_bits) for mode in modes]
     if keys != sorted(set(keys)):
         order = ", ".join(f"{weight}x{activation}" for weight, activation in sorted(set(keys)))
         what = "two modes have the same widths" if len(set(keys)) < len(keys) else "the modes are not sorted"
         source.fault(path, what, "modes narrowest first, by weight_bits and then activation_bits", (order,))
+    if kind is EngineKind.COMPOSABLE_ARRAY:
+        for index, mode in enumerate(modes):
+            fault = mode_fault(mode)
+            if fault is not None:
+                source.fault(f"{path}[{index}]", f"{fault.where}: {fault.what}", fault.expected, fault.levers)
+        return
     widest = max(mode.weight_bits for mode in modes)
     for index, mode in enumerate(modes):
         if mode.products * mode.weight_bits > widest:

@@ -70,14 +70,17 @@ _ACCELERATOR = {
 }
 _ENGINE = {
     "name": Spec("name of the engine in mappings, counts and reports", pattern=NAME),
-    "kind": Spec("what a slot is: a multiplier, or shifters and an adder", choices=tuple(EngineKind)),
+    "kind": Spec(
+        "what a slot is: a multiplier, a fusion unit of 2-bit multipliers, or shifters and an adder",
+        choices=tuple(EngineKind),
+    ),
     "lanes": Spec("output channels in parallel", 1, MAX_SLOTS),
     "lane_width": Spec("inputs of a lane's adder tree (reduction in parallel)", 1, MAX_SLOTS),
     "pixel_groups": Spec("output positions in parallel", 1, MAX_SLOTS),
     "output_stage": Spec("requantization behind the engine"),
-    "modes": Spec("precision modes of a mac_array, narrowest first", 0, MAX_MODES),
+    "modes": Spec("precision modes of a mac_array or composable_array, narrowest first", 0, MAX_MODES),
     "terms": Spec("signed powers of two that a shift_array slot adds per cycle", 0, 3),
-    "depthwise": Spec("has the reconfigured depthwise mode (mac_array only)"),
+    "depthwise": Spec("has the reconfigured depthwise mode (not on a shift_array)"),
     "accumulator_bits": Spec("width of every accumulator", 16, 64),
     "activation_port_bits_per_cycle": Spec("private read port for activations"),
     "weight_port_bits_per_cycle": Spec("private read port for weights"),

@@ -13,11 +13,14 @@ ENGINE_COUNTS: tuple[str, ...] = (
     "products_1",
     "products_2",
     "products_3",
+    "products_4",
+    "products_5",
     "outputs",
     "table_lookups",
     "accumulates",
 )
-MAX_MODES = 4
+MAX_MODES = 6
+MAX_TERMS = 4  # products_i of a shift-add array end here
 GLOBAL_COUNTS: tuple[str, ...] = (
     *(f"vector_{kind}" for kind in VECTOR_KINDS),
     "activation_read_bits",

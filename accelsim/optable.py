@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from accelsim.arch import Accelerator, EngineKind
-from accelsim.engines import can_execute, select_mode
+from accelsim.engines import can_execute, select_mode, slot_products
 from accelsim.formats import Format
 from accelsim.ir import OpKind, Workload
 from accelsim.plan import QuantizedOp, QuantizedWorkload, QuantPlan
@@ -49,8 +49,9 @@ ENGINE_COLUMNS: tuple[str, ...] = (
     E_SHIFT, E_LANES, E_WIDTH, E_PIXELS, E_OUTPUTS, E_PIPELINE, E_APORT, E_WPORT, E_DEPTHWISE, E_TERMS,
 ) = range(len(ENGINE_COLUMNS))  # fmt: skip
 
-# Per (format combination, engine): -1 or the mode, products per multiplier, passes over the terms of a weight.
-M_MODE, M_PRODUCTS, M_PASSES = range(3)
+# Per (format combination, engine): -1 or the mode; output channels (depthwise: positions) per slot; passes over the
+# terms of a weight; reduction inputs (depthwise: taps) per slot.
+M_MODE, M_PRODUCTS, M_PASSES, M_INPUTS = range(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +230,7 @@ class EngineTable:
     """An accelerator's engines as arrays, and which (weight, activation) format pairs run on which in which mode."""
 
     engines: Int64
-    modes: Int64  # [combo, engine, 3]
+    modes: Int64  # [combo, engine, 4]
 
 
 def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
@@ -244,7 +245,7 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
             engine.output_stage.outputs_per_cycle, engine.pipeline_cycles, engine.activation_port_bits_per_cycle,
             engine.weight_port_bits_per_cycle, engine.depthwise, engine.terms,
         )  # fmt: skip
-    modes = np.full((max(1, len(table.combos)), len(accelerator.engines), 3), -1, np.int64)
+    modes = np.full((max(1, len(table.combos)), len(accelerator.engines), 4), -1, np.int64)
     for c, (weight, activation, depthwise, reduction) in enumerate(table.combos):
         for k, engine in enumerate(accelerator.engines):
             mode = select_mode(engine, weight, activation)
@@ -253,9 +254,10 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
             if accumulator_short(engine.accumulator_bits, weight, activation, reduction) > 0:
                 continue
             if engine.kind is EngineKind.SHIFT_ARRAY:
-                modes[c, k] = (weight.terms - 1, 1, -(-weight.terms // engine.terms))
+                modes[c, k] = (weight.terms - 1, 1, -(-weight.terms // engine.terms), 1)
             else:
-                modes[c, k] = (mode, engine.modes[mode].products, 1)
+                products, inputs = slot_products(engine, mode)
+                modes[c, k] = (mode, products, 1, inputs)
     _require_engines(accelerator, table, modes)
     return EngineTable(engines, modes)
 

@@ -7,7 +7,8 @@ from functools import cache, lru_cache
 
 from accelsim.arch import Accelerator, Engine, EngineKind, Mode
 from accelsim.area import ACTIVATION_BITS, TERM_BITS, accumulators, operand_bits, products_per_slot
-from accelsim.counts import MAX_MODES
+from accelsim.counts import MAX_MODES, MAX_TERMS
+from accelsim.engines.composable_array import bricks_per_product, split
 from accelsim.problems import AccelsimError, Problem
 from accelsim.technology import Technology, load_technology
 
@@ -31,16 +32,20 @@ def engine_unit_energies(
 ) -> tuple[float | None, ...]:
     """Energies in pJ per count, in `ENGINE_COUNTS` order; None for a mode that the engine does not have.
 
-    Raises AccelsimError for more than four modes, or an engine without any.
+    Raises AccelsimError for more than six modes, for an engine without any, and for a mode that bricks cannot compose.
     """
     if len(engine.modes) > MAX_MODES:
         raise AccelsimError(Problem(engine.name, f"has {len(engine.modes)} modes", f"at most {MAX_MODES}", ("modes",)))
     tech = load_technology(node_nm)
     products: list[float | None] = [None] * MAX_MODES
     if engine.kind is EngineKind.SHIFT_ARRAY:
-        products = [shift_product_pj(engine, terms, tech, clock_hz, convention) for terms in range(1, MAX_MODES + 1)]
-    for index, mode in enumerate(engine.modes if engine.kind is EngineKind.MAC_ARRAY else ()):
-        products[index] = mode_product_pj(engine, mode, tech, clock_hz, convention)
+        for terms in range(1, MAX_TERMS + 1):
+            products[terms - 1] = shift_product_pj(engine, terms, tech, clock_hz, convention)
+    for index, mode in enumerate(engine.modes):
+        if engine.kind is EngineKind.COMPOSABLE_ARRAY:
+            products[index] = composed_product_pj(engine, index, tech, clock_hz, convention)
+        elif engine.kind is EngineKind.MAC_ARRAY:
+            products[index] = mode_product_pj(engine, mode, tech, clock_hz, convention)
     accumulate = accumulate_pj(engine, tech) if convention is Convention.ARITHMETIC else 0.0
     table = tech.value("output_stage.table_256x8_pj")
     return (*products, output_pj(engine.accumulator_bits, tech), table, accumulate)
@@ -57,6 +62,21 @@ def mode_product_pj(engine: Engine, mode: Mode, tech: Technology, clock_hz: int,
         return array_mac_pj(_family(engine), mode.weight_bits, mode.activation_bits, tech, clock_hz)
     multiply = multiply_pj(mode.weight_bits, mode.activation_bits, tech)
     return multiply + _tree_add_pj(engine, tech) + register_pj(mode.weight_bits + mode.activation_bits, tech)
+
+
+def composed_product_pj(engine: Engine, mode: int, tech: Technology, clock_hz: int, convention: Convention) -> float:
+    """Energy of one product of a composable array in its mode number `mode`, in pJ.
+
+    Arithmetic: its bricks with their share of the shift-adders, one tree add for all products that a slot sums up
+    itself, and the clocked operand bits of this product (an upper bound where operands are shared).  Synthesized: the
+    energy per MAC of a BitFusion array.
+    """
+    chosen, (_, inputs) = engine.modes[mode], split(engine, mode)
+    if convention is Convention.SYNTHESIZED:
+        return array_mac_pj("composable", chosen.weight_bits, chosen.activation_bits, tech, clock_hz)
+    bricks = bricks_per_product(chosen) * tech.value("arithmetic.brick_pj")
+    registers = register_pj(chosen.weight_bits + chosen.activation_bits, tech)
+    return bricks + _tree_add_pj(engine, tech) / inputs + registers
 
 
 def shift_product_pj(engine: Engine, terms: int, tech: Technology, clock_hz: int, convention: Convention) -> float:
@@ -76,7 +96,7 @@ def accumulate_pj(engine: Engine, tech: Technology) -> float:
     """Energy of one accumulator update under the arithmetic convention, in pJ: add, clocked accumulator, less one add.
 
     Every product was charged a tree add, but the n products of one tree need n − 1: the accumulator gives it back, so
-    dense and depthwise (one product per update, no tree) both count the adds that happen.
+    dense and depthwise (one tree add per update, no tree) both count the adds that happen.
     """
     bits = engine.accumulator_bits
     return add_pj(bits, tech) + register_pj(bits, tech) - _tree_add_pj(engine, tech)
@@ -138,8 +158,8 @@ def multiply_pj(weight_bits: int, activation_bits: int, tech: Technology) -> flo
 def array_mac_pj(family: str, weight_bits: int, activation_bits: int, tech: Technology, clock_hz: int) -> float:
     """Energy per MAC of a synthesized array in pJ, interpolated between its clocks (the nearest one outside them).
 
-    `family` is "fixed", "scalable_4" or "scalable_2" (smallest width that its multipliers split to).  Widths that are
-    not tabulated are bilinear in the bits from 8×8.
+    `family` is "fixed", "scalable_4", "scalable_2" (smallest width that its multipliers split to) or "composable".
+    Widths that are not tabulated are bilinear in the bits from 8×8.
     """
     wide, narrow = max(weight_bits, activation_bits), min(weight_bits, activation_bits)
     group = f"synthesized.{family}.{wide}x{narrow}"

@@ -47,9 +47,13 @@ def check_outputs(paths: Iterable[str | None], picture: str | None = None) -> No
 
 
 def check_any(path: str) -> list[Problem]:
-    """Every fault of an accelerator, plan or sweep file."""
-    from accelsim.config import check_file
+    """Every fault of an accelerator, plan or sweep file (or of a preset or built-in plan, by its name)."""
+    from accelsim.config import check_file, load_accelerator, load_plan, plan_names, preset_names
 
+    if not Path(path).exists() and path in (*preset_names(), *plan_names()):
+        # The built-in files are checked by the tests: loading one is enough.
+        (load_accelerator if path in preset_names() else load_plan)(path)
+        return []
     try:
         head = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:

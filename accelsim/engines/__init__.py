@@ -3,7 +3,7 @@
 from accelsim.engines.mac_array import uniform_codes
 from accelsim.engines.output_stage import requantize
 from accelsim.engines.shift_array import term_passes
-from accelsim.engines.tile import TileCost, can_execute, require, select_mode, tile_cost, walk_tile
+from accelsim.engines.tile import TileCost, can_execute, require, select_mode, slot_products, tile_cost, walk_tile
 from accelsim.engines.vector_unit import MicroOp, OpCode, VectorCost, recipe_cost, walk_program
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "requantize",
     "require",
     "select_mode",
+    "slot_products",
     "term_passes",
     "tile_cost",
     "uniform_codes",

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.arch import Engine, EngineKind
+from accelsim.engines.composable_array import UNIT_BITS, split
 from accelsim.engines.mac_array import multiplier_bits, multiplier_mode
 from accelsim.engines.shift_array import shift_mode, term_passes
 from accelsim.formats import Format, accumulator_bits_needed
@@ -34,7 +35,8 @@ class TileCost:
 def select_mode(engine: Engine, weight: Format, activation: Format) -> int | None:
     """Mode in which an engine executes this pair of formats, None when it cannot.
 
-    Multiplier array: index into `engine.modes`.  Shift array: terms of the weight − 1 (a count column, not a mode).
+    Multiplier or composable array: index into `engine.modes`.  Shift array: terms of the weight − 1 (a
+    count column, not a mode).
     """
     if engine.kind is EngineKind.SHIFT_ARRAY:
         return shift_mode(engine, weight, activation)
@@ -69,26 +71,34 @@ def require(engine: Engine, tile: Loop, weight: Format, activation: Format) -> i
     return mode
 
 
-def _products(engine: Engine, mode: int) -> int:
-    return 1 if engine.kind is EngineKind.SHIFT_ARRAY else engine.modes[mode].products
+def slot_products(engine: Engine, mode: int) -> tuple[int, int]:
+    """Products of one slot and cycle in a mode: (output channels or positions, reduction inputs or taps)."""
+    if engine.kind is EngineKind.SHIFT_ARRAY:
+        return 1, 1
+    if engine.kind is EngineKind.COMPOSABLE_ARRAY:
+        return split(engine, mode)
+    return engine.modes[mode].products, 1
 
 
 def tile_cost(engine: Engine, tile: Loop, weight: Format, activation: Format) -> TileCost:
     """Closed-form cost of a tile (a loop nest no larger than an op's); raises InfeasibleError like `require`."""
     mode = require(engine, tile, weight, activation)
-    products, passes = _products(engine, mode), term_passes(engine, weight)
-    lanes, width, pixels = engine.lanes, engine.lane_width, engine.pixel_groups
+    (products, inputs), passes = slot_products(engine, mode), term_passes(engine, weight)
+    lanes, width, pixels = engine.lanes, engine.lane_width * inputs, engine.pixel_groups
     bits = (activation.bits, weight.bits)
     ports = (engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle)
-    tail = (*bits, *ports, engine.output_stage.outputs_per_cycle, engine.pipeline_cycles)
+    tail = (*ports, engine.output_stage.outputs_per_cycle, engine.pipeline_cycles)
     if tile.depthwise:
         g, r, t = tile.groups, tile.rows, tile.taps
-        cycles = engine_forms.depthwise_cycles(g, r, t, lanes, width, pixels, products, *tail)
+        steps, *widths = engine_forms.depthwise_word(t, inputs, *bits)
+        cycles = engine_forms.depthwise_cycles(
+            g, r, steps, lanes, engine.lane_width, pixels, products, widths[0], widths[1], *tail
+        )
         reads = engine_forms.depthwise_reads(g, r, t, lanes, products, pixels, *bits)
-        accumulates = engine_forms.depthwise_accumulates(g, r, t)
+        accumulates = engine_forms.depthwise_accumulates(g, r, steps)
     else:
         nest = (tile.groups, tile.rows, tile.cols, tile.taps, tile.depth)
-        cycles = engine_forms.dense_cycles(*nest, lanes, width, pixels, products, passes, *tail)
+        cycles = engine_forms.dense_cycles(*nest, lanes, width, pixels, products, passes, *bits, *tail)
         reads = engine_forms.dense_reads(*nest, lanes, products, pixels, *bits)
         accumulates = engine_forms.dense_accumulates(*nest, width, passes)
     return TileCost(*cycles, *reads, accumulates, tile.macs, tile.groups * tile.rows * tile.cols)
@@ -98,19 +108,21 @@ def _geometry(
     engine: Engine, tile: Loop, weight: Format, activation: Format, mode: int, clamp: tuple[int, int]
 ) -> Int64:
     """The geometry vector of `arrays.walk_array`."""
-    shift = engine.kind is EngineKind.SHIFT_ARRAY
+    shift, composable = (engine.kind is kind for kind in (EngineKind.SHIFT_ARRAY, EngineKind.COMPOSABLE_ARRAY))
+    products, inputs = slot_products(engine, mode)
+    row_bits = 0 if shift else UNIT_BITS if composable else multiplier_bits(engine, mode)
     return np.array(
         [
             *(tile.groups, tile.rows, tile.cols, tile.taps, tile.depth),
             *(engine.lanes, engine.lane_width, engine.pixel_groups),
-            *(_products(engine, mode), term_passes(engine, weight)),
+            *(products, term_passes(engine, weight)),
             *(activation.bits, weight.bits),
             *(engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle),
             *(engine.output_stage.outputs_per_cycle, engine.output_stage.latency_cycles),
             tile.depthwise,
-            0 if shift else multiplier_bits(engine, mode),
-            *(engine.terms, engine.accumulator_bits),
+            *(row_bits, engine.terms, engine.accumulator_bits),
             *clamp,
+            *(inputs, engine.modes[mode].activation_bits if composable else 0),
         ],
         np.int64,
     )

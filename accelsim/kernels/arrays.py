@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from accelsim.kernels.bricks import brick_product
 from accelsim.kernels.jit import jit
 
 # Geometry of one tile on one array; the first fifteen are the arguments of `dense_tile`, in order.
@@ -38,8 +39,10 @@ from accelsim.kernels.jit import jit
     ACCUMULATOR_BITS,
     CLAMP_LOW,
     CLAMP_HIGH,
+    DEPTH_PRODUCTS,  # reduction inputs per slot (depthwise: taps): activation-side split of a fusion unit, else 1
+    BRICK_BITS,  # activation bits of a product made of bricks; 0: the slot is not a fusion unit
     GEOMETRY_SIZE,
-) = range(23)
+) = range(25)
 
 # What a walk returns.
 (
@@ -126,7 +129,10 @@ def _packed_weights(geo: Any, codes: Any, g: int, col: int, tap: int, d: int) ->
 
 @jit
 def _product(geo: Any, activation: int, packed: int, p: int, terms: Any, term_pass: int) -> int:
-    """Product p of one slot: partial-product rows of a multiplier, or the shifted terms of one pass."""
+    """Product p of one slot: bricks, partial-product rows of a multiplier, or the shifted terms of one pass."""
+    if geo[BRICK_BITS] > 0:
+        field = geo[MULTIPLIER_BITS] // geo[PRODUCTS]
+        return brick_product(activation, packed >> (p * field), geo[BRICK_BITS], field)
     if geo[MULTIPLIER_BITS] > 0:
         return split_product(activation, packed, p, geo[MULTIPLIER_BITS] // geo[PRODUCTS])
     return shift_terms(activation, terms, term_pass * geo[SLOT_TERMS], geo[SLOT_TERMS])
@@ -135,8 +141,9 @@ def _product(geo: Any, activation: int, packed: int, p: int, terms: Any, term_pa
 @jit
 def _issue_dense(geo: Any, seq: Any, acts: Any, codes: Any, sums: Any, leaves: Any) -> None:
     """One operand word through every lane: products, then adder trees, into the pipeline entry `sums`."""
-    g, tap, d0 = seq[_GROUP], seq[_TAP], seq[_CHUNK] * geo[LANE_WIDTH]
-    depth = min(geo[LANE_WIDTH], geo[DEPTH] - d0)
+    inputs = geo[LANE_WIDTH] * geo[DEPTH_PRODUCTS]
+    g, tap, d0 = seq[_GROUP], seq[_TAP], seq[_CHUNK] * inputs
+    depth = min(inputs, geo[DEPTH] - d0)
     for i in range(min(geo[PIXEL_GROUPS], geo[ROWS] - seq[_ROW])):
         for lane in range(geo[LANES]):
             col = seq[_COL] + lane * geo[PRODUCTS]
@@ -145,23 +152,22 @@ def _issue_dense(geo: Any, seq: Any, acts: Any, codes: Any, sums: Any, leaves: A
                 for x in range(depth):
                     a = acts[g, seq[_ROW] + i, tap, d0 + x]
                     packed = _packed_weights(geo, codes, g, col, tap, d0 + x)
-                    leaves[x] = _product(geo, a, packed, p, codes[g, col + p, tap, d0 + x], seq[_PASS])
+                    value = _product(geo, a, packed, p, codes[g, col + p, tap, d0 + x], seq[_PASS])
+                    leaves[x // geo[DEPTH_PRODUCTS]] += value
                 sums[i, lane * geo[PRODUCTS] + p] = _tree(leaves)
 
 
 @jit
 def _issue_depthwise(geo: Any, seq: Any, acts: Any, codes: Any, sums: Any) -> None:
-    """One tap of every channel at every position; each product bypasses the tree to its own accumulator."""
-    tap = seq[_TAP]
+    """The taps of one step of every channel at every position; sums bypass the tree to their own accumulators."""
     for x in range(min(geo[LANE_WIDTH], geo[GROUPS] - seq[_GROUP])):
         g = seq[_GROUP] + x
-        packed = _packed_weights(geo, codes, g, 0, tap, 0)
-        for slot in range(geo[LANES] * geo[PIXEL_GROUPS]):
-            for p in range(geo[PRODUCTS]):
-                j = slot * geo[PRODUCTS] + p
-                if seq[_ROW] + j < geo[ROWS]:
-                    a = acts[g, seq[_ROW] + j, tap, 0]
-                    sums[x, j] = _product(geo, a, packed, p, codes[g, 0, tap, 0], seq[_PASS])
+        sums[x, :] = 0
+        for tap in range(seq[_TAP], min(seq[_TAP] + geo[DEPTH_PRODUCTS], geo[TAPS])):
+            packed = _packed_weights(geo, codes, g, 0, tap, 0)
+            for j in range(min(sums.shape[1], geo[ROWS] - seq[_ROW])):
+                a = acts[g, seq[_ROW] + j, tap, 0]
+                sums[x, j] += _product(geo, a, packed, j % geo[PRODUCTS], codes[g, 0, tap, 0], seq[_PASS])
 
 
 @jit
@@ -172,11 +178,13 @@ def _count_word(geo: Any, seq: Any, result: Any) -> None:
     if geo[DEPTHWISE]:
         channels = min(geo[LANE_WIDTH], geo[GROUPS] - seq[_GROUP])
         rows = min(geo[LANES] * geo[PIXEL_GROUPS] * geo[PRODUCTS], geo[ROWS] - seq[_ROW])
-        result[ACTIVATION_READ] += channels * rows * geo[ACTIVATION_BITS]
-        result[WEIGHT_READ] += channels * geo[WEIGHT_BITS]
-        result[MACS] += channels * rows
+        taps = min(geo[DEPTH_PRODUCTS], geo[TAPS] - seq[_TAP])
+        result[ACTIVATION_READ] += channels * rows * taps * geo[ACTIVATION_BITS]
+        result[WEIGHT_READ] += channels * taps * geo[WEIGHT_BITS]
+        result[MACS] += channels * rows * taps
         return
-    depth = min(geo[LANE_WIDTH], geo[DEPTH] - seq[_CHUNK] * geo[LANE_WIDTH])
+    inputs = geo[LANE_WIDTH] * geo[DEPTH_PRODUCTS]
+    depth = min(inputs, geo[DEPTH] - seq[_CHUNK] * inputs)
     rows = min(geo[PIXEL_GROUPS], geo[ROWS] - seq[_ROW])
     cols = min(geo[LANES] * geo[PRODUCTS], geo[COLS] - seq[_COL])
     result[ACTIVATION_READ] += depth * rows * geo[ACTIVATION_BITS]
@@ -192,11 +200,11 @@ def _advance_step(geo: Any, seq: Any) -> None:
         return
     seq[_PASS] = 0
     seq[_CHUNK] += 1
-    if seq[_CHUNK] * geo[LANE_WIDTH] < geo[DEPTH]:
+    if seq[_CHUNK] * geo[LANE_WIDTH] * geo[DEPTH_PRODUCTS] < geo[DEPTH]:
         return
     seq[_CHUNK] = 0
-    seq[_TAP] += 1
-    if seq[_TAP] == geo[TAPS]:
+    seq[_TAP] += geo[DEPTH_PRODUCTS] if geo[DEPTHWISE] else 1
+    if seq[_TAP] >= geo[TAPS]:
         seq[_TAP] = 0
         seq[_STEPS_DONE] = 1
 
@@ -356,8 +364,11 @@ def walk_array(geo: Any, acts: Any, codes: Any, requant: Any, out: Any, result: 
     stages = 3 + levels  # operand register, product, tree levels, accumulator
     block_a, block_b = _block_shape(geo)
     word = np.zeros(3, np.int64)  # bits of the operand words and slots of a block: latched when the tile starts
-    word[0] = block_a * (block_b if geo[DEPTHWISE] else min(geo[LANE_WIDTH], geo[DEPTH])) * geo[ACTIVATION_BITS]
-    word[1] = (block_a if geo[DEPTHWISE] else block_b * min(geo[LANE_WIDTH], geo[DEPTH])) * geo[WEIGHT_BITS]
+    inputs = min(geo[LANE_WIDTH] * geo[DEPTH_PRODUCTS], geo[DEPTH])
+    if geo[DEPTHWISE]:
+        inputs = min(geo[DEPTH_PRODUCTS], geo[TAPS])
+    word[0] = block_a * (block_b if geo[DEPTHWISE] else 1) * inputs * geo[ACTIVATION_BITS]
+    word[1] = (block_a if geo[DEPTHWISE] else block_b) * inputs * geo[WEIGHT_BITS]
     word[2] = block_a * block_b
     sums = np.zeros((stages + 1, block_a, block_b), np.int64)
     tags = np.zeros((stages + 1, _TAG_SIZE), np.int64)

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.counts import ENGINE_COUNTS
+from accelsim.counts import ENGINE_COUNTS, MAX_MODES
 from accelsim.kernels.engine_forms import (
     ceil_div,
     dense_accumulates,
     dense_reads,
     depthwise_accumulates,
     depthwise_reads,
+    depthwise_word,
 )  # fmt: skip
 from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import (
@@ -60,6 +61,7 @@ from accelsim.optable import (
     E_WIDTH,
     KIND_MATMUL,
     KIND_VECTOR,
+    M_INPUTS,
     M_MODE,
     M_PASSES,
     M_PRODUCTS,
@@ -106,7 +108,7 @@ from accelsim.program import (
 )  # fmt: skip
 
 _PER_ENGINE = len(ENGINE_COUNTS)
-_OUTPUTS, _TABLES, _ACCUMULATES = 4, 5, 6
+_OUTPUTS, _TABLES, _ACCUMULATES = range(MAX_MODES, _PER_ENGINE)
 _ACT_READ, _ACT_WRITE, _WEIGHT_READ, _WEIGHT_WRITE, _DRAM_READ, _DRAM_WRITE = range(6, 12)
 
 
@@ -335,8 +337,8 @@ def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows
     e, s = part[P_ENGINE], part[P_SLICE]
     combo = tables.slices[k, s, S_COMBO]
     mode, products = tables.modes[combo, e, M_MODE], tables.modes[combo, e, M_PRODUCTS]
-    passes = tables.modes[combo, e, M_PASSES]
-    lanes, width, pixels = tables.engines[e, E_LANES], tables.engines[e, E_WIDTH], tables.engines[e, E_PIXELS]
+    passes, inputs = tables.modes[combo, e, M_PASSES], tables.modes[combo, e, M_INPUTS]
+    lanes, width, pixels = tables.engines[e, E_LANES], tables.engines[e, E_WIDTH] * inputs, tables.engines[e, E_PIXELS]
     weight_bits = tables.slices[k, s, S_BITS]
     own = e * _PER_ENGINE
     shared = tables.engines.shape[0] * _PER_ENGINE
@@ -345,7 +347,8 @@ def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows
         activation, weight = depthwise_reads(
             units, rows, ops[k, O_TAPS], lanes, products, pixels, ops[k, O_ABITS], weight_bits
         )
-        accumulates = depthwise_accumulates(units, rows, ops[k, O_TAPS])
+        steps = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)[0]
+        accumulates = depthwise_accumulates(units, rows, steps)
         macs = outputs * ops[k, O_TAPS]
     else:
         groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units

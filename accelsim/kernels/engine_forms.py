@@ -94,6 +94,16 @@ def depthwise_tile(
 
 
 @jit
+def depthwise_word(taps: int, inputs: int, activation_bits: int, weight_bits: int) -> tuple[int, int, int]:
+    """(steps, activation_bits, weight_bits) of a depthwise tile whose slots add `inputs` kernel taps per step.
+
+    They take the places of taps and of the operand widths in `depthwise_cycles`; one input changes nothing.
+    """
+    together = min(inputs, taps)
+    return ceil_div(taps, inputs), together * activation_bits, together * weight_bits
+
+
+@jit
 def tile_cycles(pace: int, blocks: int, compute: int, drain: int, pipeline: int) -> tuple[int, int]:
     """(occupancy_cycles, latency_cycles) when block b starts at b·pace and drains while block b + 1 computes."""
     return blocks * pace, (blocks - 1) * pace + compute + drain + pipeline
@@ -223,7 +233,7 @@ def dense_accumulates(
 
 @jit
 def depthwise_accumulates(channels: int, rows: int, taps: int) -> int:
-    """Accumulator updates of a depthwise tile: one per product."""
+    """Accumulator updates of a depthwise tile: one per output and step (a tap, or the taps that a slot adds)."""
     return channels * rows * taps
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -11,6 +12,7 @@ import numba
 from numba.misc.appdirs import user_cache_dir
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_HERE = Path(__file__).resolve().parent
 
 
 def jit(function: _F) -> _F:
@@ -29,26 +31,54 @@ def inner(function: _F) -> _F:
 
 
 def compiled_once_notice() -> bool:
-    """True when no kernel of this package has been compiled into numba's cache yet.
+    """True when no usable kernel of this package is in numba's cache yet.
 
     A caller can then say that the first run takes longer.  Looks where numba writes its index files (``*.nbi``):
     `NUMBA_CACHE_DIR` if set, else beside the kernels, else numba's folder of the user.  Folders that cannot be read
     count as empty.
     """
-    here = Path(__file__).resolve().parent
+    return not any(True for folder in _folders() for _ in _indices(folder, _modules()))
+
+
+def drop_stale(folders: Iterable[Path], sources: Iterable[Path], modules: tuple[str, ...]) -> int:
+    """Remove cached kernels of `modules` that are older than any of `sources`; returns how many.
+
+    Numba looks only at the file of the function itself; callees and constants of other files are inside its machine
+    code, too, so one changed source makes all of them stale.  What cannot be removed is left.
+    """
+    newest = max((path.stat().st_mtime_ns for path in sources), default=0)
+    removed = 0
+    for index in [path for folder in folders for path in _indices(folder, modules)]:
+        with contextlib.suppress(OSError):
+            if index.stat().st_mtime_ns < newest:
+                index.unlink()
+                removed += 1
+    return removed
+
+
+def _drop_stale_kernels() -> None:
+    constants = [_HERE.parent / name for name in ("counts.py", "optable.py", "program.py", "ir.py")]
+    with contextlib.suppress(OSError):
+        drop_stale(_folders(), [*_HERE.glob("*.py"), *constants], _modules())
+
+
+def _folders() -> list[Path]:
     configured = os.environ.get("NUMBA_CACHE_DIR")
-    folders = [Path(configured)] if configured else [here / "__pycache__", _user_folder()]
-    modules = tuple(f"{path.stem}." for path in here.glob("*.py"))
-    return not any(_has_index(folder, modules) for folder in folders)
+    if configured:
+        return [Path(configured)]
+    # The second is where numba caches when the folder of the source is read-only.
+    return [_HERE / "__pycache__", Path(cast(Any, user_cache_dir)(appname="numba", appauthor=False))]
 
 
-def _user_folder() -> Path:
-    """Where numba caches when the folder of the source is read-only."""
-    return Path(cast(Any, user_cache_dir)(appname="numba", appauthor=False))
+def _modules() -> tuple[str, ...]:
+    return tuple(f"{path.stem}." for path in _HERE.glob("*.py"))
 
 
-def _has_index(folder: Path, modules: tuple[str, ...]) -> bool:
+def _indices(folder: Path, modules: tuple[str, ...]) -> list[Path]:
     try:
-        return any(path.name.startswith(modules) for path in folder.rglob("*.nbi"))
+        return [path for path in folder.rglob("*.nbi") if path.name.startswith(modules)]
     except OSError:
-        return False
+        return []
+
+
+_drop_stale_kernels()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.engine_forms import ceil_div, dense_cycles, depthwise_cycles
+from accelsim.kernels.engine_forms import ceil_div, dense_cycles, depthwise_cycles, depthwise_word
 from accelsim.kernels.jit import inner, jit
 from accelsim.optable import (
     AXIS_GROUPS,
@@ -24,6 +24,7 @@ from accelsim.optable import (
     KIND_CONV,
     KIND_MATMUL,
     KIND_VECTOR,
+    M_INPUTS,
     M_MODE,
     M_PASSES,
     M_PRODUCTS,
@@ -99,18 +100,19 @@ def part_cycles(
     Units are output channels of an ungrouped op, groups otherwise (depthwise: channels).
     """
     combo = slices[k, part, S_COMBO]
-    products = modes[combo, engine, M_PRODUCTS]
+    products, inputs = modes[combo, engine, M_PRODUCTS], modes[combo, engine, M_INPUTS]
     e = engines[engine]
     weight_bits = slices[k, part, S_BITS]
     if ops[k, O_DEPTHWISE] == 1:
+        steps, word_a, word_w = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)
         return depthwise_cycles(
-            units, rows, ops[k, O_TAPS], e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, ops[k, O_ABITS], weight_bits,
+            units, rows, steps, e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, word_a, word_w,
             e[E_APORT], e[E_WPORT], e[E_OUTPUTS], e[E_PIPELINE],
         )  # fmt: skip
     groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
     cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
     return dense_cycles(
-        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH], e[E_PIXELS], products,
+        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH] * inputs, e[E_PIXELS], products,
         modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
         e[E_PIPELINE],
     )  # fmt: skip

@@ -153,6 +153,7 @@ def test_accumulator_too_narrow_is_refused_with_numbers_and_overflow_is_seen() -
         tile_cost(engine, tile, fmt("u8"), fmt("u8"))
     geometry = np.zeros(arrays.GEOMETRY_SIZE, np.int64)
     geometry[: arrays.CLAMP_LOW] = (1, 1, 1, 1, 64, 2, 4, 1, 1, 1, 8, 8, 64, 64, 1, 0, 0, 8, 0, 18)
+    geometry[arrays.DEPTH_PRODUCTS] = 1
     acts = np.full((1, 1, 1, 64), -128, np.int64)
     codes = np.full((1, 1, 1, 64, 1, 2), -128, np.int64)
     result, out = np.zeros(arrays.RESULT_SIZE, np.int64), np.zeros((1, 1, 1), np.int64)

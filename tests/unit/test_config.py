@@ -24,7 +24,7 @@ from tests.support.config_files import plan_data, preset_data, problems_of, writ
 
 
 def test_names() -> None:
-    assert config.preset_names() == ["m2vit", "m2vit_iso_area", "tiny", "trio_vit"]
+    assert config.preset_names() == ["bitfusion_edge", "m2vit", "m2vit_iso_area", "tiny", "trio_vit"]
     assert config.plan_names() == ["m2q", "uniform4", "uniform8", "w4a8"]
 
 

@@ -156,12 +156,12 @@ def test_cross_fault(changes: dict[str, Any], path: str, what: str) -> None:
     assert problem.expected
 
 
-def test_five_modes_are_too_many() -> None:
+def test_seven_modes_are_too_many() -> None:
     data = preset_data()
-    data["engines"][0]["modes"] = [{"weight_bits": bits, "activation_bits": 8} for bits in range(2, 7)]
+    data["engines"][0]["modes"] = [{"weight_bits": bits, "activation_bits": 8} for bits in range(2, 9)]
     problem = fault_of(data)
     assert problem.where == "here: engines[0].modes"
-    assert problem.what == "the list has 5 entries"
+    assert problem.what == "the list has 7 entries"
 
 
 @pytest.mark.parametrize("bandwidth", [153_600_000_001, 19_999_999_999, 150_000_001])
