@@ -18,8 +18,11 @@ def positive(text: str) -> int:
 
 
 def announce_compilation() -> None:
-    """Say on standard error that the kernels are compiled, when they will be."""
+    """Before the first run of all: say on standard error that the kernels are compiled, and compile them."""
     from accelsim.kernels.jit import compiled_once_notice
 
     if compiled_once_notice():
-        print("accelsim: first run: compiling the kernels once, about half a minute …", file=sys.stderr, flush=True)
+        print("accelsim: first run: compiling the kernels once, about 20 seconds …", file=sys.stderr, flush=True)
+        from accelsim.first_run import compile_kernels
+
+        compile_kernels()

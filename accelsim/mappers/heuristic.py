@@ -47,14 +47,11 @@ def map_and_lower(
     what is there.
     """
     engines = engine_table(accelerator, table)
-    n = len(table.op_names)
-    chains = np.zeros((n, len(CHAIN_COLUMNS)), np.int64)
-    count = find_chains(table.ops, table.slices, table.tensors, accelerator.weight_buffer.capacity_bits, fuse, chains)
-    chains = chains[:count]
+    chains = fused_chains(table, accelerator, fuse)
     banned = np.zeros(len(table.tensor_names), np.int64)
     while True:
         try:
-            arrays = _choose(table, engines, accelerator, chains, banned)
+            arrays = choose_mapping(table, engines, accelerator, chains, banned)
             return arrays, engines, lower(table, engines, accelerator, arrays)
         except _ChainTooLargeError as error:
             if chains[error.chain, C_N] == 1:
@@ -69,9 +66,21 @@ def map_and_lower(
                 banned[table.tensors[victim, T_TWIN]] = 1
 
 
-def _choose(
+def fused_chains(table: OpTable, accelerator: Accelerator, fuse: bool = True) -> np.ndarray:
+    """Which consecutive ops run as one chain (columns of CHAIN_COLUMNS; tiles are still open)."""
+    n = len(table.op_names)
+    chains = np.zeros((n, len(CHAIN_COLUMNS)), np.int64)
+    count = find_chains(table.ops, table.slices, table.tensors, accelerator.weight_buffer.capacity_bits, fuse, chains)
+    return chains[:count]
+
+
+def choose_mapping(
     table: OpTable, engines: EngineTable, accelerator: Accelerator, chains: np.ndarray, banned: np.ndarray
 ) -> MappingArrays:
+    """Residents, tiles, weight blocks and engine shares for the given chains; `banned` tensors stay off chip.
+
+    Raises InfeasibleError with the first chain whose smallest tile does not fit.
+    """
     n = len(table.op_names)
     capacity = accelerator.activation_buffer.capacity_bits
     vector = accelerator.vector

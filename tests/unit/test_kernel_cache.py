@@ -18,3 +18,15 @@ def test_only_kernels_older_than_a_source_are_removed(tmp_path):
     assert drop_stale([tmp_path / "cache", tmp_path / "missing"], [source], ("lower.", "emit.")) == 1
     assert sorted(path.name for path in cache.iterdir()) == ["emit.g-2.nbi", "other.h-3.nbi"]
     assert drop_stale([tmp_path / "cache"], [source], ("lower.", "emit.")) == 0
+
+
+def test_lowering_is_compiled_ahead_for_the_signature_that_runs():
+    from accelsim.api import evaluate
+    from accelsim.config import load_accelerator, load_plan
+    from accelsim.kernels.lower import lower_program
+    from accelsim.kernels.warm import compile_lowering
+
+    compile_lowering()
+    assert len(lower_program.signatures) == 1
+    evaluate("efficientvit_b0", 32, load_accelerator("m2vit"), load_plan("m2q"))
+    assert len(lower_program.signatures) == 1
