@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from accelsim.arch import Accelerator, EngineKind
 from accelsim.bounds import DesignBound, design_bound
 from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
 from accelsim.energy import ConventionSpread, convention_spread, price_per_op
-from accelsim.lowering import check_batch, lower
+from accelsim.lowering import Lowered, check_batch, lower
 from accelsim.mappers.heuristic import map_and_lower
-from accelsim.mapping import Mapping, arrays_to_mapping, mapping_to_arrays
-from accelsim.optable import OpTable, engine_table, op_table
+from accelsim.mapping import Mapping, MappingArrays, arrays_to_mapping, mapping_to_arrays
+from accelsim.optable import EngineTable, OpTable, engine_table, op_table
 from accelsim.plan import QuantPlan
-from accelsim.program import CAUSES
+from accelsim.program import CAUSES, Int64
 from accelsim.result import SimResult, named_counts, run_program
 from accelsim.workloads.registry import build_workload
 
@@ -24,21 +27,53 @@ STEADY_IMAGES = 4
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """One design, simulated and priced under both energy conventions.  `to_json` is the machine-readable form."""
+    """One design, simulated; what needs more work than that is computed when it is first asked for.
+
+    `to_json` is the machine-readable form, `metrics` the part that studies keep.
+    """
 
     accelerator: Accelerator
     table: OpTable
-    mapping: Mapping
+    engines: EngineTable
+    arrays: MappingArrays
+    lowered: Lowered
     result: SimResult
-    initiation_interval_cycles: float
-    bound: DesignBound
-    prices: ConventionSpread
+
+    @cached_property
+    def mapping(self) -> Mapping:
+        """The mapping in the user's form."""
+        return arrays_to_mapping(self.arrays, self.table, self.accelerator)
+
+    @cached_property
+    def bound(self) -> DesignBound:
+        """What no mapping of this design can beat."""
+        return design_bound(self.table, self.engines, self.accelerator)
+
+    @cached_property
+    def initiation_interval_cycles(self) -> float:
+        """Cycles between the finishes of two images in steady state."""
+        result = self.result
+        steady = result if result.images >= STEADY_IMAGES else run_program(self.lowered, STEADY_IMAGES)
+        return float(steady.initiation_interval_cycles)
+
+    @cached_property
+    def totals(self) -> Int64:
+        """Counts of one image in `count_columns` order."""
+        return np.asarray(self.result.counts.sum(axis=0), np.int64)
+
+    @cached_property
+    def prices(self) -> ConventionSpread:
+        """Price of all images under both conventions."""
+        result = self.result
+        return convention_spread(
+            self.totals * result.images, result.cycles_total, result.busy_cycles(), self.accelerator
+        )
 
     def utilization(self) -> dict[str, dict[str, float]]:
         """Per engine: busy share of the time, and the share of slot-cycles that did work while busy."""
         result, shares = self.result, {}
         columns = count_columns(self.accelerator)
-        totals = dict(zip(columns, (result.counts.sum(axis=0) * result.images).tolist(), strict=True))
+        totals = dict(zip(columns, (self.totals * result.images).tolist(), strict=True))
         busy = result.busy_cycles()
         for engine in self.accelerator.engines:
             used = 0.0
@@ -55,45 +90,55 @@ class Report:
             }
         return shares
 
+    def metrics(self) -> dict[str, Any]:
+        """What a study keeps of a design: plain numbers, cheap to make.
+
+        Energies are per image, under the arithmetic convention unless the name says otherwise.
+        """
+        result, price, synthesized = self.result, self.prices.arithmetic, self.prices.synthesized
+        images, clock = result.images, self.accelerator.clock_hz
+        read, write = (int(bits) for bits in self.totals[-2:])
+        return {
+            "cycles_total": result.cycles_total,
+            "clock_hz": clock,
+            "latency_s": result.cycles_total / clock,
+            "energy_pj": price.energy_pj / images,
+            "energy_by_component_pj": {k: v / images for k, v in price.energy_by_component_pj.items()},
+            "energy_pj_synthesized": synthesized.energy_pj / images,
+            "area_mm2": price.area_mm2,
+            "edp_pj_s": price.energy_pj / images * result.cycles_total / images / clock,
+            "edp_pj_s_synthesized": synthesized.energy_pj / images * result.cycles_total / images / clock,
+            "macs": self.table.quantized.workload.macs,
+            "dram_read_bits": read,
+            "dram_write_bits": write,
+            "utilization": self.utilization(),
+        }
+
     def to_json(self, ops: bool = True) -> dict[str, Any]:
-        """Plain data; energies are per image, under the arithmetic convention unless the name says otherwise."""
+        """Plain data: `metrics`, and what explains them; with `ops` a row for every op."""
         result, price = self.result, self.prices.arithmetic
         workload, plan = self.table.quantized.workload, self.table.quantized.plan
-        columns = count_columns(self.accelerator)
-        totals = named_counts(result.counts.sum(axis=0), columns)
-        images, clock = result.images, self.accelerator.clock_hz
+        clock = self.accelerator.clock_hz
         data: dict[str, Any] = {
             "format": "accelsim.report/1",
             "model": workload.name,
             "resolution": workload.resolution,
             "arch": self.accelerator.name,
             "plan": plan.name,
-            "batch": images,
-            "cycles_total": result.cycles_total,
-            "clock_hz": clock,
-            "latency_s": result.cycles_total / clock,
+            "batch": result.images,
+            **self.metrics(),
             "first_image_latency_s": result.first_image_cycles / clock,
             "first_image_latency_cycles": result.first_image_cycles,
             "initiation_interval_cycles": self.initiation_interval_cycles,
             "frames_per_s": clock / self.initiation_interval_cycles,
-            "energy_pj": price.energy_pj / images,
-            "energy_by_component_pj": {k: v / images for k, v in price.energy_by_component_pj.items()},
-            "energy_pj_synthesized": self.prices.synthesized.energy_pj / images,
-            "area_mm2": price.area_mm2,
             "area_by_component_mm2": dict(price.area_by_component_mm2),
             "power_w": price.power_w,
-            "edp_pj_s": price.energy_pj / images * result.cycles_total / images / clock,
-            "edp_pj_s_synthesized": self.prices.synthesized.energy_pj / images * result.cycles_total / images / clock,
-            "macs": workload.macs,
-            "dram_read_bits": totals.get("dram_read_bits", 0),
-            "dram_write_bits": totals.get("dram_write_bits", 0),
-            "utilization": self.utilization(),
             "waits_cycles": {unit: result.waits(k) for k, unit in enumerate(result.program.units)},
             "bound_cycles": {
                 "compute": self.bound.compute_cycles,
                 "traffic": self.bound.traffic_cycles,
             },
-            "counts": totals,
+            "counts": named_counts(self.totals, count_columns(self.accelerator)),
             "fingerprints": {
                 "workload": workload.fingerprint(),
                 "plan": plan.fingerprint(),
@@ -158,20 +203,7 @@ def simulate(
         arrays = mapping_to_arrays(mapping, table, engines, accelerator, mapping_name)
         lowered = lower(table, engines, accelerator, arrays)
     check_batch(lowered.program, batch, record)
-    result = run_program(lowered, batch, record)
-    steady = result if batch >= STEADY_IMAGES else run_program(lowered, STEADY_IMAGES)
-    prices = convention_spread(
-        result.counts.sum(axis=0) * batch, result.cycles_total, result.busy_cycles(), accelerator
-    )
-    return Report(
-        accelerator=accelerator,
-        table=table,
-        mapping=arrays_to_mapping(arrays, table, accelerator),
-        result=result,
-        initiation_interval_cycles=float(steady.initiation_interval_cycles),
-        bound=design_bound(table, engines, accelerator),
-        prices=prices,
-    )
+    return Report(accelerator, table, engines, arrays, lowered, run_program(lowered, batch, record))
 
 
 def evaluate(model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan, batch: int = 1) -> Report:

@@ -271,6 +271,11 @@ class Workload:
 
     def fingerprint(self) -> str:
         """Hash of everything that can change a simulation."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        # Kept: walking every op costs more than simulating the workload.
         return digest(self.to_json())
 
 

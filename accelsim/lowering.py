@@ -8,7 +8,7 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.counts import count_columns
-from accelsim.kernels.alloc import assign_offsets, overlap_lists
+from accelsim.kernels.alloc import assign_offsets, longest_ticks, overlap_lists
 from accelsim.kernels.lower import lower_program
 from accelsim.kernels.tables import (
     CURSOR,
@@ -25,7 +25,7 @@ from accelsim.kernels.tables import (
 from accelsim.mapping import MappingArrays
 from accelsim.optable import EngineTable, OpTable
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
-from accelsim.program import LATENCY, N_COLUMNS, OCCUPANCY, REGION_BITS, REGION_BUFFER, REGION_OFFSET, Int64, Program
+from accelsim.program import N_COLUMNS, REGION_BITS, REGION_BUFFER, REGION_OFFSET, Int64, Program
 
 PREFETCH_CHAINS = 4
 # Total time must stay far below 2^63 ticks, also for a batch.
@@ -90,7 +90,7 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     templates, phases = out.templates[:n_templates], out.phases[:n_phases]
     regions, life = out.regions[:n_regions], out.region_life[:n_regions]
     peak = _place(regions, life, accelerator)
-    if float(_longest_ticks(templates, phases)) > MAX_TICKS:
+    if longest_ticks(templates, phases) > MAX_TICKS:
         raise InfeasibleError(
             Problem(accelerator.name, "the program takes longer than time can count", "less than 2^58 ticks",
                     ("a rounder ratio of clock to bandwidth", "a smaller network"))
@@ -111,20 +111,14 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     return Lowered(program, out.counts, life, peak)
 
 
-def _longest_ticks(templates: Int64, phases: Int64) -> float:
-    """Ticks of one image if no two rows overlapped: no schedule is longer.  A float, which cannot overflow."""
-    rows = np.concatenate([np.arange(first, first + n) for first, n, _, _ in phases.tolist()])
-    repeats = np.repeat(phases[:, 2], phases[:, 1]).astype(float)
-    longest = np.maximum(templates[rows, OCCUPANCY], templates[rows, LATENCY]).astype(float)
-    return float((longest * repeats).sum())
-
-
 def check_batch(program: Program, images: int, record: bool = False) -> None:
     """Refuse a batch whose time could leave int64, or whose record of rows would not fit in memory.
 
     Raises InfeasibleError with the largest batch that is accepted.
     """
-    limit = min(MAX_IMAGES, int(MAX_TICKS / max(1.0, _longest_ticks(program.templates, program.phases))))
+    if images == 1 and not record:
+        return  # lowering has checked one image
+    limit = min(MAX_IMAGES, int(MAX_TICKS / max(1.0, longest_ticks(program.templates, program.phases))))
     if record:
         limit = min(limit, max(1, MAX_RECORDED_ROWS // max(1, program.n_rows)))
     if images > limit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from accelsim.formats import Format
@@ -86,6 +87,10 @@ class QuantPlan:
 
     def fingerprint(self) -> str:
         """Hash of everything but the name."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return digest({**self.to_json(), "name": ""})
 
 

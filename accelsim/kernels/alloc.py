@@ -1,4 +1,4 @@
-"""Buffer space: offsets for regions with known lifetimes, and which regions a region must wait for."""
+"""Buffer space: offsets for regions with known lifetimes, which regions a region waits for, and an upper bound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from accelsim.kernels.jit import inner, jit
-from accelsim.program import REGION_BITS, REGION_BUFFER, REGION_OFFSET
+from accelsim.program import (
+    COUNT,
+    FIRST_TEMPLATE,
+    LATENCY,
+    OCCUPANCY,
+    PHASE_ROWS,
+    REGION_BITS,
+    REGION_BUFFER,
+    REGION_OFFSET,
+)
 
 
 @jit
@@ -122,16 +131,16 @@ def overlap_lists(regions: Any, order: Any) -> Any:
             for k in range(found):
                 lists[image, used[image] + k] = scratch[k]
             used[image] += found
-    before_start, before = _csr(counts[0], begin[0], lists[0], used[0])
-    wrap_start, wrap = _csr(counts[1], begin[1], lists[1], used[1])
+    before_start, wrap_start = np.zeros(n_regions + 1, np.int64), np.zeros(n_regions + 1, np.int64)
+    before, wrap = np.zeros(used[0], np.int64), np.zeros(used[1], np.int64)
+    _csr(counts[0], begin[0], lists[0], before_start, before)
+    _csr(counts[1], begin[1], lists[1], wrap_start, wrap)
     return before_start, before, wrap_start, wrap
 
 
 @inner
-def _csr(counts: Any, begin: Any, values: Any, total: int) -> Any:
+def _csr(counts: Any, begin: Any, values: Any, start: Any, out: Any) -> None:
     n = begin.size
-    start = np.zeros(n + 1, np.int64)
-    out = np.zeros(total, np.int64)
     position = 0
     for region in range(n):
         start[region] = position
@@ -139,4 +148,15 @@ def _csr(counts: Any, begin: Any, values: Any, total: int) -> Any:
             out[position] = values[begin[region] + k]
             position += 1
     start[n] = position
-    return start, out
+
+
+@jit
+def longest_ticks(templates: Any, phases: Any) -> float:
+    """Ticks of one image if no two rows overlapped: no schedule is longer.  A float, which cannot overflow."""
+    total = 0.0
+    for p in range(phases.shape[0]):
+        body = 0.0
+        for t in range(phases[p, FIRST_TEMPLATE], phases[p, FIRST_TEMPLATE] + phases[p, PHASE_ROWS]):
+            body += max(templates[t, OCCUPANCY], templates[t, LATENCY])
+        total += body * phases[p, COUNT]
+    return total

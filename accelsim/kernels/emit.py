@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from accelsim.counts import ENGINE_COUNTS, MAX_MODES
 from accelsim.kernels.engine_forms import (
     ceil_div,
@@ -415,23 +413,10 @@ def emit_array(
 
 
 @inner
-def no_weights() -> Any:
-    """The weight reference of an op without weights."""
-    reference = np.zeros(3, np.int64)
-    reference[0] = -1
-    return reference
-
-
-@inner
 def weight_reference(out: Output, k: int, slot: int, ring: int, shift: int) -> Any:
-    """Region reference (base, ring, shift) of the weights of op k."""
-    reference = np.zeros(3, np.int64)
-    reference[0] = out.ring[k, R_WEIGHT]
-    if reference[0] >= 0:
-        reference[0] += slot
-    reference[1] = ring
-    reference[2] = shift
-    return reference
+    """Region reference (base, ring, shift) of the weights of op k; the base is −1 when it has none."""
+    base = out.ring[k, R_WEIGHT]
+    return (base + slot if base >= 0 else base), ring, shift
 
 
 @inner

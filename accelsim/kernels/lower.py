@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from accelsim.kernels.emit import (
     begin_body,
     emit_array,
@@ -230,8 +232,14 @@ def _units_of_block(tables: Tables, k: int, blocks: int, block: int) -> int:
 @jit
 def lower_program(tables: Tables, out: Output, n_chains: int) -> None:
     """Emit the whole program; `out.cursor` tells how much of each array was used and whether one was too small."""
-    index = chain_index(tables.chains, n_chains, tables.ops.shape[0])
-    out.ring[:, R_WEIGHT] = -1
+    _lower_program(tables, out, n_chains, np.zeros(tables.ops.shape[0], np.int64))
+
+
+@inner
+def _lower_program(tables: Tables, out: Output, n_chains: int, index: Any) -> None:
+    chain_index(tables.chains, n_chains, index)
+    for k in range(tables.ops.shape[0]):
+        out.ring[k, R_WEIGHT] = -1
     address = 0
     for t in range(tables.tensors.shape[0]):
         out.dram_base[t] = address

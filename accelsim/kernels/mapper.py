@@ -66,6 +66,9 @@ P_ENGINE, P_SLICE, P_UNITS = range(3)
 # A chain: ops [first, first + n_ops) cut along `axis` into tiles of `tile` units; single ops may have weight blocks.
 CHAIN_COLUMNS: tuple[str, ...] = ("first", "n_ops", "axis", "tile", "blocks", "weight_outer")
 C_FIRST, C_N, C_AXIS, C_TILE, C_BLOCKS, C_WEIGHT_OUTER = range(6)
+# Rows of the scratch array [N_WORK, engines + 1] of the mapper: one allocation for all candidates of a design.
+W_LOADS, W_POOL, W_TAKEN, W_COST, W_GRANULE, W_TOTAL = range(6)
+N_WORK = 6
 
 
 @inner
@@ -152,47 +155,49 @@ def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine:
 
 
 @inner
-def _share(
-    ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, pool: Any, units: int, loads: Any, taken: Any
-) -> None:
-    """Give `units` to engines so that the latest finish is earliest; `pool[e]` is the slice engine e would run, or -1.
+def _share(ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, units: int, work: Any) -> None:
+    """Give `units` to engines so that the latest finish is earliest; W_POOL is the slice engine e would run, or -1.
 
-    Binary search for the smallest makespan at which the engines together hold all units; `loads` are what they already
-    have to do.  Adds to `loads`, writes `taken`.
+    Binary search for the smallest makespan at which the engines together hold all units; W_LOADS are what they already
+    have to do.  Adds to W_LOADS, writes W_TAKEN.
     """
     n = engines.shape[0]
-    cost = np.zeros(n, np.int64)
-    granule = np.ones(n, np.int64)
     low = np.int64(1) << 60
     high = np.int64(0)
+    able = 0
     for e in range(n):
-        taken[e] = 0
-        if pool[e] >= 0:
-            granule[e] = unit_granule(ops, engines, modes, k, slices[k, pool[e], S_COMBO], e)
-            cost[e] = part_cycles(ops, slices, engines, modes, k, e, pool[e], min(granule[e], units), rows)[0]
-            low = min(low, loads[e])
-            high = max(high, loads[e] + cost[e] * ceil_div(units, granule[e]))
-    while low < high:
+        work[W_TAKEN, e] = 0
+        part = work[W_POOL, e]
+        if part >= 0:
+            granule = unit_granule(ops, engines, modes, k, slices[k, part, S_COMBO], e)
+            cost = part_cycles(ops, slices, engines, modes, k, e, part, min(granule, units), rows)[0]
+            work[W_GRANULE, e], work[W_COST, e] = granule, cost
+            low = min(low, work[W_LOADS, e])
+            high = max(high, work[W_LOADS, e] + cost * ceil_div(units, granule))
+            able += 1
+    while able > 1 and low < high:
         middle = (low + high) // 2
         room = 0
         for e in range(n):
-            if pool[e] >= 0 and middle > loads[e]:
-                room += (middle - loads[e]) // cost[e] * granule[e]
+            if work[W_POOL, e] >= 0 and middle > work[W_LOADS, e]:
+                room += (middle - work[W_LOADS, e]) // work[W_COST, e] * work[W_GRANULE, e]
         if room >= units:
             high = middle
         else:
             low = middle + 1
     left = units
     for e in range(n):
-        if pool[e] >= 0 and high > loads[e] and left > 0:
-            taken[e] = min(left, (high - loads[e]) // cost[e] * granule[e])
-            left -= taken[e]
-            loads[e] += ceil_div(taken[e], granule[e]) * cost[e]
+        if work[W_POOL, e] >= 0 and high > work[W_LOADS, e] and left > 0:
+            granule, cost = work[W_GRANULE, e], work[W_COST, e]
+            taken = min(left, (high - work[W_LOADS, e]) // cost * granule)
+            work[W_TAKEN, e] = taken
+            left -= taken
+            work[W_LOADS, e] += ceil_div(taken, granule) * cost
 
 
 @inner
-def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int, loads: Any, parts: Any) -> int:
-    """Parts (engine, slice, units) of a tile of array op k; returns their number and adds the work to `loads`.
+def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int, work: Any, parts: Any) -> int:
+    """Parts (engine, slice, units) of a tile of array op k; returns their number and adds the work to W_LOADS.
 
     `size` is the tile size: rows of a convolution, groups of a matmul, whose parts are therefore groups per tile.
     Slices of a fixed size are shared among all engines that execute them; balanced slices form one pool in which every
@@ -201,8 +206,6 @@ def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int,
     matmul = ops[k, O_KIND] == KIND_MATMUL
     rows = (ops[k, O_ROWS_H] if matmul else size) * ops[k, O_ROWS_W]
     n_engines = engines.shape[0]
-    pool = np.full(n_engines, -1, np.int64)
-    taken = np.zeros(n_engines, np.int64)
     count = 0
     balanced = False
     for part in range(ops[k, O_SLICES]):
@@ -213,24 +216,27 @@ def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int,
         if units == 0:
             continue
         for e in range(n_engines):
-            pool[e] = part if modes[slices[k, part, S_COMBO], e, M_MODE] >= 0 else -1
-        _share(ops, slices, engines, modes, k, rows, pool, units, loads, taken)
+            work[W_POOL, e] = part if modes[slices[k, part, S_COMBO], e, M_MODE] >= 0 else -1
+        _share(ops, slices, engines, modes, k, rows, units, work)
         for e in range(n_engines):
-            if taken[e] > 0:
-                parts[count, P_ENGINE], parts[count, P_SLICE], parts[count, P_UNITS] = e, part, taken[e]
+            if work[W_TAKEN, e] > 0:
+                parts[k, count, P_ENGINE], parts[k, count, P_SLICE] = e, part
+                parts[k, count, P_UNITS] = work[W_TAKEN, e]
                 count += 1
     if balanced:
-        pool[:] = -1
+        for e in range(n_engines):
+            work[W_POOL, e] = -1
         for part in range(ops[k, O_SLICES] - 1, -1, -1):
             if slices[k, part, S_UNITS] < 0:
                 for e in range(n_engines):
                     if modes[slices[k, part, S_COMBO], e, M_MODE] >= 0:
-                        pool[e] = part
-        _share(ops, slices, engines, modes, k, rows, pool, ops[k, O_UNITS], loads, taken)
+                        work[W_POOL, e] = part
+        _share(ops, slices, engines, modes, k, rows, ops[k, O_UNITS], work)
         for part in range(ops[k, O_SLICES]):
             for e in range(n_engines):
-                if pool[e] == part and taken[e] > 0:
-                    parts[count, P_ENGINE], parts[count, P_SLICE], parts[count, P_UNITS] = e, part, taken[e]
+                if work[W_POOL, e] == part and work[W_TAKEN, e] > 0:
+                    parts[k, count, P_ENGINE], parts[k, count, P_SLICE] = e, part
+                    parts[k, count, P_UNITS] = work[W_TAKEN, e]
                     count += 1
     return count
 

@@ -15,9 +15,12 @@ from accelsim.kernels.mapper import (
     C_N,
     C_TILE,
     C_WEIGHT_OUTER,
+    N_WORK,
     P_ENGINE,
     P_SLICE,
     P_UNITS,
+    W_LOADS,
+    W_TOTAL,
     axis_extent,
     external_input,
     input_tile_bits,
@@ -55,13 +58,11 @@ STATUS_OK, STATUS_ACTIVATIONS, STATUS_WEIGHTS = range(3)
 
 
 @inner
-def chain_index(chains: Any, n_chains: int, n_ops: int) -> Any:
-    """Chain of every op."""
-    index = np.zeros(n_ops, np.int64)
+def chain_index(chains: Any, n_chains: int, index: Any) -> None:
+    """Write the chain of every op."""
     for c in range(n_chains):
         for k in range(chains[c, C_FIRST], chains[c, C_FIRST] + chains[c, C_N]):
             index[k] = c
-    return index
 
 
 @inner
@@ -81,8 +82,18 @@ def choose_residents(
 
     `banned` tensors stay off chip.  Twins (read through one view) go together.
     """
-    index = chain_index(chains, n_chains, ops.shape[0])
-    live = np.zeros(n_chains, np.int64)
+    _choose_residents(
+        ops, tensors, chains, n_chains, capacity, banned, order, resident, np.zeros(ops.shape[0], np.int64),
+        np.zeros(n_chains, np.int64),
+    )  # fmt: skip
+
+
+@inner
+def _choose_residents(
+    ops: Any, tensors: Any, chains: Any, n_chains: int, capacity: int, banned: Any, order: Any, resident: Any,
+    index: Any, live: Any,
+) -> None:  # fmt: skip
+    chain_index(chains, n_chains, index)
     for t in order:
         if resident[t] == 1 or banned[t] == 1 or tensors[t, T_INPUT] == 1 or tensors[t, T_OUTPUT] == 1:
             continue
@@ -117,15 +128,13 @@ def choose_residents(
 
 
 @inner
-def resident_bits(ops: Any, tensors: Any, chains: Any, n_chains: int, resident: Any) -> Any:
-    """Bits of resident tensors alive during every chain."""
-    index = chain_index(chains, n_chains, ops.shape[0])
-    live = np.zeros(n_chains, np.int64)
+def resident_bits(tensors: Any, chains: Any, n_chains: int, resident: Any, index: Any, live: Any) -> None:
+    """Write the chain of every op, and the bits of resident tensors alive during every chain."""
+    chain_index(chains, n_chains, index)
     for t in range(tensors.shape[0]):
         if resident[t] == 1:
             for c in range(index[tensors[t, T_FIRST]], index[tensors[t, T_LAST]] + 1):
                 live[c] += tensors[t, T_BITS]
-    return live
 
 
 @inner
@@ -142,22 +151,24 @@ def _flexible(slices: Any, modes: Any, k: int, n_slices: int) -> bool:
 
 @inner
 def split_chain(
-    ops: Any, slices: Any, engines: Any, modes: Any, chain: Any, size: int, parts: Any, n_parts: Any
+    ops: Any, slices: Any, engines: Any, modes: Any, chain: Any, size: int, parts: Any, n_parts: Any, work: Any
 ) -> None:
     """Engine shares of every array op of a chain; ops bound to one engine load it before the others are split.
 
     Tiles of a chain overlap, so the loads add up over its ops; with a single tile nothing overlaps and each op is
     split on its own.
     """
-    loads = np.zeros(engines.shape[0], np.int64)
+    for e in range(engines.shape[0]):
+        work[W_LOADS, e] = 0
     single = size >= axis_extent(ops, chain[C_FIRST], chain[C_AXIS])
     for flexible in (False, True):
         for k in range(chain[C_FIRST], chain[C_FIRST] + chain[C_N]):
             if ops[k, O_KIND] == KIND_VECTOR or _flexible(slices, modes, k, ops[k, O_SLICES]) != flexible:
                 continue
             if single:
-                loads[:] = 0
-            n_parts[k] = split_op(ops, slices, engines, modes, k, size, loads, parts[k])
+                for e in range(engines.shape[0]):
+                    work[W_LOADS, e] = 0
+            n_parts[k] = split_op(ops, slices, engines, modes, k, size, work, parts)
 
 
 @inner
@@ -227,26 +238,26 @@ def used_blocks(ops: Any, engines: Any, modes: Any, slices: Any, k: int, parts: 
 @inner
 def _op_tile(
     ops: Any, slices: Any, tensors: Any, vector: Any, engines: Any, modes: Any, throughput: Any, vector_port: int,
-    vector_latency: int, k: int, axis: int, size: int, full: int, parts: Any, n_parts: int, unit_cycles: Any,
+    vector_latency: int, k: int, axis: int, size: int, full: int, times: int, parts: Any, n_parts: int, work: Any,
 ) -> int:  # fmt: skip
-    """Add one tile of op k to `unit_cycles` (engines, then the vector unit); returns its latency."""
+    """Add `times` tiles of op k to W_TOTAL (engines, then the vector unit); returns the latency of one."""
     if ops[k, O_KIND] == KIND_VECTOR:
         occupancy, latency = vector_tile_cycles(
             ops, tensors, vector, throughput, vector_port, vector_latency, k, axis, size
         )
-        unit_cycles[engines.shape[0]] += occupancy
+        work[W_TOTAL, engines.shape[0]] += occupancy * times
         return latency
     longest = 0
     for p in range(n_parts):
-        units = parts[p, P_UNITS]
+        units = parts[k, p, P_UNITS]
         rows = size * ops[k, O_ROWS_W]
         if ops[k, O_KIND] == KIND_MATMUL:
             units = ceil_div(units * size, full)
             rows = ops[k, O_ROWS_H] * ops[k, O_ROWS_W]
         occupancy, latency = part_cycles(
-            ops, slices, engines, modes, k, parts[p, P_ENGINE], parts[p, P_SLICE], units, rows
+            ops, slices, engines, modes, k, parts[k, p, P_ENGINE], parts[k, p, P_SLICE], units, rows
         )
-        unit_cycles[parts[p, P_ENGINE]] += occupancy
+        work[W_TOTAL, parts[k, p, P_ENGINE]] += occupancy * times
         longest = max(longest, latency)
     return longest
 
@@ -255,7 +266,7 @@ def _op_tile(
 def _estimate(
     ops: Any, slices: Any, tensors: Any, vector: Any, engines: Any, modes: Any, throughput: Any, vector_port: int,
     vector_latency: int, bits_per_kilocycle: int, resident: Any, chain: Any, size: int, blocks: int,
-    weight_outer: bool, parts: Any, n_parts: Any,
+    weight_outer: bool, parts: Any, n_parts: Any, work: Any,
 ) -> int:  # fmt: skip
     """Cycles of a chain at this tile size: the busiest unit over all tiles, plus filling and draining the pipeline.
 
@@ -268,24 +279,22 @@ def _estimate(
     full_tiles = extent // size
     rest = extent - full_tiles * size
     n_engines = engines.shape[0]
-    unit_cycles = np.zeros(n_engines + 1, np.int64)
-    tile_cycles = np.zeros(n_engines + 1, np.int64)
+    for unit in range(n_engines + 1):
+        work[W_TOTAL, unit] = 0
     fill = 0
     longest = 0
     traffic = 0
     for k in range(first, last + 1):
-        tile_cycles[:] = 0
         latency = _op_tile(
             ops, slices, tensors, vector, engines, modes, throughput, vector_port, vector_latency, k, axis, size, size,
-            parts[k], n_parts[k], tile_cycles,
+            full_tiles, parts, n_parts[k], work,
         )  # fmt: skip
-        unit_cycles += tile_cycles * full_tiles
         fill += latency
         longest = max(longest, latency)
         if rest > 0:
             _op_tile(
                 ops, slices, tensors, vector, engines, modes, throughput, vector_port, vector_latency, k, axis, rest,
-                size, parts[k], n_parts[k], unit_cycles,
+                size, 1, parts, n_parts[k], work,
             )  # fmt: skip
         weights = block_weight_bits(ops, slices, engines, modes, k, parts[k], n_parts[k], 1, 0)
         tiles = full_tiles + (rest > 0)
@@ -302,7 +311,10 @@ def _estimate(
         traffic += tensors[ops[last, O_OUT], T_BITS]
         fill += output_tile_bits(ops, tensors, last, axis, size) * 1000 // bits_per_kilocycle
     dram = traffic * 1000 // bits_per_kilocycle
-    return max(unit_cycles.max(), dram) + fill - longest + dram // 16
+    busiest = dram
+    for unit in range(n_engines + 1):
+        busiest = max(busiest, work[W_TOTAL, unit])
+    return busiest + fill - longest + dram // 16
 
 
 @jit
@@ -316,9 +328,22 @@ def choose_tiles(
     Candidates are all sizes ⌈extent / T⌉ for T = 1 … extent whose working set fits beside the resident tensors.
     Returns (status, chain, bits needed, bits there); on failure the chain is the first that cannot be tiled.
     """
-    live = resident_bits(ops, tensors, chains, n_chains, resident)
-    trial = np.zeros((ops.shape[0], parts.shape[1], 3), np.int64)
-    n_trial = np.zeros(ops.shape[0], np.int64)
+    return _choose_tiles(
+        ops, slices, tensors, vector, engines, modes, throughput, vector_port, vector_latency, bits_per_kilocycle,
+        capacity, weight_capacity, resident, chains, n_chains, parts, n_parts,
+        np.zeros((ops.shape[0], parts.shape[1], 3), np.int64), np.zeros(ops.shape[0], np.int64),
+        np.zeros((N_WORK, engines.shape[0] + 1), np.int64), np.zeros(ops.shape[0], np.int64),
+        np.zeros(n_chains, np.int64),
+    )  # fmt: skip
+
+
+@inner
+def _choose_tiles(
+    ops: Any, slices: Any, tensors: Any, vector: Any, engines: Any, modes: Any, throughput: Any, vector_port: int,
+    vector_latency: int, bits_per_kilocycle: int, capacity: int, weight_capacity: int, resident: Any, chains: Any,
+    n_chains: int, parts: Any, n_parts: Any, trial: Any, n_trial: Any, work: Any, index: Any, live: Any,
+) -> Any:  # fmt: skip
+    resident_bits(tensors, chains, n_chains, resident, index, live)
     for c in range(n_chains):
         first, last = chains[c, C_FIRST], chains[c, C_FIRST] + chains[c, C_N] - 1
         extent = axis_extent(ops, first, chains[c, C_AXIS])
@@ -332,7 +357,7 @@ def choose_tiles(
             previous = size
             if live[c] + working_bits(ops, tensors, resident, chains[c], size) > capacity:
                 continue
-            split_chain(ops, slices, engines, modes, chains[c], size, trial, n_trial)
+            split_chain(ops, slices, engines, modes, chains[c], size, trial, n_trial, work)
             blocks = 1
             if chains[c, C_N] == 1:
                 blocks = _blocks_for(ops, slices, engines, modes, first, trial[first], n_trial[first], weight_capacity)
@@ -344,7 +369,7 @@ def choose_tiles(
             for outer in range(2 if blocks > 1 else 1):
                 cost = _estimate(
                     ops, slices, tensors, vector, engines, modes, throughput, vector_port, vector_latency,
-                    bits_per_kilocycle, resident, chains[c], size, blocks, outer == 1, trial, n_trial,
+                    bits_per_kilocycle, resident, chains[c], size, blocks, outer == 1, trial, n_trial, work,
                 )  # fmt: skip
                 if best < 0 or cost < best:
                     best = cost
@@ -353,7 +378,9 @@ def choose_tiles(
                     chains[c, C_WEIGHT_OUTER] = outer
                     for k in range(first, last + 1):
                         n_parts[k] = n_trial[k]
-                        parts[k] = trial[k]
+                        for p in range(n_trial[k]):
+                            for column in range(3):
+                                parts[k, p, column] = trial[k, p, column]
         if best < 0:
             if short_weights:
                 smallest = block_weight_bits(
