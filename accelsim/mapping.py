@@ -14,7 +14,7 @@ from accelsim.kernels.tiling import used_blocks
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
-    KIND_MATMUL,
+    KIND_CONV,
     KIND_VECTOR,
     M_MODE,
     MAX_SLICES,
@@ -255,6 +255,8 @@ def _check_chain(
             problems.append(
                 Problem(where, f"op {name} cannot be cut along {chain.axis}", "the other axis or its own chain")
             )
+        elif axis == AXIS_GROUPS and ops[k, O_KIND] == KIND_CONV and len(chain.ops) > 1:
+            problems.append(Problem(where, f"op {name} is cut along its channels", "a chain of its own, or axis rows"))
         elif int(ops[k, column]) != extent:
             problems.append(Problem(where, f"op {name} has {ops[k, column]} {chain.axis}", f"{extent} as the first op"))
         tall = ops[k, O_KERNEL_H] != 1 or ops[k, O_STRIDE] != 1 or ops[k, O_IN_H] != ops[k, O_ROWS_H]
@@ -273,6 +275,8 @@ def _check_chain(
             )
     if chain.weight_blocks > 1 and not ops[first, O_UNIT_WEIGHTS]:
         problems.append(Problem(f"{where}.weight_blocks", f"{table.op_names[first]} has no weights to cut", "1"))
+    if chain.weight_blocks > 1 and axis == AXIS_GROUPS:
+        problems.append(Problem(f"{where}.weight_blocks", "weights are not cut along the axis groups", "1"))
     if chain.weight_blocks > max(1, int(ops[first, O_UNITS])):
         problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", f"at most {ops[first, O_UNITS]}"))
     if chain.weight_blocks < 1 or (chain.weight_blocks > 1 and len(chain.ops) > 1):
@@ -312,12 +316,13 @@ def _fill_parts(
             totals[part.slice] += part.units
             arrays.parts[k, number] = (names.index(part.engine), part.slice, part.units)
     arrays.n_parts[k] = len(parts)
-    wanted = chain.tile if op[O_KIND] == KIND_MATMUL else int(op[O_UNITS])
+    grouped = chain.axis == "groups"
+    wanted = chain.tile if grouped else int(op[O_UNITS])
     if not problems and sum(totals) != wanted:
         problems.append(Problem(where, f"parts add up to {sum(totals)} units", f"{wanted}"))
     for s in range(n_slices):
         fixed = int(table.slices[k, s, S_UNITS])
-        if not problems and op[O_KIND] != KIND_MATMUL and fixed >= 0 and totals[s] != fixed:
+        if not problems and not grouped and fixed >= 0 and totals[s] != fixed:
             problems.append(Problem(where, f"slice {s} has {totals[s]} units", f"{fixed}, as the plan says"))
     return problems
 

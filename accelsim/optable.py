@@ -138,7 +138,9 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
         row["unit_channels"] = loop.groups * loop.cols // row["units"]
         row["group_axis_extent"] = loop.groups
         if op.kind is OpKind.CONV:
-            row["kind"], row["axes"] = KIND_CONV, AXIS_ROWS
+            # A depthwise op with one weight format may also be cut along its channels, as a chain of its own.
+            by_channels = AXIS_GROUPS if loop.depthwise and len(item.weights) == 1 else 0
+            row["kind"], row["axes"] = KIND_CONV, AXIS_ROWS | by_channels
             row["unit_weights"] = op.weights // row["units"]
             has_bias = op.bias > 0 or op.bn_channels > 0
             index_bits = max(1, (loop.groups * loop.cols - 1).bit_length()) if item.mixed else 0

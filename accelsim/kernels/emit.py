@@ -53,6 +53,7 @@ from accelsim.kernels.tables import (
 )  # fmt: skip
 from accelsim.kernels.tiling import block_units
 from accelsim.optable import (
+    AXIS_GROUPS,
     AXIS_ROWS,
     E_LANES,
     E_PIXELS,
@@ -387,12 +388,12 @@ def emit_array(
     """One tile (and weight block) of an array op, a row per engine that has a part; returns the units computed."""
     ticks = tables.scalars[TICKS]
     done = 0
-    matmul = tables.ops[k, O_KIND] == KIND_MATMUL
-    rows = (tables.ops[k, O_ROWS_H] if matmul else size) * tables.ops[k, O_ROWS_W]
+    grouped = chain[C_AXIS] == AXIS_GROUPS
+    rows = (tables.ops[k, O_ROWS_H] if grouped else size) * tables.ops[k, O_ROWS_W]
     left = size
     for p in range(tables.n_parts[k]):
         part = tables.parts[k, p]
-        if matmul:
+        if grouped:
             # A shorter last tile gives every part its share, rounded up, until nothing is left.
             units = min(left, ceil_div(part[P_UNITS] * size, full))
             left -= units

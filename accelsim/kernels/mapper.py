@@ -22,7 +22,6 @@ from accelsim.optable import (
     E_WIDTH,
     E_WPORT,
     KIND_CONV,
-    KIND_MATMUL,
     KIND_VECTOR,
     M_INPUTS,
     M_MODE,
@@ -80,7 +79,7 @@ def axis_extent(ops: Any, k: int, axis: int) -> int:
 @inner
 def input_tile_bits(ops: Any, k: int, operand: int, axis: int, size: int) -> int:
     """Bits of an input that `size` units of op k need; the rows of a convolution include the halo."""
-    if operand == 0 and ops[k, O_KIND] == KIND_CONV:
+    if operand == 0 and ops[k, O_KIND] == KIND_CONV and axis == AXIS_ROWS:
         rows = min(ops[k, O_IN_H], (size - 1) * ops[k, O_STRIDE] + ops[k, O_KERNEL_H])
         return ops[k, O_IN0] // ops[k, O_IN_H] * rows * ops[k, O_ABITS]
     elements = ops[k, O_IN0] if operand == 0 else ops[k, O_IN1]
@@ -196,20 +195,22 @@ def _share(ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, u
 
 
 @inner
-def split_op(ops: Any, slices: Any, engines: Any, modes: Any, k: int, size: int, work: Any, parts: Any) -> int:
+def split_op(
+    ops: Any, slices: Any, engines: Any, modes: Any, k: int, axis: int, size: int, work: Any, parts: Any
+) -> int:
     """Parts (engine, slice, units) of a tile of array op k; returns their number and adds the work to W_LOADS.
 
-    `size` is the tile size: rows of a convolution, groups of a matmul, whose parts are therefore groups per tile.
+    `size` is the tile size along `axis`: rows, or groups, whose parts are therefore groups per tile.
     Slices of a fixed size are shared among all engines that execute them; balanced slices form one pool in which every
     engine takes the first slice it can execute.
     """
-    matmul = ops[k, O_KIND] == KIND_MATMUL
-    rows = (ops[k, O_ROWS_H] if matmul else size) * ops[k, O_ROWS_W]
+    grouped = axis == AXIS_GROUPS
+    rows = (ops[k, O_ROWS_H] if grouped else size) * ops[k, O_ROWS_W]
     n_engines = engines.shape[0]
     count = 0
     balanced = False
     for part in range(ops[k, O_SLICES]):
-        units = size if matmul else slices[k, part, S_UNITS]
+        units = size if grouped else slices[k, part, S_UNITS]
         if units < 0:
             balanced = True
             continue
@@ -273,6 +274,8 @@ def _can_extend(ops: Any, slices: Any, first: int, k: int, axis: int, weights: i
     """Whether op k may join a chain of ops [first, k) cut along `axis`."""
     if ops[k, O_AXES] & axis == 0 or axis_extent(ops, k, axis) != axis_extent(ops, first, axis):
         return False
+    if axis == AXIS_GROUPS and ops[k, O_KIND] == KIND_CONV:
+        return False
     if axis == AXIS_ROWS and (ops[k, O_KERNEL_H] != 1 or ops[k, O_STRIDE] != 1 or ops[k, O_IN_H] != ops[k, O_ROWS_H]):
         return False
     if weights + widest_weight_bits(ops, slices, k) > limit:
@@ -294,6 +297,8 @@ def find_chains(ops: Any, slices: Any, tensors: Any, weight_capacity: int, fuse:
         best_last, best_axis = first, AXIS_ROWS if ops[first, O_AXES] & AXIS_ROWS else AXIS_GROUPS
         for axis in (AXIS_ROWS, AXIS_GROUPS):
             if not fuse or ops[first, O_AXES] & axis == 0 or widest_weight_bits(ops, slices, first) > limit:
+                continue
+            if axis == AXIS_GROUPS and ops[first, O_KIND] == KIND_CONV:
                 continue
             last = first
             weights = widest_weight_bits(ops, slices, first)

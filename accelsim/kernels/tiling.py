@@ -34,17 +34,17 @@ from accelsim.kernels.mapper import (
     working_bits,
 )  # fmt: skip
 from accelsim.optable import (
+    AXIS_GROUPS,
     AXIS_ROWS,
-    KIND_MATMUL,
     KIND_VECTOR,
     M_MODE,
     O_KIND,
     O_OUT,
-    O_PARAM_BITS,
     O_ROWS_H,
     O_ROWS_W,
     O_SLICES,
     O_UNIT_WEIGHTS,
+    O_UNITS,
     S_COMBO,
     T_BITS,
     T_FIRST,
@@ -168,7 +168,7 @@ def split_chain(
             if single:
                 for e in range(engines.shape[0]):
                     work[W_LOADS, e] = 0
-            n_parts[k] = split_op(ops, slices, engines, modes, k, size, work, parts)
+            n_parts[k] = split_op(ops, slices, engines, modes, k, chain[C_AXIS], size, work, parts)
 
 
 @inner
@@ -187,6 +187,9 @@ def block_weight_bits(
         return widest_weight_bits(ops, slices, k)
     if ops[k, O_UNIT_WEIGHTS] == 0:
         return 0
+    if ops[k, O_SLICES] == 1 and blocks == 1:
+        # The parts of an op that is cut along its groups are those of a tile; its weights are loaded for all tiles.
+        return part_weight_bits(ops, slices, k, 0, ops[k, O_UNITS])
     total = 0
     for p in range(n_parts):
         size = block_units(ops, engines, modes, slices, k, parts[p], blocks)
@@ -197,17 +200,18 @@ def block_weight_bits(
 
 @inner
 def _blocks_for(
-    ops: Any, slices: Any, engines: Any, modes: Any, k: int, parts: Any, n_parts: int, capacity: int
+    ops: Any, slices: Any, engines: Any, modes: Any, k: int, axis: int, parts: Any, n_parts: int, capacity: int
 ) -> int:
     """Weight blocks of a single op: one if three quarters of the buffer hold all, else blocks of at most a third.
 
-    Returns 0 when even the smallest block does not fit half the buffer.
+    Returns 0 when even the smallest block does not fit half the buffer, or when an op whose weights are not cut
+    (a vector op, an op cut along its groups) does not fit.
     """
-    if ops[k, O_KIND] == KIND_VECTOR:
-        return 1 if ops[k, O_PARAM_BITS] <= capacity else 0
-    if block_weight_bits(ops, slices, engines, modes, k, parts, n_parts, 1, 0) * 4 <= capacity * 3:
-        return 1
     total = block_weight_bits(ops, slices, engines, modes, k, parts, n_parts, 1, 0)
+    if ops[k, O_KIND] == KIND_VECTOR or axis == AXIS_GROUPS:
+        return 1 if total <= capacity else 0
+    if total * 4 <= capacity * 3:
+        return 1
     blocks = max(2, ceil_div(total * 3, capacity))
     while True:
         bits = block_weight_bits(ops, slices, engines, modes, k, parts, n_parts, blocks, 0)
@@ -251,7 +255,7 @@ def _op_tile(
     for p in range(n_parts):
         units = parts[k, p, P_UNITS]
         rows = size * ops[k, O_ROWS_W]
-        if ops[k, O_KIND] == KIND_MATMUL:
+        if axis == AXIS_GROUPS:
             units = ceil_div(units * size, full)
             rows = ops[k, O_ROWS_H] * ops[k, O_ROWS_W]
         occupancy, latency = part_cycles(
@@ -360,7 +364,9 @@ def _choose_tiles(
             split_chain(ops, slices, engines, modes, chains[c], size, trial, n_trial, work)
             blocks = 1
             if chains[c, C_N] == 1:
-                blocks = _blocks_for(ops, slices, engines, modes, first, trial[first], n_trial[first], weight_capacity)
+                blocks = _blocks_for(
+                    ops, slices, engines, modes, first, chains[c, C_AXIS], trial[first], n_trial[first], weight_capacity
+                )
                 if blocks == 0:
                     short_weights = True
                     continue
@@ -383,11 +389,11 @@ def _choose_tiles(
                                 parts[k, p, column] = trial[k, p, column]
         if best < 0:
             if short_weights:
+                whole = ops[first, O_KIND] == KIND_VECTOR or chains[c, C_AXIS] == AXIS_GROUPS
                 smallest = block_weight_bits(
-                    ops, slices, engines, modes, first, trial[first], n_trial[first], 1 << 20, 0
+                    ops, slices, engines, modes, first, trial[first], n_trial[first], 1 if whole else 1 << 20, 0
                 )
-                slots = 1 if ops[first, O_KIND] == KIND_VECTOR else 2
-                return STATUS_WEIGHTS, c, smallest * slots, weight_capacity
+                return STATUS_WEIGHTS, c, smallest * (1 if whole else 2), weight_capacity
             need = working_bits(ops, tensors, resident, chains[c], 1)
             return STATUS_ACTIVATIONS, c, live[c] + need, capacity
     return STATUS_OK, -1, 0, 0

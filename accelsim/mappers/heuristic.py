@@ -2,8 +2,8 @@
 
 Decisions, in order: fuse consecutive ops whose intermediates nobody else needs; keep on chip the tensors that save most
 traffic for their time of life; choose for every chain the tile size, weight blocks and engine shares with the least
-estimated time; a chain whose smallest tile does not fit runs op by op.  The estimate ignores contention between chains;
-the simulation does not.
+estimated time.  A chain whose smallest tile does not fit runs op by op, a depthwise op whose rows do not fit by
+channels.  The estimate ignores contention between chains; the simulation does not.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def map_and_lower(
             arrays = choose_mapping(table, engines, accelerator, chains, banned)
             return arrays, engines, lower(table, engines, accelerator, arrays)
         except _ChainTooLargeError as error:
-            if chains[error.chain, C_N] == 1:
+            if chains[error.chain, C_N] > 1:
+                chains = _split_chain(table, chains, error.chain)
+            elif not _cut_by_channels(table, chains[error.chain]):
                 raise
-            chains = _split_chain(table, chains, error.chain)
         except DoesNotFitError as error:
             victim = _largest_alive(table, arrays, error.chains)
             if victim < 0:
@@ -113,6 +114,14 @@ def _split_chain(table: OpTable, chains: np.ndarray, number: int) -> np.ndarray:
     by_rows = table.ops[first : first + n, O_AXES] & AXIS_ROWS > 0
     single[:, C_AXIS] = np.where(by_rows, AXIS_ROWS, AXIS_GROUPS)
     return np.concatenate([chains[:number], single, chains[number + 1 :]])
+
+
+def _cut_by_channels(table: OpTable, chain: np.ndarray) -> bool:
+    """Turn a chain of one depthwise op whose rows are too long to channel tiles; False when that is not possible."""
+    if chain[C_AXIS] != AXIS_ROWS or not table.ops[chain[C_FIRST], O_AXES] & AXIS_GROUPS:
+        return False
+    chain[C_AXIS] = AXIS_GROUPS
+    return True
 
 
 def _residency_order(table: OpTable, chains: np.ndarray) -> np.ndarray:
