@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.arch import Accelerator, EngineKind
+from accelsim.arch import Accelerator
 from accelsim.bounds import DesignBound, design_bound
-from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
+from accelsim.counts import ENGINE_COUNTS, count_columns
 from accelsim.energy import ConventionSpread, convention_spread, price_per_op
+from accelsim.engines.registry import rules_of
 from accelsim.lowering import Lowered, check_batch, lower
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.mapping import Mapping, MappingArrays, arrays_to_mapping, mapping_to_arrays
@@ -77,12 +78,11 @@ class Report:
         busy = result.busy_cycles()
         for engine in self.accelerator.engines:
             used = 0.0
-            for mode in range(MAX_MODES):
-                macs = totals[f"{engine.name}.{ENGINE_COUNTS[mode]}"]
-                if engine.kind is not EngineKind.SHIFT_ARRAY:
-                    used += macs / engine.modes[mode].products if mode < len(engine.modes) else 0.0
-                else:
-                    used += macs * -(-(mode + 1) // engine.terms)
+            rules = rules_of(engine)
+            for column in range(rules.columns(engine)):
+                rate = rules.rate(engine, column)
+                macs = totals[f"{engine.name}.{ENGINE_COUNTS[column]}"]
+                used += macs * rate.passes / (rate.products * rate.inputs)
             cycles = busy[engine.name]
             shares[engine.name] = {
                 "temporal": cycles / result.cycles_total,
@@ -139,6 +139,7 @@ class Report:
                 "traffic": self.bound.traffic_cycles,
             },
             "counts": named_counts(self.totals, count_columns(self.accelerator)),
+            **({"dram_events": result.named_dram_events()} if result.program.dram is not None else {}),
             "fingerprints": {
                 "workload": workload.fingerprint(),
                 "plan": plan.fingerprint(),

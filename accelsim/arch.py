@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from accelsim.ir import digest
+from accelsim.dram import load_device
+from accelsim.ir import digest_text, plain_text
+from accelsim.program import Int64
+
+# Engine fields that enter a fingerprint only where they are set: designs without systolic arrays keep theirs.
+SYSTOLIC_DEFAULTS = {"dataflow": "none", "double_buffered": True, "accumulator_rows": 0, "timing": "pipelined"}
 
 
 class EngineKind(StrEnum):
-    """Array engines; the vector unit is not one of them."""
+    """Array engines that come with the program (the vector unit is not one of them); others register themselves.
+
+    Compare with ==: `Engine.kind` may be plain text.
+    """
 
     MAC_ARRAY = "mac_array"
     SHIFT_ARRAY = "shift_array"
     COMPOSABLE_ARRAY = "composable_array"
+    SYSTOLIC_ARRAY = "systolic_array"
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,17 @@ class OutputStage:
 class Engine:
     """An adder-tree array: `pixel_groups` positions × `lanes` output channels × `lane_width` reduction inputs.
 
-    `kind` decides what a slot is: a multiplier (`modes`), a fusion unit of 16 2-bit multipliers (`modes`), or `terms`
-    shifters and an adder (shift-add).
+    `kind` (a name of `accelsim.engines.registry`) decides what a slot is: a multiplier (`modes`), a fusion unit of 16
+    2-bit multipliers (`modes`), or `terms` shifters and an adder (shift-add).
     `depthwise` allows the reconfigured mode (channels across lane inputs, positions across lanes and groups).
     Port widths are per cycle and private to the engine.  `accumulator_bits` is the width of every accumulator.
+    A systolic array has `lane_width` rows and `lanes` columns, and is the only kind with the last four fields:
+    `accumulator_rows` are the streamed steps whose results fit behind the array, `timing` "scalesim" charges the
+    serial folds of SCALE-Sim.
     """
 
     name: str
-    kind: EngineKind
+    kind: str
     lanes: int
     lane_width: int
     pixel_groups: int
@@ -63,6 +76,10 @@ class Engine:
     accumulator_bits: int = 32
     activation_port_bits_per_cycle: int = 4096
     weight_port_bits_per_cycle: int = 4096
+    dataflow: str = "none"
+    double_buffered: bool = True
+    accumulator_rows: int = 0
+    timing: str = "pipelined"
 
     @property
     def slots(self) -> int:
@@ -71,7 +88,7 @@ class Engine:
 
     @property
     def pipeline_cycles(self) -> int:
-        """Operand register, product, adder-tree levels, accumulator; the output stage adds its own latency."""
+        """Of an adder tree: operand register, product, tree levels, accumulator, and the output stage's latency."""
         return 3 + max(0, (self.lane_width - 1).bit_length()) + self.output_stage.latency_cycles
 
 
@@ -109,6 +126,15 @@ class Buffer:
     word_bits: int = 128
 
 
+class BusTicks(NamedTuple):
+    """Bus times of a program: parts of a core cycle, a burst, and how long after its bus time a transfer ends."""
+
+    per_cycle: int
+    burst: int
+    read_latency: int
+    write_latency: int
+
+
 @dataclass(frozen=True)
 class Dram:
     """Fixed-bandwidth DRAM: transfers are whole bursts, the first-beat latency overlaps the next transfer."""
@@ -117,6 +143,63 @@ class Dram:
     burst_bits: int
     first_beat_latency_s: float
     type: str = "LPDDR4"
+
+    def faster(self, factor: int) -> Dram:
+        """The same with `factor` times the bandwidth."""
+        return replace(self, bandwidth_bits_per_s=factor * self.bandwidth_bits_per_s)
+
+    def bus_ticks(self, clock_hz: int) -> BusTicks:
+        """Ticks are the denominator of the exact burst time; the first-beat latency is rounded up to a core cycle."""
+        burst = Fraction(self.burst_bits * clock_hz, self.bandwidth_bits_per_s)
+        latency = Fraction(repr(self.first_beat_latency_s)) * clock_hz
+        cycles = -(-latency.numerator // latency.denominator)
+        return BusTicks(burst.denominator, burst.numerator, cycles * burst.denominator, 0)
+
+    def timing(self, clock_hz: int) -> Int64 | None:
+        """None: a transfer takes what its bursts take."""
+        return None
+
+
+@dataclass(frozen=True)
+class BankedDram:
+    """DRAM with banks, rows and refresh: `channels` of a device of `accelsim.dram` in lock step, as one wide bus."""
+
+    device: str
+    channels: int = 1
+    model: str = "banked"
+
+    @property
+    def type(self) -> str:
+        """Selects the energy per bit."""
+        return load_device(self.device).energy_type
+
+    @property
+    def burst_bits(self) -> int:
+        """Smallest transfer: a burst on every channel."""
+        return load_device(self.device).burst_bits * self.channels
+
+    @property
+    def bandwidth_bits_per_s(self) -> int:
+        """Peak: a burst in every slot.  Refresh, rows and turnaround take their share at run time."""
+        return load_device(self.device).bandwidth_bits_per_s * self.channels
+
+    def faster(self, factor: int) -> BankedDram:
+        """The same with `factor` times the channels."""
+        return replace(self, channels=factor * self.channels)
+
+    def bus_ticks(self, clock_hz: int) -> BusTicks:
+        """Ticks divide a core cycle and a device clock.  Times are those of hits without any wait: lower bounds."""
+        device, nck = load_device(self.device), self._nck_cycles(clock_hz)
+        slot = device.slot_nck
+        read, write = (latency + device.burst_nck - slot for latency in (device.cl_nck, device.cwl_nck))
+        return BusTicks(nck.denominator, slot * nck.numerator, read * nck.numerator, write * nck.numerator)
+
+    def timing(self, clock_hz: int) -> Int64 | None:
+        """What the controller reads (`accelsim.dram.DRAM_COLUMNS`)."""
+        return load_device(self.device).timing(self.channels, self._nck_cycles(clock_hz).numerator)
+
+    def _nck_cycles(self, clock_hz: int) -> Fraction:
+        return Fraction(clock_hz, load_device(self.device).clock_hz)
 
 
 @dataclass(frozen=True)
@@ -130,21 +213,12 @@ class Accelerator:
     vector: VectorUnit
     activation_buffer: Buffer
     weight_buffer: Buffer
-    dram: Dram
+    dram: Dram | BankedDram
     notes: str = field(default="", compare=False)
 
-    def burst_cycles(self) -> Fraction:
-        """Core cycles per burst, exact."""
-        return Fraction(self.dram.burst_bits * self.clock_hz, self.dram.bandwidth_bits_per_s)
-
-    def ticks_per_cycle(self) -> int:
-        """Denominator of the burst time: all simulated time is an integer number of ticks of 1/this cycle."""
-        return self.burst_cycles().denominator
-
-    def first_beat_cycles(self) -> int:
-        """First-beat latency in whole core cycles, rounded up (Fraction of the decimal text, so exact)."""
-        latency = Fraction(repr(self.dram.first_beat_latency_s)) * self.clock_hz
-        return -(-latency.numerator // latency.denominator)
+    def bus_ticks(self) -> BusTicks:
+        """All simulated time is an integer number of ticks of 1 / `per_cycle` core cycle."""
+        return self.dram.bus_ticks(self.clock_hz)
 
     def replace(self, **changes: Any) -> Accelerator:
         """A copy with fields changed."""
@@ -156,5 +230,18 @@ class Accelerator:
 
     def fingerprint(self) -> str:
         """Hash of every field that can change cycles, counts, energy or area (name and notes do not)."""
-        data = self.to_json()
-        return digest({key: value for key, value in data.items() if key not in ("name", "notes")})
+        names = [item.name for item in fields(self) if item.name not in ("name", "notes", "engines")]
+        parts = {name: _part_text(getattr(self, name)) for name in names}
+        parts["engines"] = f"[{','.join(_part_text(engine) for engine in self.engines)}]"
+        return digest_text("{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}")
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _part_text(part: Any) -> str:
+    """JSON of one field of an accelerator, kept because designs of a sweep share most of them."""
+    if not is_dataclass(part) or isinstance(part, type):
+        return plain_text(part)
+    data = asdict(part)
+    if isinstance(part, Engine):
+        data = {key: value for key, value in data.items() if SYSTOLIC_DEFAULTS.get(key) != value}
+    return plain_text(data)

@@ -12,6 +12,7 @@ from accelsim.config_checks import check_accelerator, check_plan
 from accelsim.config_fields import FORMATS, KINDS
 from accelsim.config_walk import SCHEMA_DIALECT, describe, near, read_dataclass, schema_of
 from accelsim.config_yaml import FAULTY, Source, dump_yaml, read_source
+from accelsim.engines.registry import import_named_modules
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
 
@@ -152,6 +153,7 @@ def _build(kind: str, data: Any, source: Source, header: bool) -> Accelerator | 
         title = KINDS[kind]
         # Another kind of file would only give a long list of unknown fields.
         if _check_format(data, (title,), source, header):
+            import_named_modules()
             result = read_dataclass(FORMATS[title], data, "", source, ignore=("format",))
             _CHECKS[kind](source)
     else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from accelsim.arch import EngineKind, Mode
+from accelsim.arch import SYSTOLIC_DEFAULTS
 from accelsim.config_fields import BALANCED, MAX_SLOTS, MAX_TICKS, RESERVED_NAMES
 from accelsim.config_walk import near
 from accelsim.config_yaml import Source, child
-from accelsim.counts import MAX_MODES
-from accelsim.engines.composable_array import mode_fault
+from accelsim.dram import load_device
+from accelsim.engines.registry import ENGINE_KINDS
 from accelsim.plan import WeightShare
 
 SHARE_TOLERANCE = 1e-6
@@ -76,47 +76,21 @@ def _unique(source: Source, parts: dict[str, dict[str, Any]], key: str, what: st
 
 
 def _check_engine(source: Source, path: str, values: dict[str, Any]) -> None:
-    name, kind = values.get("name"), values.get("kind")
+    name = values.get("name")
     if isinstance(name, str) and name.lower() in RESERVED_NAMES:
         source.fault(child(path, "name"), f"{name!a} is reserved for a unit that every design has", "another name")
-    modes, terms = values.get("modes"), values.get("terms")
-    if kind in (EngineKind.MAC_ARRAY, EngineKind.COMPOSABLE_ARRAY):
-        if modes == ():
-            source.fault(child(path, "modes"), f"a {kind} without precision modes", f"1 … {MAX_MODES} modes")
-        if terms:
-            source.fault(child(path, "terms"), f"a {kind} has no shift-add terms", "modes only, or kind: shift_array")
-    elif kind is EngineKind.SHIFT_ARRAY:
-        if terms == 0:
-            source.fault(child(path, "terms"), "a shift_array without terms", "1 … 3 terms")
-        if modes:
-            source.fault(child(path, "modes"), "a shift_array has no precision modes", "terms only, or kind: mac_array")
-        if values.get("depthwise") is True:
-            source.fault(child(path, "depthwise"), "a shift_array has no depthwise mode", "false")
-    if modes:
-        _check_modes(source, child(path, "modes"), modes, kind)
+    if values.get("kind") in ENGINE_KINDS:
+        if values.get("kind") != "systolic_array":
+            _check_systolic_fields(source, path, values)
+        for fault in ENGINE_KINDS[values["kind"]].faults(values):
+            source.fault(f"{path}.{fault.field}", fault.what, fault.expected, fault.levers)
 
 
-def _check_modes(source: Source, path: str, modes: tuple[Mode, ...], kind: Any) -> None:
-    keys = [(mode.weight_bits, mode.activation_bits) for mode in modes]
-    if keys != sorted(set(keys)):
-        order = ", ".join(f"{weight}x{activation}" for weight, activation in sorted(set(keys)))
-        what = "two modes have the same widths" if len(set(keys)) < len(keys) else "the modes are not sorted"
-        source.fault(path, what, "modes narrowest first, by weight_bits and then activation_bits", (order,))
-    if kind is EngineKind.COMPOSABLE_ARRAY:
-        for index, mode in enumerate(modes):
-            fault = mode_fault(mode)
-            if fault is not None:
-                source.fault(f"{path}[{index}]", f"{fault.where}: {fault.what}", fault.expected, fault.levers)
-        return
-    widest = max(mode.weight_bits for mode in modes)
-    for index, mode in enumerate(modes):
-        if mode.products * mode.weight_bits > widest:
-            source.fault(
-                f"{path}[{index}].products",
-                f"{mode.products} products of {mode.weight_bits}-bit weights do not fit a multiplier",
-                f"products × weight_bits at most {widest}, the widest weight_bits of the modes",
-                (str(widest // mode.weight_bits),),
-            )
+def _check_systolic_fields(source: Source, path: str, values: dict[str, Any]) -> None:
+    for name, default in SYSTOLIC_DEFAULTS.items():
+        if values.get(name, default) != default:
+            what = f"a {values['kind']} has no `{name}`"
+            source.fault(child(path, name), what, f"{default}, or kind: systolic_array".lower())
 
 
 def _check_buffer(source: Source, path: str, values: dict[str, Any]) -> None:
@@ -135,6 +109,8 @@ def _check_clock(source: Source) -> None:
     """Time is kept in ticks of 1/d cycle, d the denominator of the burst time: d and a burst must stay small."""
     clock = source.partial.get("", {}).get("clock_hz")
     dram = source.partial.get("dram", {})
+    if clock and "device" in dram:
+        _check_device_clock(source, clock, load_device(dram["device"]).clock_hz)
     bandwidth, burst = dram.get("bandwidth_bits_per_s"), dram.get("burst_bits")
     if not (clock and bandwidth and burst):
         return
@@ -155,6 +131,19 @@ def _check_clock(source: Source) -> None:
             f"a burst takes {cycles.numerator:,} ticks, so 64-bit time could overflow",
             f"fewer than {MAX_BURST_TICKS:,} ticks per burst",
             ("a higher bandwidth", "rounder numbers"),
+        )
+
+
+def _check_device_clock(source: Source, clock: int, device_clock: int) -> None:
+    ratio = Fraction(clock, device_clock)
+    if ratio.denominator >= MAX_TICKS:
+        levers = (value for value in (round(clock, -digits) for digits in range(1, 10)) if value > 0)
+        rounder = (value for value in levers if Fraction(value, device_clock).denominator < MAX_TICKS)
+        source.fault(
+            "clock_hz",
+            f"a clock of the DRAM takes {ratio.numerator}/{ratio.denominator} cycles: too fine a unit of time",
+            f"a clock that gives a denominator below {MAX_TICKS:,}",
+            tuple(str(value) for value in rounder)[:1],
         )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from accelsim.arch import Accelerator, Buffer, Dram, Engine, EngineKind, Mode, OutputStage, VectorUnit
+from accelsim.arch import Accelerator, BankedDram, Buffer, Dram, Engine, Mode, OutputStage, VectorUnit
 from accelsim.counts import MAX_MODES
+from accelsim.dram import device_names
+from accelsim.engines.registry import ENGINE_KINDS
 from accelsim.formats import Format
 from accelsim.plan import QuantPlan, Rule, WeightShare
 from accelsim.problems import AccelsimError
@@ -52,7 +55,7 @@ class Spec:
     meaning: str
     low: int | float = 1
     high: int | float = MAX_COUNT
-    choices: tuple[str | int, ...] = ()
+    choices: Collection[str | int] = ()
     pattern: str = ""
     power_of_two: bool = False
 
@@ -71,19 +74,23 @@ _ACCELERATOR = {
 _ENGINE = {
     "name": Spec("name of the engine in mappings, counts and reports", pattern=NAME),
     "kind": Spec(
-        "what a slot is: a multiplier, a fusion unit of 2-bit multipliers, or shifters and an adder",
-        choices=tuple(EngineKind),
+        "what a slot is: a multiplier, a fusion unit of 2-bit multipliers, shifters and an adder, a systolic element",
+        choices=ENGINE_KINDS.keys(),
     ),
-    "lanes": Spec("output channels in parallel", 1, MAX_SLOTS),
-    "lane_width": Spec("inputs of a lane's adder tree (reduction in parallel)", 1, MAX_SLOTS),
+    "lanes": Spec("output channels in parallel; columns of a systolic_array", 1, MAX_SLOTS),
+    "lane_width": Spec("inputs of a lane's adder tree (reduction in parallel); rows of a systolic_array", 1, MAX_SLOTS),
     "pixel_groups": Spec("output positions in parallel", 1, MAX_SLOTS),
     "output_stage": Spec("requantization behind the engine"),
-    "modes": Spec("precision modes of a mac_array or composable_array, narrowest first", 0, MAX_MODES),
+    "modes": Spec("precision modes of a mac_array, composable_array or systolic_array, narrowest first", 0, MAX_MODES),
     "terms": Spec("signed powers of two that a shift_array slot adds per cycle", 0, 3),
     "depthwise": Spec("has the reconfigured depthwise mode (not on a shift_array)"),
     "accumulator_bits": Spec("width of every accumulator", 16, 64),
     "activation_port_bits_per_cycle": Spec("private read port for activations"),
     "weight_port_bits_per_cycle": Spec("private read port for weights"),
+    "dataflow": Spec("which operand of a systolic_array stays in the elements", choices=("none", "ws", "os", "is")),
+    "double_buffered": Spec("a systolic_array loads the next stationary operands while it streams (ws, is)"),
+    "accumulator_rows": Spec("streamed steps whose results fit behind a systolic_array (ws, is)", 0, 1 << 16),
+    "timing": Spec("of a systolic_array: as derived, or SCALE-Sim's count", choices=("pipelined", "scalesim")),
 }
 _VECTOR = {
     **{
@@ -124,6 +131,11 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "burst_bits": Spec("smallest transfer", 64, 4096, power_of_two=True),
         "first_beat_latency_s": Spec("time until the first data of a transfer; overlaps the next transfer", 0, 1e-3),
         "type": Spec("selects the energy per bit", choices=DRAM_TYPES),
+    },
+    BankedDram: {
+        "device": Spec("timing and geometry of a channel", choices=device_names()),
+        "channels": Spec("channels in lock step, as one wide bus", 1, 64, power_of_two=True),
+        "model": Spec("rows, banks and refresh are simulated", choices=("banked",)),
     },
     QuantPlan: {
         "name": Spec("name of the plan; does not enter its fingerprint", pattern=TITLE),

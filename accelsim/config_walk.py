@@ -9,6 +9,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from numbers import Integral, Real
 from types import UnionType
 from typing import Any
@@ -19,6 +20,8 @@ from accelsim.formats import Format
 from accelsim.plan import WeightShare
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# Resolving the hints of a class takes longer than reading an instance of it.
+_type_hints = cache(typing.get_type_hints)
 
 
 def near(word: Any, known: Sequence[str]) -> tuple[str, ...]:
@@ -56,7 +59,7 @@ def read_dataclass(cls: type, data: Any, path: str, source: Source, ignore: tupl
         known = ", ".join(FIELDS[cls])
         source.fault(path, f"found {describe(data)}", f"a mapping with the fields {known}")
         return FAULTY
-    hints, members = typing.get_type_hints(cls), {member.name: member for member in fields(cls)}
+    hints, members = _type_hints(cls), {member.name: member for member in fields(cls)}
     renamed = _unknown_keys(data, members, path, source, ignore)
     values: dict[str, Any] = {}
     for name, member in members.items():
@@ -84,6 +87,8 @@ def read_value(hint: Any, spec: Spec, value: Any, path: str, source: Source) -> 
     if typing.get_origin(hint) is tuple:
         return _list(typing.get_args(hint)[0], spec, value, path, source)
     if typing.get_origin(hint) in (typing.Union, UnionType):
+        if is_dataclass(typing.get_args(hint)[0]):
+            return read_dataclass(_alternative(hint, value), value, path, source)
         if value == BALANCED:
             return None
         return _number(float, spec, value, path, source, f" or `{BALANCED}`")
@@ -96,6 +101,13 @@ def read_value(hint: Any, spec: Spec, value: Any, path: str, source: Source) -> 
             return FAULTY
         return value
     return _text(hint, spec, value, path, source)
+
+
+def _alternative(hint: Any, value: Any) -> type:
+    """The dataclass of a union that has most of the given fields; the first one among equals."""
+    keys = value if isinstance(value, dict) else ()
+    classes: tuple[type, ...] = typing.get_args(hint)
+    return max(classes, key=lambda cls: sum(member.name in keys for member in fields(cls)))
 
 
 def _unknown_keys(
@@ -195,7 +207,7 @@ def _expected(hint: Any, spec: Spec) -> str:
         return f"{kind} {spec.low:,} … {spec.high:,}" + (" that is a power of two" if spec.power_of_two else "")
     if typing.get_origin(hint) is tuple:
         return "a list"
-    if is_dataclass(hint):
+    if is_dataclass(hint) or is_dataclass(next(iter(typing.get_args(hint)), None)):
         return "a mapping"
     if hint is bool:
         return "true or false"
@@ -212,7 +224,7 @@ def _default(member: Field[Any]) -> Any:
 
 def schema_of(cls: type, header: dict[str, Any] | None = None) -> dict[str, Any]:
     """JSON Schema of a dataclass; `header` are properties that the file has beyond its fields, all required."""
-    hints, header = typing.get_type_hints(cls), header or {}
+    hints, header = _type_hints(cls), header or {}
     return {
         "type": "object",
         "additionalProperties": False,
@@ -239,6 +251,8 @@ def _schema_value(hint: Any, spec: Spec) -> dict[str, Any]:
         names = FIELDS[WeightShare]["format"].choices
         return {"anyOf": [{"enum": list(names)}, array]} if item is WeightShare else array
     if typing.get_origin(hint) in (typing.Union, UnionType):
+        if is_dataclass(typing.get_args(hint)[0]):
+            return {"anyOf": [schema_of(cls) for cls in typing.get_args(hint)]}
         return {"anyOf": [{"const": BALANCED}, {"type": "number", "minimum": spec.low, "maximum": spec.high}]}
     if hint in (int, float):
         number = {"type": "integer" if hint is int else "number", "minimum": spec.low, "maximum": spec.high}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ class Source:
         return found
 
 
+@lru_cache(maxsize=8192, typed=True)
 def child(path: str, key: Any) -> str:
     """Field path of `key` inside `path`; a list index gives ``path[3]``, a strange key is quoted."""
     if isinstance(key, int) and not isinstance(key, bool):

@@ -14,10 +14,11 @@ from accelsim.arch import Accelerator
 from accelsim.area import Area, accelerator_area
 from accelsim.counts import ENGINE_COUNTS, count_columns
 from accelsim.ir import VECTOR_KINDS
+from accelsim.parts import Convention
 from accelsim.problems import AccelsimError, Problem
 from accelsim.sram import buffer_price
 from accelsim.technology import load_technology
-from accelsim.unit_energy import Convention, engine_unit_energies, idle_pj_per_cycle, vector_unit_energies
+from accelsim.unit_energy import engine_unit_energies, idle_pj_per_cycle, vector_unit_energies
 
 __all__ = [
     "Convention",

@@ -14,6 +14,7 @@ from accelsim.arch import Accelerator, Engine
 from accelsim.config import accelerator_from_data
 from accelsim.counts import count_columns
 from accelsim.optable import (
+    M_INPUTS,
     M_MODE,
     M_PASSES,
     M_PRODUCTS,
@@ -130,7 +131,7 @@ def explain(table: OpTable, accelerator: Accelerator) -> Explanation:
     report = simulate(table, accelerator, record=True)
     rows = list(report.result.program.expand())
     levers = tuple(_try(report, change, changed) for change, changed in changes(accelerator))
-    return Explanation(report, tuple(_points(report, rows)), tuple(_waits(report, rows)), levers)
+    return Explanation(report, tuple(roofline(report)), tuple(_waits(report, rows)), levers)
 
 
 def bytes_per_cycle(accelerator: Accelerator) -> float:
@@ -138,12 +139,13 @@ def bytes_per_cycle(accelerator: Accelerator) -> float:
     return accelerator.dram.bandwidth_bits_per_s / BITS_PER_BYTE / accelerator.clock_hz
 
 
-def _points(report: Report, rows: list[Row]) -> Iterator[RooflinePoint]:
+def roofline(report: Report) -> Iterator[RooflinePoint]:
+    """Every op of a recorded run of one image under its roof, in execution order."""
     table, accelerator, result = report.table, report.accelerator, report.result
     engines = engine_table(accelerator, table)
     columns = count_columns(accelerator)
     dram = [columns.index(name) for name in ("dram_read_bits", "dram_write_bits")]
-    active = _active_ticks(report, rows)
+    active = _active_ticks(report, list(result.program.expand()))
     used = {row["name"]: tuple(row["engines"]) for row in report.op_rows()}
     for k, item in enumerate(table.quantized.ops):
         macs = item.op.macs
@@ -191,7 +193,9 @@ def _peak_macs(table: OpTable, engines: EngineTable, accelerator: Accelerator, k
     peak = 0.0
     for e, engine in enumerate(accelerator.engines):
         modes = [engines.modes[int(part[S_COMBO]), e] for part in parts]
-        peak += engine.slots * max((m[M_PRODUCTS] / m[M_PASSES] for m in modes if m[M_MODE] >= 0), default=0.0)
+        peak += engine.slots * max(
+            (m[M_PRODUCTS] * m[M_INPUTS] / m[M_PASSES] for m in modes if m[M_MODE] >= 0), default=0.0
+        )
     return float(peak)
 
 
@@ -226,9 +230,7 @@ def _waits(report: Report, rows: list[Row]) -> Iterator[UnitWait]:
 
 def changes(accelerator: Accelerator) -> Iterator[tuple[str, Accelerator]]:
     """The levers: name and changed accelerator.  Engine ports grow with the operands that the change needs."""
-    dram = accelerator.dram
-    wider = replace(dram, bandwidth_bits_per_s=2 * dram.bandwidth_bits_per_s)
-    yield "2x DRAM bandwidth", accelerator.replace(dram=wider)
+    yield "2x DRAM bandwidth", accelerator.replace(dram=accelerator.dram.faster(2))
     for name in ("activation_buffer", "weight_buffer"):
         buffer = getattr(accelerator, name)
         larger = replace(buffer, capacity_bits=2 * buffer.capacity_bits)

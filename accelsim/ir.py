@@ -281,5 +281,14 @@ class Workload:
 
 def digest(data: Any) -> str:
     """Stable 16-hex-digit hash of plain data."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return digest_text(plain_text(data))
+
+
+def plain_text(data: Any) -> str:
+    """Plain data as JSON that is the same for equal data."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def digest_text(text: str) -> str:
+    """Stable 16-hex-digit hash of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.counts import count_columns
+from accelsim.dram import slowdown
 from accelsim.kernels.alloc import assign_offsets, longest_ticks, overlap_lists
 from accelsim.kernels.lower import lower_program
 from accelsim.kernels.tables import (
@@ -36,12 +37,15 @@ MAX_RECORDED_ROWS = 5_000_000
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A program, its counts by op (columns of `count_columns`), and the life of its regions in chains."""
+    """A program, its counts by op (columns of `count_columns`), the life of its regions in chains, the DRAM addresses
+    of the tensors of its OpTable.
+    """
 
     program: Program
     counts: Int64
     region_life: Int64
     peak_activation_bits: int
+    tensor_address_bits: Int64
 
 
 class DoesNotFitError(InfeasibleError):
@@ -54,12 +58,12 @@ class DoesNotFitError(InfeasibleError):
 
 def make_tables(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays: MappingArrays) -> Tables:
     """Bundle what the kernels read."""
-    burst = accelerator.burst_cycles()
+    bus = accelerator.bus_ticks()
     vector = accelerator.vector
     scalars = np.array(
         [
-            vector.port_bits_per_cycle, vector.latency_cycles, accelerator.dram.burst_bits, burst.numerator,
-            accelerator.first_beat_cycles(), burst.denominator, accelerator.weight_buffer.capacity_bits,
+            vector.port_bits_per_cycle, vector.latency_cycles, accelerator.dram.burst_bits, bus.burst,
+            bus.read_latency, bus.write_latency, bus.per_cycle, accelerator.weight_buffer.capacity_bits,
             PREFETCH_CHAINS,
         ],
         np.int64,
@@ -90,7 +94,9 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     templates, phases = out.templates[:n_templates], out.phases[:n_phases]
     regions, life = out.regions[:n_regions], out.region_life[:n_regions]
     peak = _place(regions, life, accelerator)
-    if longest_ticks(templates, phases) > MAX_TICKS:
+    bus = accelerator.bus_ticks()
+    timing = accelerator.dram.timing(accelerator.clock_hz)
+    if longest_ticks(templates, phases) * slowdown(timing) > MAX_TICKS:
         raise InfeasibleError(
             Problem(accelerator.name, "the program takes longer than time can count", "less than 2^58 ticks",
                     ("a rounder ratio of clock to bandwidth", "a smaller network"))
@@ -99,7 +105,7 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     program = Program(
         units=(*(engine.name for engine in accelerator.engines), "vector", "dram"),
         op_names=table.op_names,
-        ticks_per_cycle=accelerator.ticks_per_cycle(),
+        ticks_per_cycle=bus.per_cycle,
         templates=templates,
         phases=phases,
         regions=regions,
@@ -107,8 +113,9 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
         before=before,
         wrap_start=wrap_start,
         wrap=wrap,
+        dram=timing,
     )
-    return Lowered(program, out.counts, life, peak)
+    return Lowered(program, out.counts, life, peak, out.dram_base)
 
 
 def check_batch(program: Program, images: int, record: bool = False) -> None:
@@ -118,7 +125,8 @@ def check_batch(program: Program, images: int, record: bool = False) -> None:
     """
     if images == 1 and not record:
         return  # lowering has checked one image
-    limit = min(MAX_IMAGES, int(MAX_TICKS / max(1.0, longest_ticks(program.templates, program.phases))))
+    ticks = longest_ticks(program.templates, program.phases) * slowdown(program.dram)
+    limit = min(MAX_IMAGES, int(MAX_TICKS / max(1.0, ticks)))
     if record:
         limit = min(limit, max(1, MAX_RECORDED_ROWS // max(1, program.n_rows)))
     if images > limit:

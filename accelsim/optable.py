@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from accelsim.arch import Accelerator, EngineKind
-from accelsim.engines import can_execute, select_mode, slot_products
-from accelsim.formats import Format
+from accelsim.arch import Accelerator, Engine, OutputStage
+from accelsim.engines.registry import rules_of
+from accelsim.formats import Format, accumulator_bits_needed
 from accelsim.ir import OpKind, Workload
 from accelsim.plan import QuantizedOp, QuantizedWorkload, QuantPlan
 from accelsim.problems import InfeasibleError, Problem
@@ -23,13 +23,14 @@ OP_COLUMNS: tuple[str, ...] = (
     "activation_bits", "right_bits", "output_bits", "table", "units", "unit_weights", "unit_extra_bits", "slices",
     "axes", "in0_elements", "in1_elements", "in0_root0", "in0_root1", "in1_root0", "in1_root1", "output", "passes",
     "param_bits", "group_axis_extent", "unit_channels", "right_implicit_cols",
-    "units_are_cols",
+    "units_are_cols", "padding",
 )  # fmt: skip
 (
     O_KIND, O_GROUPS, O_ROWS_H, O_ROWS_W, O_COLS, O_DEPTH, O_TAPS, O_KERNEL_H, O_STRIDE, O_IN_H, O_DEPTHWISE,
     O_ABITS, O_RBITS, O_OBITS, O_TABLE, O_UNITS, O_UNIT_WEIGHTS, O_UNIT_EXTRA, O_SLICES,
     O_AXES, O_IN0, O_IN1, O_IN0_ROOT0, O_IN0_ROOT1, O_IN1_ROOT0, O_IN1_ROOT1, O_OUT, O_PASSES,
     O_PARAM_BITS, O_GROUP_EXTENT, O_UNIT_CHANNELS, O_IMPLICIT, O_UNITS_ARE_COLS,
+    O_PADDING,
 ) = range(len(OP_COLUMNS))  # fmt: skip
 
 # A slice: a run of output channels with one weight format. units -1: balanced by the engines.
@@ -37,16 +38,17 @@ SLICE_COLUMNS: tuple[str, ...] = ("weight_bits", "units", "terms", "combo")
 S_BITS, S_UNITS, S_TERMS, S_COMBO = range(4)
 MAX_SLICES = 3
 MAX_PASSES = 4
+MAX_PROBLEMS = 8
 
 TENSOR_COLUMNS: tuple[str, ...] = ("bits", "first", "last", "positions", "graph_input", "graph_output", "twin")
 T_BITS, T_FIRST, T_LAST, T_POSITIONS, T_INPUT, T_OUTPUT, T_TWIN = range(7)
 
 ENGINE_COLUMNS: tuple[str, ...] = (
-    "shift", "lanes", "lane_width", "pixel_groups", "outputs_per_cycle", "pipeline", "activation_port", "weight_port",
-    "depthwise", "terms",
+    "form", "lanes", "lane_width", "pixel_groups", "outputs_per_cycle", "pipeline", "activation_port", "weight_port",
+    "double_buffered", "accumulator_rows",
 )  # fmt: skip
 (
-    E_SHIFT, E_LANES, E_WIDTH, E_PIXELS, E_OUTPUTS, E_PIPELINE, E_APORT, E_WPORT, E_DEPTHWISE, E_TERMS,
+    E_FORM, E_LANES, E_WIDTH, E_PIXELS, E_OUTPUTS, E_PIPELINE, E_APORT, E_WPORT, E_DOUBLE, E_ACCUMULATORS,
 ) = range(len(ENGINE_COLUMNS))  # fmt: skip
 
 # Per (format combination, engine): -1 or the mode; output channels (depthwise: positions) per slot; passes over the
@@ -129,7 +131,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
         row["in1_elements"], row["right_bits"] = op.params_extra, item.output.bits
     if op.loop:
         loop = op.loop
-        for name in ("groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h"):
+        for name in ("groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h", "padding"):
             row[name] = getattr(loop, name)
         row["depthwise"] = int(loop.depthwise)
         # What an op's tile is split by: output channels of an ungrouped convolution, else groups.
@@ -241,55 +243,69 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
     Raises InfeasibleError when an op has a slice that no engine can execute, naming widths and levers.
     """
     engines = np.zeros((len(accelerator.engines), len(ENGINE_COLUMNS)), np.int64)
+    modes = np.empty((max(1, len(table.combos)), len(accelerator.engines), 4), np.int64)
     for k, engine in enumerate(accelerator.engines):
+        rules = rules_of(engine)
         engines[k] = (
-            engine.kind is EngineKind.SHIFT_ARRAY, engine.lanes, engine.lane_width, engine.pixel_groups,
-            engine.output_stage.outputs_per_cycle, engine.pipeline_cycles, engine.activation_port_bits_per_cycle,
-            engine.weight_port_bits_per_cycle, engine.depthwise, engine.terms,
+            rules.form(engine), engine.lanes, engine.lane_width, engine.pixel_groups,
+            engine.output_stage.outputs_per_cycle, rules.pipeline_cycles(engine),
+            engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle, engine.double_buffered,
+            engine.accumulator_rows,
         )  # fmt: skip
-    modes = np.full((max(1, len(table.combos)), len(accelerator.engines), 4), -1, np.int64)
-    for c, (weight, activation, depthwise, reduction) in enumerate(table.combos):
-        for k, engine in enumerate(accelerator.engines):
-            mode = select_mode(engine, weight, activation)
-            if mode is None or not can_execute(engine, weight, activation, depthwise):
-                continue
-            if accumulator_short(engine.accumulator_bits, weight, activation, reduction) > 0:
-                continue
-            if engine.kind is EngineKind.SHIFT_ARRAY:
-                modes[c, k] = (weight.terms - 1, 1, -(-weight.terms // engine.terms), 1)
-            else:
-                products, inputs = slot_products(engine, mode)
-                modes[c, k] = (mode, products, 1, inputs)
+        modes[:, k] = _placements(table, _without_sizes(engine))
     _require_engines(accelerator, table, modes)
     return EngineTable(engines, modes)
 
 
-def accumulator_short(accumulator_bits: int, weight: Format, activation: Format, reduction: int) -> int:
-    """Bits that an accumulator lacks for a reduction of these operands (≤ 0: it holds every sum)."""
-    from accelsim.formats import accumulator_bits_needed
+_ANY_STAGE = OutputStage(1)
 
-    return accumulator_bits_needed(weight, activation, reduction) - accumulator_bits
+
+def _without_sizes(engine: Engine) -> Engine:
+    """What placement may depend on: a sweep over sizes and ports asks the rules once."""
+    return Engine(
+        "engine", engine.kind, 1, 1, 1, _ANY_STAGE, engine.modes, engine.terms, engine.depthwise,
+        engine.accumulator_bits, 1, 1, engine.dataflow, engine.double_buffered, 0, engine.timing,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _placements(table: OpTable, engine: Engine) -> Int64:
+    """Columns M_ of every format combination of a table on an engine, [combo, 4] (read-only)."""
+    rules = rules_of(engine)
+    placed = np.full((max(1, len(table.combos)), 4), -1, np.int64)
+    for c, (weight, activation, depthwise, reduction) in enumerate(table.combos):
+        column = rules.column(engine, weight, activation)
+        if column is None or (depthwise and not rules.runs_depthwise(engine, column)):
+            continue
+        if accumulator_bits_needed(weight, activation, reduction) <= engine.accumulator_bits:
+            rate = rules.rate(engine, column)
+            placed[c] = (column, rate.products, rate.passes, rate.inputs)
+    placed.setflags(write=False)
+    return placed
 
 
 def _require_engines(accelerator: Accelerator, table: OpTable, modes: Int64) -> None:
+    """Raise InfeasibleError with the ops that have a slice without engine."""
+    slices = table.slices
+    there = np.arange(MAX_SLICES) < table.ops[:, O_SLICES, None]
+    able = there & (modes[:, :, M_MODE].max(axis=1)[slices[:, :, S_COMBO]] >= 0)
+    # Balanced slices share the work of an op: one that runs is enough.
+    able |= (slices[:, :, S_UNITS] < 0) & able.any(axis=1, keepdims=True)
+    missing, parts = np.nonzero(there & (slices[:, :, S_UNITS] != 0) & ~able)
+    if not len(missing):
+        return
     problems = []
-    for k, name in enumerate(table.op_names):
-        rows = table.slices[k, : table.ops[k, O_SLICES]]
-        for part in rows:
-            balanced = part[S_UNITS] < 0
-            alternatives = rows if balanced else [part]
-            if part[S_UNITS] != 0 and not any((modes[int(p[S_COMBO]), :, M_MODE] >= 0).any() for p in alternatives):
-                weight, activation, depthwise, reduction = table.combos[int(part[S_COMBO])]
-                what = f"no engine executes {weight.name} weights with {activation.name} activations"
-                what += " in depthwise mode" if depthwise else ""
-                problems.append(
-                    Problem(
-                        f"op {name} on {accelerator.name}",
-                        what,
-                        f"an engine whose modes hold both widths and whose accumulators hold {reduction} products",
-                        ("another plan", "a mode or engine for this format", "wider accumulators"),
-                    )
-                )
-                break
-    if problems:
-        raise InfeasibleError(problems[:8])
+    for k, first in zip(*np.unique(missing, return_index=True), strict=True):
+        part = slices[k, parts[first]]
+        weight, activation, depthwise, reduction = table.combos[int(part[S_COMBO])]
+        what = f"no engine executes {weight.name} weights with {activation.name} activations"
+        what += " in depthwise mode" if depthwise else ""
+        problems.append(
+            Problem(
+                f"op {table.op_names[k]} on {accelerator.name}",
+                what,
+                f"an engine whose modes hold both widths and whose accumulators hold {reduction} products",
+                ("another plan", "a mode or engine for this format", "wider accumulators"),
+            )
+        )
+    raise InfeasibleError(problems[:MAX_PROBLEMS])

@@ -82,7 +82,9 @@ class Program:
     `units` ends with "dram", the only unit whose times may be fractions of a cycle.  All times are ticks of
     1/`ticks_per_cycle` of a core cycle.  `before`/`before_start` list (CSR by region) the regions whose generations
     must be closed when a region is opened for the first time in the first image; `wrap`/`wrap_start` the same for later
-    images of a batch.
+    images of a batch.  `dram` is the timing of a banked DRAM (`accelsim.dram.DRAM_COLUMNS`), whose rows then take what
+    their addresses and the state of the banks make of them, at least the occupancy and latency written here; None for
+    fixed bandwidth.
     """
 
     units: tuple[str, ...]
@@ -95,6 +97,7 @@ class Program:
     before: Int64
     wrap_start: Int64
     wrap: Int64
+    dram: Int64 | None = None
 
     @property
     def n_rows(self) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from accelsim.program import REGION_BITS, REGION_BUFFER, REGION_OFFSET, Program, Row
+from accelsim.reference_dram import Controller
 
 
 @dataclass
@@ -81,56 +82,88 @@ def _covers(outer: list[int], inner: list[int]) -> bool:
     )
 
 
-def simulate_by_stepping(program: Program, images: int = 1, limit_ticks: int = 10_000_000) -> list[OracleRow]:
+class _Clock:
+    """The rows that have started, and the questions asked about them at the tick `now`."""
+
+    def __init__(self, program: Program, images: int) -> None:
+        self.rows = list(program.expand(images))
+        self.plans = _resolve(program, self.rows)
+        self.dram = len(program.units) - 1
+        self.ticks_per_cycle = program.ticks_per_cycle
+        self.done: dict[int, OracleRow] = {}
+        self.now = 0
+
+    def end(self, number: int, start: int, free: int, finish: int) -> None:
+        """Record the times of a row."""
+        finish = _visible(finish, self.rows[number].unit == self.dram, self.ticks_per_cycle)
+        self.done[number] = OracleRow(start, free, finish)
+
+    def finished(self, number: int) -> bool:
+        """Is the result of a row usable?"""
+        return number in self.done and self.done[number].finish <= self.now
+
+    def released(self, number: int) -> bool:
+        """Has a row let go of what it read?"""
+        if number not in self.done:
+            return False
+        end = self.done[number].free
+        return _visible(end, self.rows[number].unit == self.dram, self.ticks_per_cycle) <= self.now
+
+    def closed(self, generation: _Generation) -> bool:
+        """Are all writers and readers of a generation through?"""
+        return all(map(self.finished, generation.writers)) and all(map(self.released, generation.readers))
+
+    def may_start(self, number: int) -> bool:
+        """Does every condition of a row hold but that its unit is free?"""
+        plan = self.plans[number]
+        if not all(map(self.finished, plan.row.deps)):
+            return False
+        if not all(self.finished(w) for writers in plan.reads_writers for w in writers):
+            return False
+        return plan.write is None or all(map(self.closed, plan.write.conflicts))
+
+
+def simulate_by_stepping(
+    program: Program, images: int = 1, limit_ticks: int = 10_000_000, controller: Controller | None = None
+) -> list[OracleRow]:
     """Times of every row of `program`, found by stepping time tick by tick.
 
-    Raises RuntimeError when nothing can ever start (a deadlock, which lowering never produces) or past `limit_ticks`.
+    `controller` is that of a banked DRAM, for a caller who wants to look at its commands afterwards.  Raises
+    RuntimeError when nothing can ever start (a deadlock, which lowering never produces) or past `limit_ticks`.
     """
-    rows = list(program.expand(images))
-    plans = _resolve(program, rows)
-    dram = len(program.units) - 1
+    clock = _Clock(program, images)
+    rows = clock.rows
     queues: list[list[int]] = [[] for _ in program.units]
     for number, row in enumerate(rows):
         queues[row.unit].append(number)
-    position = [0] * len(queues)
-    unit_free = [0] * len(queues)
-    done: dict[int, OracleRow] = {}
-    tick = 0
-
-    def finished(number: int) -> bool:
-        return number in done and done[number].finish <= tick
-
-    def released(number: int) -> bool:
-        if number not in done:
-            return False
-        end = done[number].free
-        return _visible(end, rows[number].unit == dram, program.ticks_per_cycle) <= tick
-
-    def closed(generation: _Generation) -> bool:
-        return all(finished(w) for w in generation.writers) and all(released(r) for r in generation.readers)
-
-    def may_start(number: int) -> bool:
-        plan = plans[number]
-        if any(not finished(dep) for dep in plan.row.deps):
-            return False
-        if any(not finished(w) for writers in plan.reads_writers for w in writers):
-            return False
-        return plan.write is None or all(closed(g) for g in plan.write.conflicts)
-
-    while len(done) < len(rows):
+    position, unit_free = [0] * len(queues), [0] * len(queues)
+    if program.dram is not None and controller is None:
+        controller = Controller(program.dram)
+    moving, moving_start = -1, 0  # the row that the controller has
+    while len(clock.done) < len(rows):
         for unit, queue in enumerate(queues):
-            if position[unit] == len(queue) or unit_free[unit] > tick or not may_start(queue[position[unit]]):
+            if position[unit] == len(queue) or unit_free[unit] > clock.now:
                 continue
             number = queue[position[unit]]
+            if not clock.may_start(number):
+                continue
             row = rows[number]
             position[unit] += 1
-            unit_free[unit] = tick + row.occupancy_ticks
-            finish = _visible(tick + row.latency_ticks, unit == dram, program.ticks_per_cycle)
-            done[number] = OracleRow(tick, unit_free[unit], finish)
-        tick += 1
-        if tick > limit_ticks:
-            raise RuntimeError(f"no end after {limit_ticks} ticks: {len(rows) - len(done)} rows never started")
-    return [done[number] for number in range(len(rows))]
+            if unit == clock.dram and controller is not None:
+                controller.begin(row)
+                moving, moving_start, unit_free[unit] = number, clock.now, limit_ticks + 1
+            else:
+                unit_free[unit] = clock.now + row.occupancy_ticks
+                clock.end(number, clock.now, unit_free[unit], clock.now + row.latency_ticks)
+        if controller is not None and clock.now % controller.nck_ticks == 0:
+            ended = controller.step(clock.now // controller.nck_ticks)
+            if ended is not None:
+                unit_free[clock.dram], finish = (nck * controller.nck_ticks for nck in ended)
+                clock.end(moving, moving_start, unit_free[clock.dram], finish)
+        clock.now += 1
+        if clock.now > limit_ticks:
+            raise RuntimeError(f"no end after {limit_ticks} ticks: {len(rows) - len(clock.done)} rows never started")
+    return [clock.done[number] for number in range(len(rows))]
 
 
 def _visible(tick: int, on_bus: bool, ticks_per_cycle: int) -> int:

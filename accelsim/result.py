@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from accelsim.dram import DRAM_EVENTS
 from accelsim.lowering import Lowered
 from accelsim.program import CAUSES, Int64, Program
 
@@ -17,7 +18,8 @@ class SimResult:
 
     Op arrays belong to the first image; unit arrays to all `images`.  For every unit, busy + waits + drained =
     `total_ticks`.  `op_own_ticks` are the ticks during which an op is the oldest unfinished one; they sum to the
-    finish of the first image.  `rows` is empty unless the run was recorded.
+    finish of the first image.  `rows` is empty unless the run was recorded.  `dram_events` are the numbers of
+    `DRAM_EVENTS` over all images; all zero for fixed bandwidth.
     """
 
     program: Program
@@ -32,6 +34,7 @@ class SimResult:
     op_wait_ticks: Int64
     image_finish_ticks: Int64
     rows: Int64
+    dram_events: Int64
 
     @property
     def total_ticks(self) -> int:
@@ -63,6 +66,10 @@ class SimResult:
             unit: -(-int(busy) // ticks) for unit, busy in zip(self.program.units, self.unit_busy_ticks, strict=True)
         }
 
+    def named_dram_events(self) -> dict[str, int]:
+        """Bursts that found their row open, no row, another row, and refreshes, over all images."""
+        return {name: int(count) for name, count in zip(DRAM_EVENTS, self.dram_events, strict=True)}
+
     def waits(self, unit: int) -> dict[str, float]:
         """Waiting cycles of a unit by cause."""
         ticks = self.program.ticks_per_cycle
@@ -71,12 +78,14 @@ class SimResult:
 
 def run_program(lowered: Lowered, images: int = 1, record: bool = False) -> SimResult:
     """Simulate `images` images of a lowered program; `record` keeps the times of every row."""
+    from accelsim.kernels.dram import new_state
     from accelsim.kernels.schedule import schedule
 
     program = lowered.program
+    dram = None if program.dram is None else (program.dram, new_state(program.dram))
     busy, wait, free, op_start, op_finish, op_wait, image_finish, rows = schedule(
         program.templates, program.phases, program.before_start, program.before, program.wrap_start, program.wrap,
-        len(program.units), len(program.op_names), program.ticks_per_cycle, images, record,
+        len(program.units), len(program.op_names), program.ticks_per_cycle, images, record, dram,
     )  # fmt: skip
     oldest = np.maximum.accumulate(op_finish)
     return SimResult(
@@ -92,6 +101,7 @@ def run_program(lowered: Lowered, images: int = 1, record: bool = False) -> SimR
         op_wait_ticks=op_wait,
         image_finish_ticks=image_finish,
         rows=rows,
+        dram_events=np.zeros(len(DRAM_EVENTS), np.int64) if dram is None else dram[1][: len(DRAM_EVENTS)],
     )
 
 

@@ -1,13 +1,21 @@
-"""Multiplier array: which precision mode executes a pair of formats, and the weight codes of its stepped model."""
+"""Multiplier array: which precision mode executes a pair of formats, its prices, the codes of its stepped model."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.arch import Engine
+from accelsim.arch import Engine, Mode
+from accelsim.counts import MAX_MODES
+from accelsim.engines.registry import register_engine
+from accelsim.engines.rules import EngineRules, Fault, Rate, Stepped, tree_add_pj
 from accelsim.formats import Format, Scheme
+from accelsim.parts import Convention, array_mac_pj, multiplier_um2, multiply_pj, register_pj
 from accelsim.problems import AccelsimError, Problem
+from accelsim.technology import Technology
 
 Int64 = NDArray[np.int64]
 
@@ -48,6 +56,101 @@ def multiplier_bits(engine: Engine, mode: int) -> int:
             )
         )
     return chosen.products * chosen.weight_bits
+
+
+def mode_cover(engine: Engine) -> tuple[int, int]:
+    """(wide, narrow) operand widths that cover every mode; AccelsimError when there are no modes."""
+    if not engine.modes:
+        raise AccelsimError(Problem(engine.name, "has no modes", "at least one mode", ("modes",)))
+    wide = max(max(mode.weight_bits, mode.activation_bits) for mode in engine.modes)
+    narrow = max(min(mode.weight_bits, mode.activation_bits) for mode in engine.modes)
+    return wide, narrow
+
+
+def order_faults(modes: tuple[Mode, ...]) -> Iterable[Fault]:
+    """Modes that are not narrowest first, or listed twice."""
+    keys = [(mode.weight_bits, mode.activation_bits) for mode in modes]
+    if keys != sorted(set(keys)):
+        order = ", ".join(f"{weight}x{activation}" for weight, activation in sorted(set(keys)))
+        what = "two modes have the same widths" if len(set(keys)) < len(keys) else "the modes are not sorted"
+        yield Fault("modes", what, "modes narrowest first, by weight_bits and then activation_bits", (order,))
+
+
+def split_faults(modes: tuple[Mode, ...]) -> Iterable[Fault]:
+    """Modes whose products do not fit one multiplier."""
+    widest = max((mode.weight_bits for mode in modes), default=0)
+    for index, mode in enumerate(modes):
+        if mode.products * mode.weight_bits > widest:
+            yield Fault(
+                f"modes[{index}].products",
+                f"{mode.products} products of {mode.weight_bits}-bit weights do not fit a multiplier",
+                f"products × weight_bits at most {widest}, the widest weight_bits of the modes",
+                (str(widest // mode.weight_bits),),
+            )
+
+
+def no_terms(fields: Mapping[str, Any]) -> Iterable[Fault]:
+    """An array of modes: it has some, and no shift-add terms."""
+    kind = fields.get("kind")
+    if fields.get("modes") == ():
+        yield Fault("modes", f"a {kind} without precision modes", f"1 … {MAX_MODES} modes")
+    if fields.get("terms"):
+        yield Fault("terms", f"a {kind} has no shift-add terms", "modes only, or kind: shift_array")
+
+
+@register_engine("mac_array")
+class MacArray(EngineRules):
+    """A slot is a multiplier; a mode of several products splits its partial-product rows."""
+
+    def column(self, engine: Engine, weight: Format, activation: Format) -> int | None:
+        """Index of the mode, see `multiplier_mode`."""
+        return multiplier_mode(engine, weight, activation)
+
+    def rate(self, engine: Engine, column: int) -> Rate:
+        """The mode's products, all of them output channels (depthwise: positions)."""
+        return Rate(engine.modes[column].products)
+
+    def operand_bits(self, engine: Engine) -> int:
+        """One register for each operand of the widest modes."""
+        return sum(mode_cover(engine))
+
+    def slot_um2(self, engine: Engine, tech: Technology) -> float:
+        """The smallest synthesized multiplier that covers every mode, 12.5 % larger when it splits."""
+        wide, narrow = mode_cover(engine)
+        split = tech.value("area.multi_mode_fraction") if self.products_per_slot(engine) > 1 else 0.0
+        return multiplier_um2(wide, narrow, tech, engine.name) * (1.0 + split)
+
+    def product_pj(
+        self, engine: Engine, column: int, tech: Technology, clock_hz: int, convention: Convention
+    ) -> float | None:
+        """Energy of one product of the mode, in pJ.
+
+        Arithmetic: multiply, one tree add, and the clocked operand bits of this product (an activation shared by two
+        products is counted for both: exact in depthwise mode, an upper bound in dense mode).  Synthesized: the array's
+        energy per MAC.
+        """
+        if column >= len(engine.modes):
+            return None
+        mode = engine.modes[column]
+        if convention is Convention.SYNTHESIZED:
+            return array_mac_pj(self._family(engine), mode.weight_bits, mode.activation_bits, tech, clock_hz)
+        multiply = multiply_pj(mode.weight_bits, mode.activation_bits, tech)
+        return multiply + tree_add_pj(engine, tech) + register_pj(mode.weight_bits + mode.activation_bits, tech)
+
+    def faults(self, fields: Mapping[str, Any]) -> Iterable[Fault]:
+        """Modes in order that split a multiplier; no terms."""
+        modes = fields.get("modes") or ()
+        return (*no_terms(fields), *order_faults(modes), *split_faults(modes))
+
+    def stepped(self, engine: Engine, column: int) -> Stepped | None:
+        """A multiplier of partial-product rows."""
+        return Stepped(row_bits=multiplier_bits(engine, column))
+
+    def _family(self, engine: Engine) -> str:
+        if self.products_per_slot(engine) == 1:
+            return "fixed"
+        narrowest = min(min(mode.weight_bits, mode.activation_bits) for mode in engine.modes)
+        return "scalable_4" if narrowest >= 4 else "scalable_2"
 
 
 def uniform_codes(weights: Int64, weight: Format) -> Int64:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.arch import Engine, EngineKind
-from accelsim.engines.composable_array import UNIT_BITS, split
-from accelsim.engines.mac_array import multiplier_bits, multiplier_mode
-from accelsim.engines.shift_array import shift_mode, term_passes
+from accelsim.arch import Engine
+from accelsim.engines.registry import rules_of
+from accelsim.engines.rules import Stepped
 from accelsim.formats import Format, accumulator_bits_needed
 from accelsim.ir import Loop
-from accelsim.kernels import arrays, engine_forms
+from accelsim.kernels import arrays, engine_forms, systolic_forms, systolic_outputs, systolic_stationary
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 
 Int64 = NDArray[np.int64]
@@ -33,24 +32,19 @@ class TileCost:
 
 
 def select_mode(engine: Engine, weight: Format, activation: Format) -> int | None:
-    """Mode in which an engine executes this pair of formats, None when it cannot.
+    """Mode in which an engine executes this pair of formats (its count column), None when it cannot.
 
-    Multiplier or composable array: index into `engine.modes`.  Shift array: terms of the weight − 1 (a
-    count column, not a mode).
+    Arrays of modes: index into `engine.modes`.  Shift array: terms of the weight − 1.
     """
-    if engine.kind is EngineKind.SHIFT_ARRAY:
-        return shift_mode(engine, weight, activation)
-    return multiplier_mode(engine, weight, activation)
+    return rules_of(engine).column(engine, weight, activation)
 
 
 def can_execute(engine: Engine, weight: Format, activation: Format, depthwise: bool = False) -> bool:
-    """True when the engine has a mode for the formats and, for depthwise work, the reconfigured datapath.
-
-    In depthwise mode every slot accumulates in place, so all terms of a weight must fit one pass.
-    """
-    if select_mode(engine, weight, activation) is None:
+    """True when the engine has a mode for the formats and, for depthwise work, can run it."""
+    mode = select_mode(engine, weight, activation)
+    if mode is None:
         return False
-    return not depthwise or (engine.depthwise and term_passes(engine, weight) == 1)
+    return not depthwise or rules_of(engine).runs_depthwise(engine, mode)
 
 
 def require(engine: Engine, tile: Loop, weight: Format, activation: Format) -> int:
@@ -73,21 +67,21 @@ def require(engine: Engine, tile: Loop, weight: Format, activation: Format) -> i
 
 def slot_products(engine: Engine, mode: int) -> tuple[int, int]:
     """Products of one slot and cycle in a mode: (output channels or positions, reduction inputs or taps)."""
-    if engine.kind is EngineKind.SHIFT_ARRAY:
-        return 1, 1
-    if engine.kind is EngineKind.COMPOSABLE_ARRAY:
-        return split(engine, mode)
-    return engine.modes[mode].products, 1
+    rate = rules_of(engine).rate(engine, mode)
+    return rate.products, rate.inputs
 
 
 def tile_cost(engine: Engine, tile: Loop, weight: Format, activation: Format) -> TileCost:
     """Closed-form cost of a tile (a loop nest no larger than an op's); raises InfeasibleError like `require`."""
     mode = require(engine, tile, weight, activation)
-    (products, inputs), passes = slot_products(engine, mode), term_passes(engine, weight)
+    rules = rules_of(engine)
+    form, (products, passes, inputs) = rules.form(engine), rules.rate(engine, mode)
+    if form != systolic_forms.FORM_TREE:
+        return _systolic_cost(engine, tile, weight, activation, form, products)
     lanes, width, pixels = engine.lanes, engine.lane_width * inputs, engine.pixel_groups
     bits = (activation.bits, weight.bits)
     ports = (engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle)
-    tail = (*ports, engine.output_stage.outputs_per_cycle, engine.pipeline_cycles)
+    tail = (*ports, engine.output_stage.outputs_per_cycle, rules.pipeline_cycles(engine))
     if tile.depthwise:
         g, r, t = tile.groups, tile.rows, tile.taps
         steps, *widths = engine_forms.depthwise_word(t, inputs, *bits)
@@ -104,28 +98,49 @@ def tile_cost(engine: Engine, tile: Loop, weight: Format, activation: Format) ->
     return TileCost(*cycles, *reads, accumulates, tile.macs, tile.groups * tile.rows * tile.cols)
 
 
+def _systolic_cost(
+    engine: Engine, tile: Loop, weight: Format, activation: Format, form: int, products: int
+) -> TileCost:
+    nest = (form, tile.groups, tile.rows, tile.cols, tile.reduction)
+    array, bits = (engine.lane_width, engine.lanes, products), (activation.bits, weight.bits)
+    cycles = systolic_forms.systolic_cycles(
+        *nest, *array, engine.double_buffered, engine.accumulator_rows, *bits, engine.activation_port_bits_per_cycle,
+        engine.weight_port_bits_per_cycle, engine.output_stage.outputs_per_cycle,
+        rules_of(engine).pipeline_cycles(engine),
+    )  # fmt: skip
+    reads = systolic_forms.systolic_reads(*nest, *array, engine.accumulator_rows, *bits)
+    accumulates = systolic_forms.systolic_accumulates(*nest, engine.lane_width)
+    return TileCost(*cycles, *reads, accumulates, tile.macs, tile.groups * tile.rows * tile.cols)
+
+
 def _geometry(
     engine: Engine, tile: Loop, weight: Format, activation: Format, mode: int, clamp: tuple[int, int]
 ) -> Int64:
     """The geometry vector of `arrays.walk_array`."""
-    shift, composable = (engine.kind is kind for kind in (EngineKind.SHIFT_ARRAY, EngineKind.COMPOSABLE_ARRAY))
-    products, inputs = slot_products(engine, mode)
-    row_bits = 0 if shift else UNIT_BITS if composable else multiplier_bits(engine, mode)
+    products, passes, inputs = rules_of(engine).rate(engine, mode)
+    stepped = _stepped(engine, mode)
     return np.array(
         [
             *(tile.groups, tile.rows, tile.cols, tile.taps, tile.depth),
             *(engine.lanes, engine.lane_width, engine.pixel_groups),
-            *(products, term_passes(engine, weight)),
+            *(products, passes),
             *(activation.bits, weight.bits),
             *(engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle),
             *(engine.output_stage.outputs_per_cycle, engine.output_stage.latency_cycles),
             tile.depthwise,
-            *(row_bits, engine.terms, engine.accumulator_bits),
+            *(stepped.row_bits, stepped.terms, engine.accumulator_bits),
             *clamp,
-            *(inputs, engine.modes[mode].activation_bits if composable else 0),
+            *(inputs, stepped.brick_bits),
         ],
         np.int64,
     )
+
+
+def _stepped(engine: Engine, mode: int) -> Stepped:
+    stepped = rules_of(engine).stepped(engine, mode)
+    if stepped is None:
+        raise AccelsimError(Problem(f"engine {engine.name}", f"no stepped model of kind {engine.kind}"))
+    return stepped
 
 
 def _check_shapes(tile: Loop, activations: Int64, codes: Int64, requant: Int64) -> None:
@@ -163,12 +178,54 @@ def walk_tile(
     """
     mode = require(engine, tile, weight, activation)
     _check_shapes(tile, activations, codes, requant)
+    left, right, scales = (np.ascontiguousarray(array, np.int64) for array in (activations, codes, requant))
+    if rules_of(engine).form(engine) != systolic_forms.FORM_TREE:
+        return _walk_systolic(engine, tile, weight, activation, left, right, scales, mode, clamp)
     geometry = _geometry(engine, tile, weight, activation, mode, clamp)
     outputs = np.zeros((tile.groups, tile.rows, tile.cols), np.int64)
     result = np.zeros(arrays.RESULT_SIZE, np.int64)
-    left, right, scales = (np.ascontiguousarray(array, np.int64) for array in (activations, codes, requant))
     arrays.walk_array(geometry, left, right, scales, outputs, result)
-    if result[arrays.STATUS]:
-        cause = "an accumulator overflows" if result[arrays.STATUS] == arrays.STATUS_OVERFLOW else "bank hazard"
-        raise AccelsimError(Problem(f"engine {engine.name}", cause, f"operands of {weight.name} × {activation.name}"))
+    _check_status(engine, int(result[arrays.STATUS]), weight, activation)
     return TileCost(*(int(value) for value in result[arrays.OCCUPANCY :])), outputs
+
+
+def _check_status(engine: Engine, status: int, weight: Format, activation: Format) -> None:
+    if status:
+        cause = "an accumulator overflows" if status == arrays.STATUS_OVERFLOW else "bank hazard"
+        raise AccelsimError(Problem(f"engine {engine.name}", cause, f"operands of {weight.name} × {activation.name}"))
+
+
+def _walk_systolic(
+    engine: Engine, tile: Loop, weight: Format, activation: Format, activations: Int64, codes: Int64, requant: Int64,
+    mode: int, clamp: tuple[int, int],
+) -> tuple[TileCost, Int64]:  # fmt: skip
+    """As `walk_tile`.  The occupancy is what two such tiles back to back take longer than one."""
+    rules = rules_of(engine)
+    form, products = rules.form(engine), rules.rate(engine, mode).products
+    if form >= systolic_forms.SCALESIM:
+        raise AccelsimError(Problem(f"engine {engine.name}", "SCALE-Sim's count has no stepped model", "pipelined"))
+    stationary = form != systolic_forms.FORM_OS
+    kernel = systolic_stationary.walk_stationary if stationary else systolic_outputs.walk_outputs
+    left = activations.reshape(tile.groups, tile.rows, tile.reduction)
+    right = np.ascontiguousarray(codes[..., 0, 0]).reshape(tile.groups, tile.cols, tile.reduction)
+    found = []
+    for times in (1, 2):
+        geometry = np.array(
+            [
+                *(form, tile.groups * times, tile.rows, tile.cols, tile.reduction),
+                *(engine.lane_width, engine.lanes, products, engine.double_buffered, engine.accumulator_rows),
+                *(activation.bits, weight.bits, engine.activation_port_bits_per_cycle),
+                *(engine.weight_port_bits_per_cycle, engine.output_stage.outputs_per_cycle),
+                *(engine.output_stage.latency_cycles, _stepped(engine, mode).row_bits // products),
+                *(engine.accumulator_bits, *clamp, form == systolic_forms.FORM_WS),
+            ],
+            np.int64,
+        )
+        outputs = np.zeros((tile.groups * times, tile.rows, tile.cols), np.int64)
+        result = np.zeros(systolic_stationary.RESULT_SIZE, np.int64)
+        twice = [np.concatenate([array] * times) for array in (left, right, requant)]
+        kernel(geometry, twice[0], twice[1], twice[2], outputs, result)
+        _check_status(engine, int(result[systolic_stationary.STATUS]), weight, activation)
+        found.append((outputs, [int(value) for value in result[systolic_stationary.LATENCY :]]))
+    (outputs, (latency, *counts)), (_, (later, *_)) = found
+    return TileCost(later - latency, latency, *counts), outputs

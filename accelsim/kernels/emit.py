@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelsim.counts import ENGINE_COUNTS, MAX_MODES
 from accelsim.kernels.engine_forms import (
     ceil_div,
-    dense_accumulates,
-    dense_reads,
-    depthwise_accumulates,
-    depthwise_reads,
-    depthwise_word,
 )  # fmt: skip
 from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import (
@@ -31,7 +25,6 @@ from accelsim.kernels.tables import (
     BODY,
     BURST_BITS,
     BURST_TICKS,
-    FIRST_BEAT,
     N_PHASES,
     N_REGIONS,
     N_TEMPLATES,
@@ -44,50 +37,44 @@ from accelsim.kernels.tables import (
     R_OUT,
     R_OUT_N,
     R_WEIGHT,
+    READ_LATENCY,
     TICKS,
     TIMES,
     VECTOR_LATENCY,
     VECTOR_PORT,
+    WRITE_LATENCY,
     Output,
     Tables,
 )  # fmt: skip
+from accelsim.kernels.tile_counts import (
+    ACT_READ,
+    ACT_WRITE,
+    DRAM_READ,
+    DRAM_WRITE,
+    PER_ENGINE,
+    WEIGHT_READ,
+    WEIGHT_WRITE,
+    count_part,
+)
 from accelsim.kernels.tiling import block_units
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
-    E_LANES,
-    E_PIXELS,
-    E_WIDTH,
-    KIND_MATMUL,
     KIND_VECTOR,
-    M_INPUTS,
-    M_MODE,
-    M_PASSES,
-    M_PRODUCTS,
     O_ABITS,
-    O_COLS,
-    O_DEPTH,
-    O_DEPTHWISE,
-    O_IMPLICIT,
     O_IN0,
     O_IN0_ROOT0,
     O_IN1,
     O_IN_H,
     O_KIND,
-    O_OBITS,
     O_OUT,
+    O_PADDING,
     O_PARAM_BITS,
     O_PASSES,
     O_RBITS,
     O_ROWS_H,
     O_ROWS_W,
     O_STRIDE,
-    O_TABLE,
-    O_TAPS,
-    O_UNIT_EXTRA,
-    O_UNITS_ARE_COLS,
-    S_BITS,
-    S_COMBO,
     T_BITS,
     T_POSITIONS,
 )  # fmt: skip
@@ -105,10 +92,6 @@ from accelsim.program import (
     UNIT,
     WRITE,
 )  # fmt: skip
-
-_PER_ENGINE = len(ENGINE_COUNTS)
-_OUTPUTS, _TABLES, _ACCUMULATES = range(MAX_MODES, _PER_ENGINE)
-_ACT_READ, _ACT_WRITE, _WEIGHT_READ, _WEIGHT_WRITE, _DRAM_READ, _DRAM_WRITE = range(6, 12)
 
 
 @inner
@@ -186,13 +169,23 @@ def _transfer(tables: Tables, out: Output, op: int, bits: int, runs: int, write:
     run_bits = ceil_div(bits, runs)
     bursts = runs * ceil_div(run_bits, tables.scalars[BURST_BITS])
     ticks = bursts * tables.scalars[BURST_TICKS]
-    latency = ticks if write else ticks + tables.scalars[FIRST_BEAT] * tables.scalars[TICKS]
-    t = _new_row(out, tables.engines.shape[0] + 1, op, ticks, latency)
+    latency = tables.scalars[WRITE_LATENCY] if write else tables.scalars[READ_LATENCY]
+    t = _new_row(out, tables.engines.shape[0] + 1, op, ticks, ticks + latency)
     out.templates[t, RUN_BITS], out.templates[t, RUNS] = run_bits, runs
-    base = tables.engines.shape[0] * _PER_ENGINE
+    base = tables.engines.shape[0] * PER_ENGINE
     moved = bursts * tables.scalars[BURST_BITS] * out.cursor[TIMES]
-    out.counts[op, base + (_DRAM_WRITE if write else _DRAM_READ)] += moved
+    out.counts[op, base + (DRAM_WRITE if write else DRAM_READ)] += moved
     return t
+
+
+@inner
+def dram_row_bits(tables: Tables, k: int, operand: int) -> int:
+    """Bits in DRAM from one row of an input of op k to the next; two tensors read as one lie in turns, row by row."""
+    bits = tables.tensors[tables.ops[k, O_IN0_ROOT0 + 2 * operand], T_BITS]
+    second = tables.ops[k, O_IN0_ROOT0 + 2 * operand + 1]
+    if second >= 0:
+        bits += tables.tensors[second, T_BITS]
+    return bits // max(1, tables.ops[k, O_IN_H])
 
 
 @inner
@@ -207,23 +200,29 @@ def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, siz
     _set_region(out, t, WRITE, out.ring[k, R_IN0 + 2 * operand], ring, _tile_shift(ring, stage - 1))
     out.templates[t, OPENS] = 1
     step = out.templates[t, RUN_BITS]
+    first = out.dram_base[root]
+    second = tables.ops[k, O_IN0_ROOT0 + 2 * operand + 1]
+    if second >= 0:
+        first = min(first, out.dram_base[second])
     if axis == AXIS_ROWS:
-        row_bits = tables.tensors[root, T_BITS] // max(1, tables.ops[k, O_IN_H])
+        row_bits = dram_row_bits(tables, k, operand)
         step = row_bits * chain[C_TILE] * max(1, tables.ops[k, O_STRIDE])
+        if operand == 0:
+            first -= tables.ops[k, O_PADDING] * row_bits
     # Tile 0 is loaded in iteration stage − 1.
-    out.templates[t, DRAM_BASE] = out.dram_base[root] - step * (stage - 1)
+    out.templates[t, DRAM_BASE] = first - step * (stage - 1)
     out.templates[t, DRAM_STEP] = step
     out.templates[t, STRIDE] = 0 if runs == 1 else tables.tensors[root, T_BITS] // runs
-    out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _ACT_WRITE] += bits * out.cursor[TIMES]
+    out.counts[k, tables.engines.shape[0] * PER_ENGINE + ACT_WRITE] += bits * out.cursor[TIMES]
 
 
 @inner
 def emit_store(tables: Tables, out: Output, chain: Any, k: int, size: int, bits: int, offset: int, stage: int) -> None:
     """Store one output tile of op k (all of it, or the channels of one weight block at `offset`) to DRAM."""
     tensor = tables.ops[k, O_OUT]
-    runs = 1
+    runs, positions = 1, tables.ops[k, O_ROWS_H] * tables.ops[k, O_ROWS_W]
     if chain[C_AXIS] != AXIS_ROWS:
-        runs = max(1, tables.tensors[tensor, T_POSITIONS])
+        runs = positions = max(1, tables.tensors[tensor, T_POSITIONS])
     elif bits < output_tile_bits(tables.ops, tables.tensors, k, chain[C_AXIS], size):
         runs = size * tables.ops[k, O_ROWS_W]
     t = _transfer(tables, out, k, bits, runs, True)
@@ -234,20 +233,20 @@ def emit_store(tables: Tables, out: Output, chain: Any, k: int, size: int, bits:
         step = step // runs
     out.templates[t, DRAM_BASE] = out.dram_base[tensor] + offset - step * (stage - 1)
     out.templates[t, DRAM_STEP] = step
-    out.templates[t, STRIDE] = 0 if runs == 1 else tables.tensors[tensor, T_BITS] // tables.tensors[tensor, T_POSITIONS]
-    out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _ACT_READ] += bits * out.cursor[TIMES]
+    out.templates[t, STRIDE] = 0 if runs == 1 else tables.tensors[tensor, T_BITS] // positions
+    out.counts[k, tables.engines.shape[0] * PER_ENGINE + ACT_READ] += bits * out.cursor[TIMES]
 
 
 @inner
 def emit_weight_load(
-    tables: Tables, out: Output, k: int, block: int, bits: int, base: int, ring: int, shift: int
+    tables: Tables, out: Output, k: int, offset: int, bits: int, base: int, ring: int, shift: int
 ) -> None:
-    """Load weights, biases, scales and index entries of (a block of) op k."""
+    """Load weights, biases, scales and index entries of (a block of) op k, `offset` bits behind its first."""
     t = _transfer(tables, out, k, bits, 1, False)
     _set_region(out, t, WRITE, base, ring, shift)
     out.templates[t, OPENS] = 1
-    out.templates[t, DRAM_BASE] = out.ring[k, R_DRAM] + block * bits
-    out.counts[k, tables.engines.shape[0] * _PER_ENGINE + _WEIGHT_WRITE] += bits * out.cursor[TIMES]
+    out.templates[t, DRAM_BASE] = out.ring[k, R_DRAM] + offset
+    out.counts[k, tables.engines.shape[0] * PER_ENGINE + WEIGHT_WRITE] += bits * out.cursor[TIMES]
 
 
 @inner
@@ -317,58 +316,16 @@ def emit_vector(
     t = _new_row(out, unit, k, occupancy * ticks, latency * ticks)
     _set_reads(tables, out, chain, t, k, stage, weight)
     _set_write(tables, out, t, k, stage, resident_output, first_tile or not resident_output)
-    base = unit * _PER_ENGINE
-    out.counts[k, base + _WEIGHT_READ] += tables.ops[k, O_PARAM_BITS] * out.cursor[TIMES]
+    base = unit * PER_ENGINE
+    out.counts[k, base + WEIGHT_READ] += tables.ops[k, O_PARAM_BITS] * out.cursor[TIMES]
     if first_tile:
         passes = tables.ops[k, O_PASSES]
         for p in range(passes):
             for kind in range(6):
                 out.counts[k, base + kind] += tables.vector[k, p, kind]
-        out.counts[k, base + _ACT_READ] += passes * tables.ops[k, O_IN0] * tables.ops[k, O_ABITS]
-        out.counts[k, base + _ACT_READ] += tables.ops[k, O_IN1] * tables.ops[k, O_RBITS]
-        out.counts[k, base + _ACT_WRITE] += tables.tensors[tables.ops[k, O_OUT], T_BITS]
-
-
-@inner
-def _count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows: int) -> None:
-    """Products, outputs, accumulator updates and SRAM traffic of one array tile."""
-    ops, times = tables.ops, out.cursor[TIMES]
-    e, s = part[P_ENGINE], part[P_SLICE]
-    combo = tables.slices[k, s, S_COMBO]
-    mode, products = tables.modes[combo, e, M_MODE], tables.modes[combo, e, M_PRODUCTS]
-    passes, inputs = tables.modes[combo, e, M_PASSES], tables.modes[combo, e, M_INPUTS]
-    lanes, width, pixels = tables.engines[e, E_LANES], tables.engines[e, E_WIDTH] * inputs, tables.engines[e, E_PIXELS]
-    weight_bits = tables.slices[k, s, S_BITS]
-    own = e * _PER_ENGINE
-    shared = tables.engines.shape[0] * _PER_ENGINE
-    if ops[k, O_DEPTHWISE] == 1:
-        outputs = units * rows
-        activation, weight = depthwise_reads(
-            units, rows, ops[k, O_TAPS], lanes, products, pixels, ops[k, O_ABITS], weight_bits
-        )
-        steps = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)[0]
-        accumulates = depthwise_accumulates(units, rows, steps)
-        macs = outputs * ops[k, O_TAPS]
-    else:
-        groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
-        cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
-        outputs = groups * rows * cols
-        activation, weight = dense_reads(
-            groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], lanes, products, pixels, ops[k, O_ABITS], weight_bits
-        )
-        accumulates = dense_accumulates(groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], width, passes)
-        macs = outputs * ops[k, O_TAPS] * ops[k, O_DEPTH]
-    out.counts[k, own + mode] += macs * times
-    out.counts[k, own + _OUTPUTS] += outputs * times
-    out.counts[k, own + _TABLES] += outputs * times * ops[k, O_TABLE]
-    out.counts[k, own + _ACCUMULATES] += accumulates * times
-    out.counts[k, shared + _ACT_READ] += activation * times
-    # The output stage reads bias, scale and index of every channel of the tile; constant columns are not read.
-    out.counts[k, shared + _WEIGHT_READ] += units * ops[k, O_UNIT_EXTRA] * times
-    weight -= ceil_div(rows, pixels) * units * ops[k, O_IMPLICIT] * ops[k, O_DEPTH] * ops[k, O_RBITS]
-    right = _ACT_READ if ops[k, O_KIND] == KIND_MATMUL else _WEIGHT_READ
-    out.counts[k, shared + right] += weight * times
-    out.counts[k, shared + _ACT_WRITE] += outputs * ops[k, O_OBITS] * times
+        out.counts[k, base + ACT_READ] += passes * tables.ops[k, O_IN0] * tables.ops[k, O_ABITS]
+        out.counts[k, base + ACT_READ] += tables.ops[k, O_IN1] * tables.ops[k, O_RBITS]
+        out.counts[k, base + ACT_WRITE] += tables.tensors[tables.ops[k, O_OUT], T_BITS]
 
 
 @inner
@@ -408,7 +365,7 @@ def emit_array(
         t = _new_row(out, part[P_ENGINE], k, occupancy * ticks, latency * ticks)
         _set_reads(tables, out, chain, t, k, stage, weight)
         _set_write(tables, out, t, k, stage, resident_output, opens and done == 0)
-        _count_part(tables, out, k, part, units, rows)
+        count_part(tables, out, k, part, units, rows)
         done += units
     return done
 

@@ -62,7 +62,7 @@ def drop_stale(folders: Iterable[Path], sources: Iterable[Path], modules: tuple[
 
 
 def _drop_stale_kernels() -> None:
-    constants = [_HERE.parent / name for name in ("counts.py", "optable.py", "program.py", "ir.py")]
+    constants = [_HERE.parent / name for name in ("counts.py", "dram.py", "optable.py", "program.py", "ir.py")]
     with contextlib.suppress(OSError):
         drop_stale(_folders(), [*_HERE.glob("*.py"), *constants], _modules())
 

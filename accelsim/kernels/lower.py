@@ -14,6 +14,7 @@ import numpy as np
 
 from accelsim.kernels.emit import (
     begin_body,
+    dram_row_bits,
     emit_array,
     emit_load,
     emit_store,
@@ -33,15 +34,18 @@ from accelsim.kernels.mapper import (
     C_N,
     C_TILE,
     C_WEIGHT_OUTER,
+    P_SLICE,
     P_UNITS,
     axis_extent,
     external_input,
     input_tile_bits,
     output_tile_bits,
+    part_weight_bits,
     ring_size,
     widest_weight_bits,
 )  # fmt: skip
 from accelsim.kernels.tables import (
+    BURST_BITS,
     NEXT_WEIGHTS,
     PREFETCH,
     R_DRAM,
@@ -58,7 +62,23 @@ from accelsim.kernels.tables import (
     Tables,
 )  # fmt: skip
 from accelsim.kernels.tiling import block_units, block_weight_bits, chain_index
-from accelsim.optable import O_OBITS, O_OUT, O_ROWS_W, O_UNIT_CHANNELS, T_BITS, T_LAST
+from accelsim.optable import (
+    KIND_CONV,
+    O_IN0_ROOT0,
+    O_IN_H,
+    O_KERNEL_H,
+    O_KIND,
+    O_OBITS,
+    O_OUT,
+    O_PADDING,
+    O_ROWS_H,
+    O_ROWS_W,
+    O_STRIDE,
+    O_UNIT_CHANNELS,
+    T_BITS,
+    T_LAST,
+    T_TWIN,
+)
 
 
 @inner
@@ -97,6 +117,19 @@ def _block_bits(tables: Tables, k: int, blocks: int, block: int) -> int:
     return block_weight_bits(
         tables.ops, tables.slices, tables.engines, tables.modes, k, tables.parts[k], tables.n_parts[k], blocks, block
     )
+
+
+@inner
+def _load_block(
+    tables: Tables, out: Output, k: int, blocks: int, block: int, region: int, ring: int, shift: int
+) -> None:
+    """Load one weight block of op k into a ring of regions."""
+    offset = 0  # bits of the blocks in front
+    for p in range(tables.n_parts[k]):
+        part = tables.parts[k, p]
+        size = block_units(tables.ops, tables.engines, tables.modes, tables.slices, k, part, blocks)
+        offset += part_weight_bits(tables.ops, tables.slices, k, part[P_SLICE], min(part[P_UNITS], block * size))
+    emit_weight_load(tables, out, k, offset, _block_bits(tables, k, blocks, block), region, ring, shift)
 
 
 @inner
@@ -151,11 +184,10 @@ def _op_blocks(tables: Tables, out: Output, c: int, tile: int, tiles: int, size:
         following = block + 1 if block + 1 < blocks else 0
         if following > 0 or tile + 1 < tiles:
             # Slot of a block: its number over all tiles, modulo 2; with an odd number of blocks it alternates by tile.
-            bits = _block_bits(tables, k, blocks, following)
             if odd:
-                emit_weight_load(tables, out, k, following, bits, base, 2, (1 + block + 1) % 2 if following > 0 else 0)
+                _load_block(tables, out, k, blocks, following, base, 2, (1 + block + 1) % 2 if following > 0 else 0)
             else:
-                emit_weight_load(tables, out, k, following, bits, base + following % 2, 1, 0)
+                _load_block(tables, out, k, blocks, following, base + following % 2, 1, 0)
         weight = weight_reference(out, k, 0 if odd else block % 2, 2 if odd else 1, (1 + block) % 2 if odd else 0)
         opens = block == 0 and (tile == 0 or not resident_output)
         emit_array(tables, out, chain, k, 1, size, chain[C_TILE], block, opens, resident_output, weight)
@@ -183,8 +215,7 @@ def _iteration(
     if iteration == 0:
         if weight_outer and outer_block + 1 < blocks:
             slot = out.ring[first, R_WEIGHT] + (outer_block + 1) % 2
-            bits = _block_bits(tables, first, blocks, outer_block + 1)
-            emit_weight_load(tables, out, first, outer_block + 1, bits, slot, 1, 0)
+            _load_block(tables, out, first, blocks, outer_block + 1, slot, 1, 0)
         if blocks == 1 or (weight_outer and outer_block == blocks - 1):
             _load_ahead(tables, out, c, n_chains)
     for k in range(first, last + 1):
@@ -232,21 +263,56 @@ def _units_of_block(tables: Tables, k: int, blocks: int, block: int) -> int:
 @jit
 def lower_program(tables: Tables, out: Output, n_chains: int) -> None:
     """Emit the whole program; `out.cursor` tells how much of each array was used and whether one was too small."""
-    _lower_program(tables, out, n_chains, np.zeros(tables.ops.shape[0], np.int64))
+    index = np.zeros(tables.ops.shape[0], np.int64)
+    padding = np.zeros((tables.tensors.shape[0], 2), np.int64)
+    _lower_program(tables, out, n_chains, index, padding)
 
 
 @inner
-def _lower_program(tables: Tables, out: Output, n_chains: int, index: Any) -> None:
+def _place_in_dram(tables: Tables, out: Output, padding: Any) -> None:
+    """Addresses of tensors and weights, each from the start of a burst, with the rows of padding that windows read.
+
+    `padding` is room for the rows above and below every tensor.  Tensors read as one lie side by side.
+    """
+    for k in range(tables.ops.shape[0]):
+        root = tables.ops[k, O_IN0_ROOT0]
+        if root >= 0 and tables.ops[k, O_KIND] == KIND_CONV:
+            above, height = tables.ops[k, O_PADDING], tables.ops[k, O_IN_H]
+            window = (tables.ops[k, O_ROWS_H] - 1) * tables.ops[k, O_STRIDE] + tables.ops[k, O_KERNEL_H]
+            row_bits = dram_row_bits(tables, k, 0)
+            padding[root, 0] = max(padding[root, 0], above * row_bits)
+            padding[root, 1] = max(padding[root, 1], (window - above - height) * row_bits)
+    burst = tables.scalars[BURST_BITS]
+    address = 0
+    for t in range(tables.tensors.shape[0]):
+        out.dram_base[t] = -1
+    for t in range(tables.tensors.shape[0]):
+        if out.dram_base[t] >= 0:
+            continue
+        above, below = padding[t, 0], padding[t, 1]
+        twin = tables.tensors[t, T_TWIN]
+        paired = twin >= 0 and out.dram_base[twin] < 0
+        if paired:
+            above, below = max(above, padding[twin, 0]), max(below, padding[twin, 1])
+        address = ceil_div(address + above, burst) * burst
+        out.dram_base[t] = address
+        address += tables.tensors[t, T_BITS]
+        if paired:
+            out.dram_base[twin] = address
+            address += tables.tensors[twin, T_BITS]
+        address += below
+    for k in range(tables.ops.shape[0]):
+        address = ceil_div(address, burst) * burst
+        out.ring[k, R_DRAM] = address
+        address += widest_weight_bits(tables.ops, tables.slices, k)
+
+
+@inner
+def _lower_program(tables: Tables, out: Output, n_chains: int, index: Any, padding: Any) -> None:
     chain_index(tables.chains, n_chains, index)
     for k in range(tables.ops.shape[0]):
         out.ring[k, R_WEIGHT] = -1
-    address = 0
-    for t in range(tables.tensors.shape[0]):
-        out.dram_base[t] = address
-        address += tables.tensors[t, T_BITS]
-    for k in range(tables.ops.shape[0]):
-        out.ring[k, R_DRAM] = address
-        address += widest_weight_bits(tables.ops, tables.slices, k)
+    _place_in_dram(tables, out, padding)
     for c in range(n_chains):
         chain = tables.chains[c]
         _open_chain(tables, out, c, index)

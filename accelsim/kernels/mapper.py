@@ -11,10 +11,14 @@ import numpy as np
 
 from accelsim.kernels.engine_forms import ceil_div, dense_cycles, depthwise_cycles, depthwise_word
 from accelsim.kernels.jit import inner, jit
+from accelsim.kernels.systolic_forms import FORM_TREE, systolic_cycles
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
+    E_ACCUMULATORS,
     E_APORT,
+    E_DOUBLE,
+    E_FORM,
     E_LANES,
     E_OUTPUTS,
     E_PIPELINE,
@@ -105,6 +109,14 @@ def part_cycles(
     products, inputs = modes[combo, engine, M_PRODUCTS], modes[combo, engine, M_INPUTS]
     e = engines[engine]
     weight_bits = slices[k, part, S_BITS]
+    if e[E_FORM] != FORM_TREE:
+        groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
+        cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
+        return systolic_cycles(
+            e[E_FORM], groups, rows, cols, ops[k, O_TAPS] * ops[k, O_DEPTH], e[E_WIDTH], e[E_LANES], products,
+            e[E_DOUBLE], e[E_ACCUMULATORS], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
+            e[E_PIPELINE],
+        )  # fmt: skip
     if ops[k, O_DEPTHWISE] == 1:
         steps, word_a, word_w = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)
         return depthwise_cycles(
@@ -147,7 +159,7 @@ def vector_tile_cycles(
 def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine: int) -> int:
     """Units of op k that one pass of an engine holds: the granule of splitting."""
     if ops[k, O_DEPTHWISE] == 1:
-        return engines[engine, E_WIDTH]
+        return engines[engine, E_WIDTH] if engines[engine, E_FORM] == FORM_TREE else 1
     if ops[k, O_UNITS_ARE_COLS] == 0:
         return 1
     return engines[engine, E_LANES] * modes[combo, engine, M_PRODUCTS]

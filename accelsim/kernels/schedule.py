@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from accelsim.kernels.dram import transfer
 from accelsim.kernels.jit import inner, jit
 from accelsim.program import (
     COUNT,
     DEP0,
     DEP1,
+    DRAM_BASE,
+    DRAM_STEP,
     FIRST_ITERATION,
     FIRST_TEMPLATE,
     LATENCY,
@@ -25,6 +28,9 @@ from accelsim.program import (
     OPENS,
     PHASE_ROWS,
     READ0,
+    RUN_BITS,
+    RUNS,
+    STRIDE,
     UNIT,
     WRITE,
 )
@@ -82,8 +88,12 @@ def schedule(
     ticks_per_cycle: int,
     images: int,
     record: bool,
+    banked: Any,
 ) -> Any:
     """Start, finish and waits of everything.
+
+    `banked` is None for fixed-bandwidth DRAM, else (timing, state) of `kernels.dram`, whose state it moves on.  The two
+    types give two compiled kernels, so fixed bandwidth pays nothing for the other.
 
     Returns (unit_busy[u], unit_wait[u, cause], unit_free[u], op_start[o], op_finish[o], op_wait[o, cause],
     image_finish[i], rows[n, 6]) in ticks; the last unit is the DRAM bus.  `rows` has start, unit free, result usable,
@@ -157,12 +167,24 @@ def schedule(
                             op_wait[op, cause] += waited
                     end = start + templates[t, OCCUPANCY]
                     finish = start + templates[t, LATENCY]
+                    if banked is not None:  # noqa: SIM102 (only this form leaves the other kernel without the branch)
+                        if unit == dram:
+                            end, finish = transfer(
+                                banked[0],
+                                banked[1],
+                                start,
+                                templates[t, DRAM_BASE] + templates[t, DRAM_STEP] * iteration,
+                                templates[t, RUN_BITS],
+                                templates[t, RUNS],
+                                templates[t, STRIDE],
+                                write < 0,
+                            )
                     released = end
                     if unit == dram and ticks_per_cycle > 1:
                         released = (end + ticks_per_cycle - 1) // ticks_per_cycle * ticks_per_cycle
                         finish = (finish + ticks_per_cycle - 1) // ticks_per_cycle * ticks_per_cycle
                     free[unit] = end
-                    busy[unit] += templates[t, OCCUPANCY]
+                    busy[unit] += end - start
                     ring[number & 63] = finish
                     for k in range(3):
                         column = READ0 + 3 * k

@@ -37,11 +37,12 @@ class Output(NamedTuple):
 
 
 SCALARS: tuple[str, ...] = (
-    "vector_port", "vector_latency", "burst_bits", "burst_ticks", "first_beat_cycles", "ticks_per_cycle",
-    "weight_capacity", "prefetch_chains",
+    "vector_port", "vector_latency", "burst_bits", "burst_ticks", "read_latency_ticks", "write_latency_ticks",
+    "ticks_per_cycle", "weight_capacity", "prefetch_chains",
 )  # fmt: skip
 (
-    VECTOR_PORT, VECTOR_LATENCY, BURST_BITS, BURST_TICKS, FIRST_BEAT, TICKS, WEIGHT_CAPACITY, PREFETCH,
+    VECTOR_PORT, VECTOR_LATENCY, BURST_BITS, BURST_TICKS, READ_LATENCY, WRITE_LATENCY, TICKS, WEIGHT_CAPACITY,
+    PREFETCH,
 ) = range(len(SCALARS))  # fmt: skip
 
 CURSOR: tuple[str, ...] = (

@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 
 from accelsim.area import pe_ratio
+from accelsim.parts import array_mac_pj, multiply_pj
 from accelsim.sram import macro
 from accelsim.technology import load_technology
-from accelsim.unit_energy import array_mac_pj, multiply_pj
 
 # CACTI 7 at 28 nm by interpolation, 128-bit port, lstp: KB → read pJ/bit, area mm², access ns (rounded figures of an
 # independent computation from the same tool).

@@ -7,26 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accelsim.kernels.schedule import schedule
 from accelsim.program import Program
 from accelsim.reference import simulate_by_stepping
+from tests.support.kernel import run_kernel
 from tests.support.random_programs import flat_program, ring_program
-
-
-def run_kernel(program: Program, images: int = 1):
-    return schedule(
-        program.templates,
-        program.phases,
-        program.before_start,
-        program.before,
-        program.wrap_start,
-        program.wrap,
-        len(program.units),
-        len(program.op_names),
-        program.ticks_per_cycle,
-        images,
-        True,
-    )
 
 
 def assert_equal(program: Program, images: int) -> None:

@@ -13,6 +13,7 @@ from accelsim.config import accelerator_from_data
 from accelsim.plan import QuantPlan, Rule
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.catalog import Catalog
+from codesign.chunks import evaluate_design
 
 MULT = Engine("mult", EngineKind.MAC_ARRAY, 8, 8, 8, OutputStage(8), modes=(Mode(8, 8),), depthwise=True)
 SHIFT = Engine("shift", EngineKind.SHIFT_ARRAY, 8, 8, 8, OutputStage(8), terms=2)
@@ -52,14 +53,6 @@ def workload_id(model, resolution):
 CATALOG = Catalog(accelerator, accelerator_from_data, plan, workload_id)
 
 
-class Report:
-    def __init__(self, data):
-        self.data = data
-
-    def to_json(self, ops=True):
-        return self.data
-
-
 def evaluate(model, resolution, design, quant_plan):
     """Latency falls and area grows with the array; too small a buffer is infeasible."""
     slots = sum(engine.slots for engine in design.engines)
@@ -70,24 +63,24 @@ def evaluate(model, resolution, design, quant_plan):
     cycles = (resolution or 64) * 1_000_000 // slots + (100 if quant_plan.name == "eight" else 50)
     energy_pj = 1000.0 * cycles + 3.0 * slots + design.activation_buffer.capacity_bits / 1000
     latency_s = cycles / design.clock_hz
-    return Report(
-        {
-            "cycles_total": cycles,
-            "clock_hz": design.clock_hz,
-            "latency_s": latency_s,
-            "energy_pj": energy_pj,
-            "energy_by_component_pj": {"engines": energy_pj},
-            "area_mm2": slots / 1000,
-            "edp_pj_s": energy_pj * latency_s,
-            "energy_pj_synthesized": 2 * energy_pj,
-            "edp_pj_s_synthesized": 2 * energy_pj * latency_s,
-            "macs": 1_000_000,
-            "dram_read_bits": 1 << 50,
-            "dram_write_bits": 7,
-            "utilization": {engine.name: {"spatial": 0.5, "temporal": 1.0} for engine in design.engines},
-            "ops": [],
-        }
-    )
+    return {
+        "cycles_total": cycles,
+        "clock_hz": design.clock_hz,
+        "latency_s": latency_s,
+        "energy_pj": energy_pj,
+        "energy_by_component_pj": {"engines": energy_pj},
+        "area_mm2": slots / 1000,
+        "edp_pj_s": energy_pj * latency_s,
+        "energy_pj_synthesized": 2 * energy_pj,
+        "edp_pj_s_synthesized": 2 * energy_pj * latency_s,
+        "macs": 1_000_000,
+        "dram_read_bits": 1 << 50,
+        "dram_write_bits": 7,
+        "power_w": energy_pj * 1e-12 / latency_s,
+        "utilization": {engine.name: {"spatial": 0.5, "temporal": 1.0} for engine in design.engines},
+        "busy_cycles": {engine.name: cycles for engine in design.engines},
+        "counts": [cycles, slots],
+    }
 
 
 def slow_evaluate(model, resolution, design, quant_plan):
@@ -95,6 +88,12 @@ def slow_evaluate(model, resolution, design, quant_plan):
     (Path(os.environ["FAKE_PIDS"]) / str(os.getpid())).touch()
     time.sleep(float(os.environ["FAKE_SLEEP_S"]))
     return evaluate(model, resolution, design, quant_plan)
+
+
+def slow_simulate(model, resolution, design, quant_plan):
+    """The true simulation, and FAKE_SLEEP_S more."""
+    time.sleep(float(os.environ["FAKE_SLEEP_S"]))
+    return evaluate_design(model, resolution, design, quant_plan)
 
 
 def dying_evaluate(model, resolution, design, quant_plan):

@@ -31,6 +31,16 @@ def accelerators(draw: st.DrawFn, shift: bool | None = None) -> Accelerator:
                 terms=draw(st.integers(1, 3)),
             )
         )  # fmt: skip
+    if draw(st.booleans()):
+        flow = draw(st.sampled_from(["ws", "os", "is"]))
+        engines.append(
+            Engine(
+                "systolic", EngineKind.SYSTOLIC_ARRAY, draw(size), draw(size), 1, OutputStage(draw(size)),
+                modes=(W4, W8),
+                activation_port_bits_per_cycle=draw(st.sampled_from([64, 4096])), dataflow=flow,
+                double_buffered=flow == "os" or draw(st.booleans()), accumulator_rows=0 if flow == "os" else 128,
+            )
+        )  # fmt: skip
     kib = 8192
     return Accelerator(
         name="random",

@@ -9,34 +9,43 @@ from typing import Any
 import numpy as np
 
 from accelsim.kernels.alloc import overlap_lists
-from accelsim.kernels.schedule import schedule
 from accelsim.program import (
     CAUSES,
     DEP0,
     DEP1,
+    DRAM_BASE,
     LATENCY,
     N_COLUMNS,
     OCCUPANCY,
     OP,
     OPENS,
     READ0,
+    RUN_BITS,
+    RUNS,
+    STRIDE,
     UNIT,
     WRITE,
     Int64,
     Program,
 )
 from accelsim.reference import simulate_by_stepping
+from tests.support.kernel import run_kernel
 
 Region = tuple[int, int, int]  # buffer, offset_bits, bits
 
 
 def hand_program(
-    units: Sequence[str], regions: Mapping[str, Region], rows: Sequence[Mapping[str, Any]], ticks_per_cycle: int = 1
+    units: Sequence[str],
+    regions: Mapping[str, Region],
+    rows: Sequence[Mapping[str, Any]],
+    ticks_per_cycle: int = 1,
+    dram: Int64 | None = None,
 ) -> Program:
     """A program of `rows`, which are dicts.
 
     Keys: `unit`, `ticks` = (occupancy, latency) and, where needed, `name`, `reads`, `write`, `opens` (default true),
-    `deps` (names of earlier rows) and `op` (default 0).  The last unit is the bus.
+    `deps` (names of earlier rows) and `op` (default 0).  The last unit is the bus; with the timing of a banked `dram`
+    its rows have `address` = (base bits, run bits, runs, stride bits) instead of `ticks`.
     """
     names = list(regions)
     templates = np.zeros((len(rows), N_COLUMNS), np.int64)
@@ -46,7 +55,8 @@ def hand_program(
     for number, row in enumerate(rows):
         t = templates[number]
         t[UNIT], t[OP] = units.index(row["unit"]), row.get("op", 0)
-        t[OCCUPANCY], t[LATENCY] = row["ticks"]
+        t[OCCUPANCY], t[LATENCY] = row.get("ticks", (0, 0))
+        t[DRAM_BASE], t[RUN_BITS], t[RUNS], t[STRIDE] = row.get("address", (0, 0, 0, 0))
         for k, region in enumerate(row.get("reads", ())):
             t[READ0 + 3 * k], t[READ0 + 3 * k + 1] = names.index(region), 1
         if "write" in row:
@@ -69,6 +79,7 @@ def hand_program(
         before=lists[1],
         wrap_start=lists[2],
         wrap=lists[3],
+        dram=dram,
     )
 
 
@@ -97,19 +108,7 @@ class Run:
 
 def play(program: Program, images: int = 1) -> Run:
     """The kernel's answer, after checking that the oracle gives the same times."""
-    busy, wait, free, _, _, _, image_finish, rows = schedule(
-        program.templates,
-        program.phases,
-        program.before_start,
-        program.before,
-        program.wrap_start,
-        program.wrap,
-        len(program.units),
-        len(program.op_names),
-        program.ticks_per_cycle,
-        images,
-        True,
-    )
+    busy, wait, free, _, _, _, image_finish, rows = run_kernel(program, images)
     times = []
     for start, end, finish, cause, blocker, waited in rows.tolist():
         times.append(Times(start, end, finish, waited, *((CAUSES[cause], blocker) if cause >= 0 else (None, None))))

@@ -24,8 +24,9 @@ from tests.support.config_files import plan_data, preset_data, problems_of, writ
 
 
 def test_names() -> None:
-    assert config.preset_names() == ["bitfusion_edge", "m2vit", "m2vit_iso_area", "tiny", "trio_vit"]
-    assert config.plan_names() == ["m2q", "uniform4", "uniform8", "w4a8"]
+    known = {"bitfusion_edge", "gemmini_16", "m2vit", "m2vit_iso_area", "systolic_is", "systolic_os", "systolic_ws"}
+    assert {*known, "tiny", "trio_vit"} <= set(config.preset_names())
+    assert config.plan_names() == ["m2q", "uniform4", "uniform8", "w4a8", "w4a8_attn4", "w6a8_attn6"]
 
 
 @pytest.mark.parametrize("name", config.preset_names())
@@ -33,6 +34,10 @@ def test_preset_ports_do_not_limit_any_mode(name: str) -> None:
     accelerator = config.load_accelerator(name)
     assert accelerator.name == name
     for engine in accelerator.engines:
+        if engine.kind == "systolic_array":
+            edge = 8 * max(engine.lanes, engine.lane_width)  # one operand per row and one per column, of 8 bits
+            assert engine.activation_port_bits_per_cycle == engine.weight_port_bits_per_cycle == edge
+            continue
         dense = engine.lane_width * engine.pixel_groups * 8
         depthwise = [engine.slots * mode.products * mode.activation_bits for mode in engine.modes if engine.depthwise]
         assert engine.activation_port_bits_per_cycle == max([dense, *depthwise])
@@ -45,8 +50,8 @@ def test_trio_vit_is_the_published_geometry() -> None:
     assert sum(engine.slots for engine in trio.engines) == 2048
     assert trio.clock_hz == 200_000_000
     assert trio.dram.bandwidth_bits_per_s == 8 * 19_200_000_000
-    assert trio.ticks_per_cycle() == 3
-    assert trio.first_beat_cycles() == 6
+    # A burst takes 2/3 cycle, the first beat 30 ns = 6 cycles.
+    assert trio.bus_ticks() == (3, 2, 18, 0)
 
 
 def engine_area_um2(accelerator: Accelerator) -> float:

@@ -172,7 +172,7 @@ def test_suggested_bandwidth_is_accepted_and_near(bandwidth: int) -> None:
     suggestion = int(lever.removeprefix("bandwidth_bits_per_s: "))
     assert abs(suggestion - bandwidth) <= bandwidth / 1000
     data["dram"]["bandwidth_bits_per_s"] = suggestion
-    assert config.accelerator_from_data(data).ticks_per_cycle() < 1 << 20
+    assert config.accelerator_from_data(data).bus_ticks().per_cycle < 1 << 20
 
 
 def test_checks_across_fields_run_beside_other_faults() -> None:
@@ -331,3 +331,44 @@ def test_examples_in_the_docs_are_valid(tmp_path: Path) -> None:
         assert config.check_file(path) == []
         kinds.add(yaml.safe_load(block)["format"])
     assert kinds == set(KINDS.values())
+
+
+# --- the two kinds of DRAM -----------------------------------------------------------------------------------------
+
+BANKED_FAULTS = [
+    ({"device": "DDR4-2401"}, "dram.device", "found the text 'DDR4-2401'", "DDR4-2400"),
+    ({"device": "HBM2", "channels": 3}, "dram.channels", "found 3", "2"),
+    ({"device": "HBM2", "channels": 128}, "dram.channels", "found 128", ""),
+    ({"device": "HBM2", "model": "bank"}, "dram.model", "found the text 'bank'", "banked"),
+    ({"model": "banked"}, "dram.device", "the field is missing", ""),
+    ({"device": "HBM2", "chanels": 2}, "dram.chanels", "unknown field", "channels"),
+    ({"device": "HBM2", "burst_bits": 512, "channels": 2}, "dram.burst_bits", "unknown field", ""),
+]
+
+
+@pytest.mark.parametrize(("dram", "field", "what", "lever"), BANKED_FAULTS)
+def test_faults_of_banked_dram(dram: dict[str, Any], field: str, what: str, lever: str) -> None:
+    data = preset_data()
+    data["dram"] = dram
+    problem = fault_of(data)
+    assert problem.where == f"here: {field}"
+    assert what in problem.what
+    assert lever in problem.levers or not lever
+
+
+def test_clock_that_does_not_fit_the_device_clock() -> None:
+    data = preset_data()
+    data["dram"], data["clock_hz"] = {"device": "DDR4-2400"}, 199_999_991
+    problem = fault_of(data)
+    assert problem.where == "here: clock_hz"
+    assert "too fine a unit of time" in problem.what
+    data["clock_hz"] = int(problem.levers[0])
+    assert config.accelerator_from_data(data).bus_ticks().per_cycle < 1 << 20
+
+
+def test_banked_dram_survives_the_file(tmp_path: Path) -> None:
+    design = config.load_accelerator("m2vit_lpddr5_banked")
+    assert config.load_accelerator(write(tmp_path, config.dump_accelerator(design))) == design
+    assert config.accelerator_from_data(design.to_json()) == design
+    alternatives = config.json_schema("accelerator")["properties"]["dram"]["anyOf"]
+    assert [next(iter(each["properties"])) for each in alternatives] == ["bandwidth_bits_per_s", "device"]

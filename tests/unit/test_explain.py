@@ -109,6 +109,13 @@ def test_peak_is_that_of_the_compatible_engines():
     assert set(four) == {1024, 2048}
 
 
+def test_peak_counts_both_splits_of_a_composable_array():
+    found = explain_model("efficientvit_b0", 64, load_accelerator("bitfusion_edge"), load_plan("uniform4"))
+    # 4 x 4 bits: two channels and two reduction inputs on each of 1,024 units.
+    assert max(point.peak for point in found.points if point.work_unit == "MACs") == 4096
+    check_roofline(found)
+
+
 def test_a_share_of_no_channels_needs_no_engine():
     plan = load_plan("m2q:0.001")
     found = explain_model("efficientvit_b0", 32, load_accelerator("m2vit"), plan)
