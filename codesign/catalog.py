@@ -79,12 +79,10 @@ def has_field(data: Any, field: str) -> bool:
     return unknown_part(data, field) is None
 
 
-def set_field(data: Any, field: str, value: Any) -> None:
-    """Replace the value at a field path that exists; tuples on the way become lists."""
-    *parents, last = field.split(".")
-    for part in parents:
-        key = _step(data, part)
-        if isinstance(data[key], tuple):
-            data[key] = list(data[key])
-        data = data[key]
-    data[_step(data, last)] = value
+def with_field(data: Any, field: str, value: Any) -> Any:
+    """A copy with the value at a field path that exists replaced; what the path does not touch is shared."""
+    part, _, rest = field.partition(".")
+    key = _step(data, part)
+    copy = dict(data) if isinstance(data, dict) else list(data)
+    copy[key] = with_field(data[key], rest, value) if rest else value
+    return copy

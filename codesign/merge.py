@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from codesign.store import COLUMNS_ALL, DETAILS, METRICS, open_study, read_study
 
 KEY, POINT, STATUS = (COLUMNS_ALL.index(name) for name in ("key", "point", "status"))
 # What two evaluations of one design must agree on; the time, the point and the text of a problem are not numbers.
-NUMBERS = tuple(COLUMNS_ALL.index(name) for name in ("status", *(name for name, _, _ in METRICS), *DETAILS))
+NUMBERS = tuple(COLUMNS_ALL.index(name) for name in ("status", *(name for name, _, _ in METRICS), *DETAILS, "shortage"))
 MAX_CONFLICTS = 8
 
 Cells = tuple[Any, ...]
@@ -52,7 +53,9 @@ def merge_studies(output: str | Path, sources: Sequence[str | Path]) -> Merged:
             tables.append(study.cells())
     _same_kind(sources, metas)
     united = _unite(sources, tables)
-    with replacing(output) as temporary, open_study(temporary, metas[0]["space"], metas[0]["program"]) as study:
+    meta, data = metas[0], metas[0].get("space_data")
+    space = None if data is None else json.loads(data)
+    with replacing(output) as temporary, open_study(temporary, meta["space"], meta["program"], space) as study:
         study.add_cells(united)
         by_status = study.counts()
     return Merged(sum(len(table) for table in tables), len(united), by_status)

@@ -6,7 +6,6 @@ with file, line and field.
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from accelsim.config_walk import near
 from accelsim.config_yaml import FAULTY, Source, child, read_source
 from accelsim.ir import digest
 from accelsim.problems import AccelsimError, Problem
-from codesign.catalog import COSMETIC, Catalog, default_catalog, has_field, set_field, unknown_part
+from codesign.catalog import COSMETIC, Catalog, default_catalog, has_field, unknown_part, with_field
 
 FORMAT = "accelsim.space/1"
 DESIGN_FIELDS = ("arch", "plan", "model", "resolution")
@@ -60,12 +59,12 @@ class Point:
 
         Raises AccelsimError when the values do not make a valid accelerator.
         """
-        data = copy.deepcopy(catalog.accelerator(self.arch))
+        data = catalog.accelerator(self.arch)
         overrides = self.overrides()
         if not all(has_field(data, field) for field in overrides):
             return None
         for field, value in overrides.items():
-            set_field(data, field, value)
+            data = with_field(data, field, value)
         return catalog.build(data, f"{self.arch} with {overrides}" if overrides else self.arch)
 
 
@@ -116,8 +115,19 @@ class Space:
 
     def fingerprint(self) -> str:
         """Hash of what decides the set of points; line numbers and the file's name do not."""
+        return digest(list(self.to_json().values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of what decides the set of points; `space_from_json` reads it back."""
         axes = [[axis.field, list(axis.values)] for axis in self.axes]
-        return digest([dict(self.base), axes, self.samples, self.seed if self.samples is not None else 0])
+        seed = self.seed if self.samples is not None else 0
+        return {"base": dict(self.base), "axes": axes, "samples": self.samples, "seed": seed}
+
+
+def space_from_json(data: Mapping[str, Any], where: str) -> Space:
+    """The space of `Space.to_json`; its lines are lost.  `where` names its place in messages."""
+    axes = tuple(Axis(field, tuple(values), 0) for field, values in data["axes"])
+    return Space(where, data["base"], axes, data["samples"], data["seed"])
 
 
 def load_space(path: str | Path, catalog: Catalog | None = None) -> Space:
@@ -317,11 +327,10 @@ def _helped(space: Space, axis: Axis, value: Any, having: Mapping[str, dict[str,
 def _build_fault(
     data: dict[str, Any], changes: Mapping[str, Any], where: str, catalog: Catalog
 ) -> AccelsimError | None:
-    changed = copy.deepcopy(data)
     for field, value in changes.items():
-        set_field(changed, field, value)
+        data = with_field(data, field, value)
     try:
-        catalog.build(changed, where)
+        catalog.build(data, where)
     except AccelsimError as error:
         return error
     return None

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,10 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from accelsim.engines.registry import import_named_modules, named_modules
 from accelsim.ir import digest
 from accelsim.problems import AccelsimError, Problem
 
-FORMAT = "accelsim.study/1"
+FORMAT = "accelsim.study/2"
 BUSY_TIMEOUT_S = 30.0
 METRICS = (
     ("cycles", "cycles_total", "INTEGER"),
@@ -37,12 +39,15 @@ METRICS = (
     ("macs", "macs", "INTEGER"),
     ("dram_read_bits", "dram_read_bits", "INTEGER"),
     ("dram_write_bits", "dram_write_bits", "INTEGER"),
+    ("power_w", "power_w", "REAL"),
 )
-DETAILS = ("energy_by_component_pj", "utilization")
+# Kept as JSON.  `counts` (one image, in `count_columns` order) and `busy_cycles` are what pricing needs.
+DETAILS = ("energy_by_component_pj", "utilization", "busy_cycles", "counts")
 STATUSES = ("ok", "infeasible", "invalid", "failed")
 TEXTS = ("status", "arch", "plan", "model")
 COLUMNS = ("key", "point", *TEXTS, "resolution", "axis_values", *(name for name, _, _ in METRICS), *DETAILS)
-COLUMNS_ALL = (*COLUMNS, "problem", "program", "created_utc")
+HISTORY = ("generation", "evaluations", "elapsed_s", "hypervolume", "front_size")
+COLUMNS_ALL = (*COLUMNS, "problem", "shortage", "program", "created_utc")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Row:
     """One design.  `status` is ok, infeasible (cannot run), invalid (not a design) or failed (a fault of the program).
 
     `values` are the axis values, `metrics` the numbers of `METRICS` and `DETAILS` (empty unless ok), `problem` the
-    reason of any other status.
+    reason of any other status, `shortage` what an infeasible design lacks as a share of what it has (if it is known).
     """
 
     key: str
@@ -63,18 +68,29 @@ class Row:
     status: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
+    shortage: float | None = None
 
 
 @cache
 def program_version() -> str:
     """Version of this program and a hash of the code and data that decide the numbers, so that results never mix.
 
-    The hash covers every source, preset, plan and technology file of `accelsim`; it needs no git.
+    The hash covers every source, preset, plan and technology file of `accelsim` and the engine modules that the
+    environment names; it needs no git.
     """
     state = hashlib.sha256()
-    for name, data in sorted(_package_files(resources.files("accelsim"), "")):
+    files = [*_package_files(resources.files("accelsim"), ""), *_engine_files()]
+    for name, data in sorted(files):
         state.update(name.encode() + b"\0" + data)
     return f"{metadata.version('hybrid-vit-codesign')}+{state.hexdigest()[:10]}"
+
+
+def _engine_files() -> Iterator[tuple[str, bytes]]:
+    for name in named_modules():
+        import_named_modules()
+        source = sys.modules[name].__file__
+        if source is not None:
+            yield f"engine:{name}", Path(source).read_bytes()
 
 
 def _package_files(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
@@ -90,10 +106,10 @@ def design_key(workload_id: str, plan_id: str, accelerator_id: str, mapper: str,
     return digest([workload_id, plan_id, accelerator_id, mapper, program])
 
 
-def metrics_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a report's plain data that a study keeps."""
-    kept = {column: report[source] for column, source, _ in METRICS}
-    return {**kept, **{name: report[name] for name in DETAILS}}
+def metrics_of(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a study from the numbers of a design (`codesign.chunks.study_metrics`)."""
+    kept = {column: numbers[source] for column, source, _ in METRICS}
+    return {**kept, **{name: numbers[name] for name in DETAILS}}
 
 
 class Study:
@@ -131,6 +147,28 @@ class Study:
         with _explained(self.path):
             return dict(self._connection.execute("SELECT key, point FROM design WHERE status != 'failed'"))
 
+    def outcomes(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Status, shortage and metrics of stored designs by key; unknown keys are left out."""
+        names = ("status", "shortage", *(name for name, _, _ in METRICS))
+        query = f"SELECT {','.join(names)} FROM design WHERE key = ?"
+        with _explained(self.path):
+            found = {key: self._connection.execute(query, (key,)).fetchone() for key in keys}
+        return {key: dict(zip(names, cells, strict=True)) for key, cells in found.items() if cells is not None}
+
+    def add_history(self, search: str, row: Mapping[str, Any]) -> None:
+        """Store one generation of a search (`HISTORY`); a generation that is there is replaced."""
+        marks = ",".join("?" * (len(HISTORY) + 1))
+        with _explained(self.path), self._connection:
+            cells = (search, *(row[name] for name in HISTORY))
+            self._connection.execute(f"INSERT OR REPLACE INTO search_history VALUES ({marks})", cells)
+
+    def history(self, search: str) -> list[dict[str, Any]]:
+        """Generations of a search in their order."""
+        query = f"SELECT {','.join(HISTORY)} FROM search_history WHERE search = ? ORDER BY generation"
+        with _explained(self.path):
+            found = self._connection.execute(query, (search,)).fetchall()
+        return [dict(zip(HISTORY, cells, strict=True)) for cells in found]
+
     def counts(self) -> dict[str, int]:
         """Number of stored designs by status."""
         with _explained(self.path):
@@ -159,7 +197,7 @@ class Study:
             self._connection.executemany(f"INSERT INTO design ({','.join(COLUMNS_ALL)}) VALUES ({marks})", cells)
 
     def meta(self) -> dict[str, str]:
-        """What the file says of itself: format, program, space, created_utc."""
+        """What the file says of itself: format, program, space (fingerprint), space_data (JSON), created_utc."""
         return _meta(self._connection)
 
     def check(self) -> str:
@@ -168,9 +206,12 @@ class Study:
             return str(self._connection.execute("PRAGMA integrity_check").fetchone()[0])
 
 
-def open_study(path: str | Path, space_id: str, program: str | None = None) -> Study:
+def open_study(
+    path: str | Path, space_id: str, program: str | None = None, space: Mapping[str, Any] | None = None
+) -> Study:
     """Create a study, or open the one that is there to go on with it.
 
+    A new study keeps `space` (`Space.to_json`), so that its points can be made again without the space file.
     Raises AccelsimError when the file is something else, or belongs to another space or another program version.
     """
     program = program or program_version()
@@ -179,7 +220,7 @@ def open_study(path: str | Path, space_id: str, program: str | None = None) -> S
         with _explained(path):
             connection.execute("BEGIN IMMEDIATE")
             if not connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-                _create(connection, space_id, program)
+                _create(connection, space_id, program, space)
             connection.execute("COMMIT")
         _accept(path, _checked_meta(path, connection), space_id, program)
     except BaseException:
@@ -218,14 +259,19 @@ def _connect(path: str | Path, mode: str) -> sqlite3.Connection:
         return connection
 
 
-def _create(connection: sqlite3.Connection, space_id: str, program: str) -> None:
+def _create(connection: sqlite3.Connection, space_id: str, program: str, space: Mapping[str, Any] | None) -> None:
     types = {"key": "TEXT PRIMARY KEY", "point": "INTEGER NOT NULL", "resolution": "INTEGER"}
-    types |= {name: f"{kind}" for name, _, kind in METRICS}
+    types |= {name: kind for name, _, kind in METRICS} | {"shortage": "REAL"}
     columns = ", ".join(f"{name} {types.get(name, 'TEXT')}" for name in COLUMNS_ALL)
     connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
     connection.execute(f"CREATE TABLE design ({columns})")
+    connection.execute(
+        "CREATE TABLE search_history (search TEXT, generation INTEGER, evaluations INTEGER, elapsed_s REAL, "
+        "hypervolume REAL, front_size INTEGER, PRIMARY KEY (search, generation))"
+    )
     created = datetime.now(UTC).isoformat(timespec="seconds")
     values = {"format": FORMAT, "program": program, "space": space_id, "created_utc": created}
+    values |= {} if space is None else {"space_data": json.dumps(space)}
     connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
 
 
@@ -270,7 +316,7 @@ def _explained(path: str | Path) -> Iterator[None]:
 
 
 def _cells(row: Row, program: str, now: str) -> tuple[Any, ...]:
-    cells = {name: getattr(row, name) for name in ("key", "point", *TEXTS, "resolution", "problem")}
+    cells = {name: getattr(row, name) for name in ("key", "point", *TEXTS, "resolution", "problem", "shortage")}
     cells |= {name: row.metrics.get(name) for name, _, _ in METRICS}
     cells |= {name: json.dumps(row.metrics[name], sort_keys=True) if name in row.metrics else None for name in DETAILS}
     cells |= {"axis_values": json.dumps(dict(row.values)), "program": program, "created_utc": now}

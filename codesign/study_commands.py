@@ -103,10 +103,11 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def print_fit(path: str) -> None:
-    """Say which built-in networks the accelerator of a file can run.  Raises AccelsimError when it holds none."""
-    from accelsim.config import load_accelerator, load_plan
+    """Say which built-in networks the accelerator of a file or preset can run.  AccelsimError when there is none."""
+    from accelsim.config import load_accelerator, load_plan, preset_names
 
-    accelerator, plan = load_accelerator(Path(path)), load_plan(FIT_PLAN)
+    named = path in preset_names() and not Path(path).exists()
+    accelerator, plan = load_accelerator(path if named else Path(path)), load_plan(FIT_PLAN)
     announce_compilation()
     from codesign.fit import fit_lines, fit_networks
 

@@ -1,4 +1,4 @@
-"""A sweep is killed at random moments and resumed; nothing is lost but the batch in flight, nothing is damaged."""
+"""Sweeps and searches are killed at random moments and resumed; nothing is lost but the batch in flight."""
 
 import os
 import random
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from codesign import runner
+from codesign import runner, search
 from codesign.runner import run_sweep
+from codesign.search import Search, run_search
 from codesign.space import load_space
 from codesign.store import read_study
 from tests.support.design_fakes import CATALOG, evaluate
@@ -27,21 +28,29 @@ axes:
 """
 DESIGNS = 48
 BATCH = 3
+LARGE_SPACE = SPACE.replace("[1, 2, 3, 4, 5, 6]", str(list(range(1, 33))))
+LARGE = 256
 DRIVER = """\
 import sys
-from codesign import runner
+from codesign import runner, search
 from codesign.runner import run_sweep
+from codesign.search import Search, run_search
 from codesign.space import load_space
 from tests.support.design_fakes import CATALOG, slow_evaluate
 
 # The version hashes the sources, which a developer may edit while the test runs.
-runner.program_version = lambda: "test"
+runner.program_version = search.program_version = lambda: "test"
 
 if __name__ == "__main__":
     space = load_space(sys.argv[1], CATALOG)
     print("ready", flush=True)
+    workers = int(sys.argv[3])
     try:
-        run_sweep(space, sys.argv[2], workers=int(sys.argv[3]), evaluate=slow_evaluate, catalog=CATALOG, batch_size=3)
+        if sys.argv[4:]:
+            settings = Search(sys.argv[4], ("latency_s", "area_mm2"), int(sys.argv[5]), 5, {}, 12)
+            run_search(space, sys.argv[2], settings, workers, slow_evaluate, CATALOG)
+        else:
+            run_sweep(space, sys.argv[2], workers, slow_evaluate, catalog=CATALOG, batch_size=3)
     except KeyboardInterrupt:
         sys.exit(130)
 """
@@ -50,15 +59,16 @@ if __name__ == "__main__":
 class Driver:
     """Runs the sweep of `tmp_path` in a process of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, space=SPACE, words=()):
         self.folder = folder
+        self.words = words
         self.study = folder / "a.sqlite"
         (folder / "pids").mkdir()
-        (folder / "space.yaml").write_text(SPACE)
+        (folder / "space.yaml").write_text(space)
         (folder / "driver.py").write_text(DRIVER)
 
     def start(self, workers=1, sleep_s=0.01):
-        command = [sys.executable, "driver.py", "space.yaml", "a.sqlite", str(workers)]
+        command = [sys.executable, "driver.py", "space.yaml", "a.sqlite", str(workers), *self.words]
         more = {"PYTHONPATH": str(ROOT), "FAKE_SLEEP_S": str(sleep_s), "FAKE_PIDS": str(self.folder / "pids")}
         process = subprocess.Popen(command, cwd=self.folder, env=os.environ | more, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
@@ -69,10 +79,14 @@ class Driver:
         assert process.wait(timeout=60) == expected
 
     def rows(self):
+        return self.rows_of(self.study)
+
+    @staticmethod
+    def rows_of(path):
         """Stored rows by key, without their time; an absent file is an empty study."""
-        if not self.study.exists() or not self.study.stat().st_size:
+        if not path.exists() or not path.stat().st_size:
             return {}
-        with read_study(self.study) as study:
+        with read_study(path) as study:
             assert study.check() == "ok"
             return {row["key"]: {k: v for k, v in row.items() if k != "created_utc"} for row in study.rows()}
 
@@ -93,7 +107,7 @@ def uninterrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "program_version", lambda: "test")
     (tmp_path / "plain").mkdir()
     plain = Driver(tmp_path / "plain")
-    run_sweep(load_space(plain.folder / "space.yaml", CATALOG), plain.study, evaluate=evaluate, catalog=CATALOG)
+    run_sweep(load_space(plain.folder / "space.yaml", CATALOG), plain.study, 1, evaluate, catalog=CATALOG)
     rows = plain.rows()
     assert len(rows) == DESIGNS
     return rows
@@ -120,6 +134,51 @@ def test_killed_at_random_moments_and_resumed(driver, uninterrupted):
     assert partial >= 2
     driver.finish(driver.start(sleep_s=0), 0)
     assert driver.rows() == uninterrupted
+
+
+def kill_at_random_moments(driver, expected, seed, kills, workers):
+    """Kills at moments of a seed, some after new rows; then a run to the end gives `expected`."""
+    before, moments = {}, random.Random(seed)
+    for _ in range(kills):
+        process = driver.start(workers, sleep_s=0.02)
+        driver.wait_for_rows(min(len(expected), len(before) + moments.randrange(0, len(expected) // 2 // kills)))
+        time.sleep(moments.uniform(0.0, 0.2))
+        process.kill()
+        process.stdout.close()
+        assert process.wait() in (-signal.SIGKILL, 0)
+        rows = driver.rows()
+        assert before.items() <= rows.items() <= expected.items()
+        before = rows
+    assert 0 < len(before) < len(expected)
+    driver.finish(driver.start(workers, sleep_s=0), 0)
+    assert driver.rows() == expected
+
+
+def test_ten_kills_of_a_sweep_with_two_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "program_version", lambda: "test")
+    space = tmp_path / "large.yaml"
+    space.write_text(LARGE_SPACE)
+    run_sweep(load_space(space, CATALOG), tmp_path / "plain", 1, evaluate, catalog=CATALOG)
+    expected = Driver.rows_of(tmp_path / "plain")
+    assert len(expected) == LARGE
+    (tmp_path / "killed").mkdir()
+    kill_at_random_moments(Driver(tmp_path / "killed", LARGE_SPACE), expected, seed=11, kills=10, workers=2)
+
+
+def test_five_kills_of_a_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "program_version", lambda: "test")
+    monkeypatch.setattr(search, "program_version", lambda: "test")
+    space = tmp_path / "large.yaml"
+    space.write_text(LARGE_SPACE)
+    settings = Search("nsga2", ("latency_s", "area_mm2"), 150, 5, {}, 12)
+    plain = run_search(load_space(space, CATALOG), tmp_path / "plain", settings, 1, evaluate, CATALOG)
+    (tmp_path / "killed").mkdir()
+    driver = Driver(tmp_path / "killed", LARGE_SPACE, ("nsga2", "150"))
+    kill_at_random_moments(driver, Driver.rows_of(tmp_path / "plain"), seed=12, kills=5, workers=1)
+    again = run_search(load_space(space, CATALOG), driver.study, settings, 1, evaluate, CATALOG)
+    assert again.evaluated == 0
+    assert again.front == plain.front
+    assert [row["hypervolume"] for row in again.history] == [row["hypervolume"] for row in plain.history]
 
 
 def test_a_kill_loses_at_most_the_batch_in_flight(driver):

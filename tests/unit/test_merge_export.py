@@ -14,7 +14,7 @@ from codesign.space import load_space
 from codesign.store import COLUMNS_ALL, Row, metrics_of, open_study, read_study
 from tests.support.design_fakes import CATALOG, ONE, TWO, evaluate, plan
 
-REPORT = metrics_of(evaluate("small", 32, ONE, plan("eight")).to_json())
+REPORT = metrics_of(evaluate("small", 32, ONE, plan("eight")))
 SPACE = """format: accelsim.space/1
 base: {arch: one, plan: eight, model: small, resolution: 32}
 sampling: {method: grid}
@@ -111,7 +111,7 @@ def test_output_is_new_and_sources_are_studies(tmp_path):
 def test_a_sweep_goes_on_in_the_merged_study(tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     space = load_space(tmp_path / "space.yaml", CATALOG)
-    run_sweep(space, tmp_path / "whole", evaluate=evaluate, progress=False, catalog=CATALOG)
+    run_sweep(space, tmp_path / "whole", workers=1, evaluate=evaluate, progress=False, catalog=CATALOG)
     with read_study(tmp_path / "whole") as found:
         everything, program = found.cells(), found.program
     halves = (everything[:3], everything[2:5])
@@ -119,14 +119,14 @@ def test_a_sweep_goes_on_in_the_merged_study(tmp_path):
         with open_study(tmp_path / name, space.fingerprint(), program) as part:
             part.add_cells(half)
     assert merge_studies(tmp_path / "c", [tmp_path / "a", tmp_path / "b"]).stored == 5
-    summary = run_sweep(space, tmp_path / "c", evaluate=evaluate, progress=False, catalog=CATALOG)
+    summary = run_sweep(space, tmp_path / "c", workers=1, evaluate=evaluate, progress=False, catalog=CATALOG)
     assert (summary.reused, summary.evaluated) == (5, 1)
     assert [c[:-1] for c in cells(tmp_path / "c")] == [c[:-1] for c in everything]  # all but the time
 
 
 def table_study(path):
     mixed = replace(row("k2", 1), values={"accelerator.x": "default", "lanes": 4})
-    wide = metrics_of(evaluate("small", 32, TWO, plan("eight")).to_json())
+    wide = metrics_of(evaluate("small", 32, TWO, plan("eight")))
     return study(path, row("k1", 0), mixed, row("k3", 2, "infeasible", problem='too "big", really'),
                  row("k4", 3, metrics=wide))  # fmt: skip
 

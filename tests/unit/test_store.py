@@ -7,7 +7,7 @@ from accelsim.problems import AccelsimError
 from codesign.store import METRICS, Row, design_key, metrics_of, open_study, program_version, read_study
 from tests.support.design_fakes import ONE, evaluate, plan
 
-METRIC_VALUES = metrics_of(evaluate("small", 32, ONE, plan("eight")).to_json())
+METRIC_VALUES = metrics_of(evaluate("small", 32, ONE, plan("eight")))
 
 
 def row(key, point, status="ok", **more):
@@ -136,3 +136,17 @@ def test_program_version_is_stable_and_names_the_release():
     assert program_version() == first
     assert first.partition("+")[0].count(".") == 2
     assert len(first.partition("+")[2]) == 10
+
+
+def test_program_version_covers_engine_modules(tmp_path, monkeypatch):
+    plain = program_version.__wrapped__()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("ACCELSIM_ENGINES", "an_engine_of_my_own")
+    versions = {plain}
+    for text in ("COST = 1\n", "COST = 2\n"):
+        (tmp_path / "an_engine_of_my_own.py").write_text(text)
+        versions.add(program_version.__wrapped__())
+    assert len(versions) == 3
+    monkeypatch.setenv("ACCELSIM_ENGINES", "no_such_engine")
+    with pytest.raises(AccelsimError, match="no_such_engine"):
+        program_version.__wrapped__()

@@ -1,0 +1,77 @@
+"""What a searcher is, and the dictionary of those that there are."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.problems import AccelsimError, Problem
+
+Floats = NDArray[np.float64]
+Genes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Variables:
+    """The design variables: of every axis how many values it has, and whether they are ordered numbers."""
+
+    sizes: tuple[int, ...]
+    ordered: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a searcher starts from; all that it draws comes from `seed`."""
+
+    variables: Variables
+    objectives: int
+    constraints: int
+    population: int
+    seed: int
+
+
+class Searcher(Protocol):
+    """Asked for designs and told what became of them, in turns, until it has no more or the budget is spent."""
+
+    def ask(self) -> Genes:
+        """The next designs [n, axes], a value's number per axis; no rows when there are no more."""
+        ...
+
+    def tell(self, genes: Genes, objectives: Floats, violations: Floats) -> None:
+        """Results of the designs last asked for.
+
+        `objectives` [n, k] are costs, `violations` [n, c] are 0 or less where a constraint holds.
+        """
+        ...
+
+
+_SEARCHERS: dict[str, Callable[[Setup], Searcher]] = {}
+
+
+def searchers() -> dict[str, Callable[[Setup], Searcher]]:
+    """All searchers by name: every file of this package is loaded.  Raises AccelsimError without the extra `search`."""
+    try:
+        package = importlib.import_module("codesign.searchers")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"codesign.searchers.{module.name}")
+    except ImportError as error:
+        levers = ("pip install 'hybrid-vit-codesign[search]'", "accelsim sweep")
+        problem = Problem("search", f"a library is missing ({error})", "the extra `search`", levers)
+        raise AccelsimError(problem) from error
+    return dict(sorted(_SEARCHERS.items()))
+
+
+def searcher(name: str) -> Callable[[Callable[[Setup], Searcher]], Callable[[Setup], Searcher]]:
+    """Decorator that makes a searcher known under a name."""
+
+    def register(make: Callable[[Setup], Searcher]) -> Callable[[Setup], Searcher]:
+        _SEARCHERS[name] = make
+        return make
+
+    return register
