@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-run
 	rm -f $(DEMO)/sweep.sqlite
 	$(BIN)/accelsim run efficientvit_b1 --arch m2vit --plan m2q
 	$(BIN)/accelsim run efficientvit_b1 --arch trio_vit --plan uniform8
-	$(BIN)/accelsim sweep examples/sweep_b1.yaml -o $(DEMO)/sweep.sqlite
+	$(BIN)/accelsim sweep examples/sweep_b1.yaml -o $(DEMO)/sweep.sqlite --workers 1
 	$(BIN)/accelsim pareto $(DEMO)/sweep.sqlite -o $(DEMO)/pareto.png
 	@echo "The picture is $(DEMO)/pareto.png, its numbers are $(DEMO)/pareto.csv."
 

@@ -1,39 +1,35 @@
-"""The closing figures: the baseline beside its authors' cycle count, and what the mixed scheme saves in EDP.
+"""The closing figures: the baseline beside its authors' cycle count, and every built-in network on every preset.
 
     python benchmarks/figures.py
 
-Prints Markdown tables; docs/performance.md holds the output and says how to read it.  Everything is computed, except
-two numbers from outside: 80 % is the average EDP saving of the abstract of M²-ViT (arXiv 2410.09113), 66 % the most
-that shift-add arithmetic alone can give at equal area (1 − 1 / (1.69 · 1.74), the energy and area ratios of an 8-bit
-multiply-accumulate to a two-term one from 45 nm unit costs).
+Prints Markdown tables; docs/performance.md holds the output and says how to read it.  What the mixed scheme saves in
+EDP is a command of its own, `accelsim ablation` (docs/ablation.md).
 """
 
 from __future__ import annotations
 
 import os
-import statistics
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import TypeVar
 
 # Before numpy is loaded: its libraries read it once.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from accelsim.analysis.trio_vit_model import ALL, NONE, PIXEL_GROUPS, authors_cycles
 from accelsim.api import Report, evaluate, simulate
-from accelsim.arch import EngineKind
-from accelsim.area import accelerator_area, engine_area_mm2
-from accelsim.config import load_accelerator, load_plan
+from accelsim.arch import Accelerator, Dram, EngineKind
+from accelsim.config import load_accelerator, load_plan, preset_names
 from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
-from accelsim.optable import op_table
+from accelsim.optable import OpTable, op_table
+from accelsim.problems import InfeasibleError
+from accelsim.workloads.registry import build_workload, model_names
 
 BASELINE = ("trio_vit", "uniform8")
-DESIGNS = ("m2vit", "m2vit_iso_area")
-NETWORKS = (
-    ("efficientvit_b1", 224), ("efficientvit_b1", 256), ("efficientvit_b1", 288), ("efficientvit_b2", 224),
-)  # fmt: skip
-ARITHMETIC_BOUND = 1 - 1 / (1.69 * 1.74)
-PUBLISHED = 0.80
+TIMED_RUNS = 3
+Key = TypeVar("Key")
 # No wait of DRAM can be left: one image crosses such a bus in a few cycles.
 ENDLESS_BITS_PER_S = 10**15
 
@@ -66,9 +62,9 @@ def slot_cycles(report: Report) -> float:
     for engine in accelerator.engines:
         for mode in range(MAX_MODES):
             macs = totals[f"{engine.name}.{ENGINE_COUNTS[mode]}"]
-            if engine.kind is EngineKind.MAC_ARRAY and mode < len(engine.modes):
+            if engine.kind == EngineKind.MAC_ARRAY and mode < len(engine.modes):
                 work += macs / engine.modes[mode].products
-            elif engine.kind is EngineKind.SHIFT_ARRAY:
+            elif engine.kind == EngineKind.SHIFT_ARRAY:
                 work += macs * -(-(mode + 1) // engine.terms)
     return float(work / sum(engine.slots for engine in accelerator.engines))
 
@@ -96,9 +92,8 @@ def beside_the_authors() -> None:
     for model, resolution in columns:
         report = report_of(*BASELINE, model, resolution)
         accelerator, workload = report.accelerator, report.table.quantized
-        endless = accelerator.replace(
-            dram=type(accelerator.dram)(ENDLESS_BITS_PER_S, accelerator.dram.burst_bits, 0.0, accelerator.dram.type)
-        )
+        dram = accelerator.dram
+        endless = accelerator.replace(dram=Dram(ENDLESS_BITS_PER_S, dram.burst_bits, 0.0, dram.type))
         fast = simulate(op_table(workload.workload, workload.plan), endless)
         head = head_cycles(report)
         causes = {"waiting for DRAM data": ("bus",), "waiting for another unit": ("input", "dependency"),
@@ -119,70 +114,56 @@ def beside_the_authors() -> None:
     table(["", *(f"{model} {resolution}" for model, resolution in columns)], ([n, *v] for n, v in rows.items()))
 
 
-def areas() -> None:
-    """Slots and silicon of the three designs."""
-    print("### The designs\n")
+def outcome(network: OpTable, accelerator: Accelerator) -> tuple[int, float] | None:
+    """Cycles of a network and the best wall time of mapping, lowering and simulating it; None when infeasible."""
+    try:
+        report, times = simulate(network, accelerator), []
+        for _ in range(TIMED_RUNS):
+            start = time.perf_counter()
+            simulate(network, accelerator)
+            times.append(time.perf_counter() - start)
+    except InfeasibleError:
+        return None
+    return report.result.cycles_total, min(times)
+
+
+def every_network() -> None:
+    """Figure (b): all built-in networks on all presets, and the fastest and the slowest."""
+    plan, presets = load_plan("uniform8"), [load_accelerator(name) for name in preset_names()]
+    tables = {name: op_table(build_workload(name), plan) for name in model_names()}
+    found = {(name, preset.name): outcome(tables[name], preset) for name in tables for preset in presets}
+    runs = {pair: cell for pair, cell in found.items() if cell is not None}
+    clocks = {preset.name: preset.clock_hz for preset in presets}
+    print("### Every built-in network on every preset, plan uniform8: latency in ms (–: does not fit)\n")
     rows = []
-    for arch in (BASELINE[0], *DESIGNS):
-        accelerator = load_accelerator(arch)
-        engines = [sum(engine_area_mm2(engine, accelerator.node_nm).values()) for engine in accelerator.engines]
-        slots = " + ".join(f"{engine.slots}" for engine in accelerator.engines)
-        rows.append([arch, slots, f"{sum(engines):.4f}", f"{accelerator_area(accelerator).total_mm2:.4f}"])
-    table(["design", "slots", "engines mm²", "total mm²"], rows)
-
-
-def savings() -> None:
-    """Figure (b): EDP of the mixed scheme on the heterogeneous designs against the uniform baseline."""
-    print(f"### EDP saved by m2q against {BASELINE[1]} on {BASELINE[0]}\n")
-    rows: list[list[str]] = []
-    every: dict[str, tuple[list[float], list[float]]] = {arch: ([], []) for arch in DESIGNS}
-    for model, resolution in NETWORKS:
-        base = report_of(*BASELINE, model, resolution).to_json(ops=False)
-        for arch in DESIGNS:
-            new = report_of(arch, "m2q", model, resolution).to_json(ops=False)
-            row = [f"{model} {resolution}", arch, f"{base['cycles_total']:,}", f"{new['cycles_total']:,}"]
-            found = []
-            for k, suffix in enumerate(("", "_synthesized")):
-                saving = 1 - new[f"edp_pj_s{suffix}"] / base[f"edp_pj_s{suffix}"]
-                found.append(saving)
-                every[arch][k].append(saving)
-                row.append(f"{1 - new[f'energy_pj{suffix}'] / base[f'energy_pj{suffix}']:+.1%}")
-                row.append(f"{base[f'edp_pj_s{suffix}'] / 1e3:,.0f} → {new[f'edp_pj_s{suffix}'] / 1e3:,.0f}")
-                row.append(f"{saving:+.1%}")
-            rows.append([*row, "yes" if (found[0] > 0) != (found[1] > 0) else "no"])
-    names = [f"{what}, {convention}" for convention in ("arithmetic", "synthesized")
-             for what in ("energy saved", "EDP nJ·s", "EDP saved")]  # fmt: skip
-    table(["network", "design", "cycles uniform8", "cycles m2q", *names, "winner flips"], rows)
-    means = [[arch, *(f"{statistics.fmean(values):+.1%}" for values in every[arch])] for arch in DESIGNS]
-    means += [
-        ["bound of the arithmetic alone, equal area, no memory", f"{ARITHMETIC_BOUND:.0%}", ""],
-        ["published by M²-ViT (abstract)", f"{PUBLISHED:.0%}", ""],
-    ]
-    table(["mean EDP saved", "arithmetic", "synthesized"], means)
-
-
-def steps() -> None:
-    """What each part of the idea contributes on the way from the baseline to the heterogeneous design."""
-    print("### Step by step, EDP against the baseline (arithmetic / synthesized), and cycles\n")
-    cases = (("trio_vit", "w4a8"), ("m2vit", "uniform8"), ("m2vit", "w4a8"), ("m2vit", "m2q:0.0"), ("m2vit", "m2q:0.5"),
-             ("m2vit", "m2q"), ("m2vit_iso_area", "m2q:0.5"), ("m2vit_iso_area", "m2q"))  # fmt: skip
+    for name in tables:
+        ran = ((found[name, preset], clock) for preset, clock in clocks.items())
+        rows.append([name, *("–" if cell is None else f"{cell[0] / clock * 1e3:,.3g}" for cell, clock in ran)])
+    table(["network", *clocks], rows)
+    print("### The fastest and the slowest network of every preset\n")
     rows = []
-    for arch, plan in cases:
-        cells = [arch, plan]
-        for model, resolution in NETWORKS:
-            base = report_of(*BASELINE, model, resolution).to_json(ops=False)
-            new = report_of(arch, plan, model, resolution).to_json(ops=False)
-            ratios = [new[key] / base[key] - 1 for key in ("edp_pj_s", "edp_pj_s_synthesized")]
-            cells.append(f"{ratios[0]:+.0%} / {ratios[1]:+.0%}, {new['cycles_total'] / base['cycles_total'] - 1:+.0%}")
-        rows.append(cells)
-    table(["design", "plan", *(f"{model.removeprefix('efficientvit_')} {size}" for model, size in NETWORKS)], rows)
+    for preset in clocks:
+        own = {name: cell for (name, where), cell in runs.items() if where == preset}
+        cells = [f"{name}, {own[name][0]:,}" for name in extremes(own, 0)]
+        cells += [f"{name}, {own[name][1] * 1e3:.1f} ms" for name in extremes(own, 1)]
+        rows.append([preset, f"{len(own)} of {len(tables)}", *cells])
+    head = ["preset", "networks that fit", "fewest cycles", "most cycles", "fastest to simulate", "slowest to simulate"]
+    table(head, rows)
+    few, many = extremes(runs, 0)
+    print(
+        f"Fewest cycles of all: {' on '.join(few)}, {runs[few][0]:,}; most: {' on '.join(many)}, {runs[many][0]:,}.\n"
+    )
+
+
+def extremes(runs: Mapping[Key, tuple[int, float]], column: int) -> tuple[Key, Key]:
+    """Keys of the smallest and the largest value of a column."""
+    order = sorted(runs, key=lambda key: runs[key][column])
+    return order[0], order[-1]
 
 
 def main() -> int:
     beside_the_authors()
-    areas()
-    savings()
-    steps()
+    every_network()
     return 0
 
 

@@ -27,7 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numba
 import numpy as np
 
-from accelsim.arch import Accelerator
+from accelsim.arch import Accelerator, Dram
 from accelsim.config import load_accelerator, load_plan
 from accelsim.lowering import Lowered
 from accelsim.mappers.heuristic import map_and_lower
@@ -36,7 +36,9 @@ from accelsim.result import run_program
 from accelsim.workloads import build_workload
 
 KERNEL_CASES = (("efficientvit_b1", "trio_vit", "uniform8"), ("efficientvit_b1", "m2vit", "m2q"),
-                ("deit_small", "trio_vit", "uniform8"), ("deit_small", "m2vit", "m2q"))  # fmt: skip
+                ("deit_small", "trio_vit", "uniform8"), ("deit_small", "m2vit", "m2q"),
+                ("efficientvit_b1", "m2vit_ddr4_banked", "m2q"),
+                ("deit_small", "m2vit_ddr4_banked", "m2q"))  # fmt: skip
 KIB_256 = 2_097_152
 MEASURE_S = 1.0
 
@@ -109,8 +111,12 @@ def variants(base: Accelerator, n: int) -> list[Accelerator]:
     for k in range(n):
         first, *others = base.engines
         engine = replace(first, pixel_groups=12 + k % 9)
-        dram = replace(base.dram, bandwidth_bits_per_s=100_000_000_000 + 64_000_000 * k)
-        designs.append(base.replace(engines=(engine, *others), dram=dram))
+        design = base.replace(engines=(engine, *others))
+        if isinstance(base.dram, Dram):
+            dram = replace(base.dram, bandwidth_bits_per_s=100_000_000_000 + 64_000_000 * k)
+            designs.append(design.replace(dram=dram))
+        else:
+            designs.append(design.replace(clock_hz=base.clock_hz + 100_000 * k))
     return designs
 
 
@@ -197,7 +203,8 @@ def main() -> int:
             print(row.line(), flush=True)
 
     show(kernel(MEASURE_S / 10 if arguments.quick else MEASURE_S))
-    show([designs_end_to_end("trio_vit", "uniform8", n), designs_end_to_end("m2vit", "m2q", n)])
+    cases = (("trio_vit", "uniform8"), ("m2vit", "m2q"), ("m2vit_ddr4_banked", "m2q"))
+    show([designs_end_to_end(arch, plan, n) for arch, plan in cases])
     show(command_line(2 if arguments.quick else 5, arguments.quick))
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as stream:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
-from accelsim.program import BUFFERS, CAUSES
+from accelsim.program import CAUSES
 from accelsim.trace import TraceRow, perfetto_trace
-from codesign.plots import SUFFIXES
+from codesign.plots.frame import SUFFIXES
 
 if TYPE_CHECKING:
     from accelsim.api import Report
@@ -86,6 +86,13 @@ def print_summary(report: Report) -> None:
     print(f"  EDP             {edp_njs:>14,.1f}   nJ·s (arithmetic), {edp2_njs:,.1f} nJ·s (synthesized)")
     print(f"  area            {data['area_mm2']:>14.3f}   mm²")
     print(f"  DRAM            {read_mb + written_mb:>14.2f}   MB ({read_mb:.2f} read, {written_mb:.2f} written)")
+    if report.result.program.dram is not None:
+        events = report.result.named_dram_events()
+        hits, bursts = events["row_hits"], sum(events.values()) - events["refreshes"]
+        print(
+            f"  DRAM rows       {hits / bursts:>13.1%}    of {bursts:,} bursts hit, {events['row_closed']:,} closed, "
+            f"{events['row_conflicts']:,} conflicts; {events['refreshes']:,} refreshes"
+        )
     print("  unit        busy   array filled   waits: " + ", ".join(CAUSES))
     busy = report.result.busy_cycles()
     for unit, waits in data["waits_cycles"].items():
@@ -120,45 +127,12 @@ def trace_rows(report: Report) -> list[TraceRow]:
     return rows
 
 
-def _occupancy(report: Report) -> dict[str, list[tuple[float, float]]]:
-    """Occupied bits of every buffer over time: a region counts from its opening row to the end of its last reader."""
-    result, program = report.result, report.result.program
-    ticks = program.ticks_per_cycle
-    spans: dict[int, tuple[int, int]] = {}
-    events: dict[str, list[tuple[int, int]]] = {name: [] for name in BUFFERS}
-
-    def close(region: int) -> None:
-        start, end = spans.pop(region)
-        bits = int(program.regions[region, 2])
-        name = BUFFERS[int(program.regions[region, 0])]
-        events[name] += [(start, bits), (end, -bits)]
-
-    for row, times in zip(program.expand(result.images), result.rows.tolist(), strict=True):
-        start, end, finish = times[:3]
-        if row.write >= 0:
-            if row.opens and row.write in spans:
-                close(row.write)
-            opened, until = spans.get(row.write, (start, finish))
-            spans[row.write] = (min(opened, start), max(until, finish))
-        for region in row.reads:
-            opened, until = spans[region]
-            spans[region] = (opened, max(until, end))
-    for region in list(spans):
-        close(region)
-    counters = {}
-    for name, changes in events.items():
-        level, steps = 0, []
-        for time, change in sorted(changes):
-            level += change
-            steps.append((time / ticks, float(level)))
-        counters[f"{name} buffer bits"] = steps
-    return counters
-
-
 def recorded_trace(report: Report) -> dict[str, Any]:
     """Perfetto trace of a recorded run: a lane per unit, buffer occupancy and DRAM traffic as counters."""
+    from codesign.plots.buffers import occupancy
+
     rows = trace_rows(report)
-    counters = _occupancy(report)
+    counters = {f"{name} buffer bits": steps for name, steps in occupancy(report).items()}
     total, steps, burst = 0.0, [], report.accelerator.dram.burst_bits
     for row, template in zip(rows, report.result.program.expand(report.result.images), strict=True):
         if row.unit == "dram":
@@ -167,12 +141,3 @@ def recorded_trace(report: Report) -> dict[str, Any]:
     counters["DRAM MB moved"] = steps
     workload = report.table.quantized.workload
     return perfetto_trace(rows, counters, report.accelerator.clock_hz, report.accelerator.name, workload.name)
-
-
-def write_gantt(report: Report, path: str) -> None:
-    """Picture of the units over time.  Raises AccelsimError for an unknown kind of picture."""
-    from codesign.plots import plot_gantt
-
-    workload, plan = report.table.quantized.workload, report.table.quantized.plan
-    title = f"{workload.name} at {workload.resolution} on {report.accelerator.name}, plan {plan.name}"
-    plot_gantt(trace_rows(report), path, title=title, clock_hz=report.accelerator.clock_hz)

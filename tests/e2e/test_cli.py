@@ -55,10 +55,10 @@ def read_json(path):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Folder with report, trace, picture and mapping of one small run; "printed" is what it said."""
+    """Folder with report, trace and mapping of one small run; "printed" is what it said."""
     folder = tmp_path_factory.mktemp("small")
     found = cli(
-        folder, *SMALL, "--json", "report.json", "--trace", "trace.json", "--gantt", "gantt.png",
+        folder, *SMALL, "--json", "report.json", "--trace", "trace.json",
         "--save-mapping", "mapping.json",
     )  # fmt: skip
     (folder / "printed").write_text(found.stdout, encoding="utf-8")
@@ -153,10 +153,6 @@ def test_trace_counters_stay_within_the_buffers(small):
     assert steps["DRAM MB moved"][-1][1] == pytest.approx(moved, rel=1e-9)
 
 
-def test_gantt_is_a_picture(small):
-    assert (small / "gantt.png").read_bytes().startswith(b"\x89PNG\r\n")
-
-
 def test_saved_mapping_comes_back_with_the_same_report(tmp_path, small):
     found = cli(tmp_path, *SMALL, "--mapping", small / "mapping.json", "--json", "-")
     assert json.loads(found.stdout) == read_json(small / "report.json")
@@ -228,7 +224,7 @@ def test_check_accepts_what_comes_with_the_program(tmp_path):
         assert "no faults" in cli(tmp_path, "check", path).stdout
 
 
-@pytest.mark.parametrize("option", ["--json", "--trace", "--gantt", "--save-mapping"])
+@pytest.mark.parametrize("option", ["--json", "--trace", "--save-mapping"])
 def test_unwritable_output_is_refused_before_the_work(tmp_path, option):
     others = {"--json": "r.json", "--trace": "t.json"}
     others.pop(option, None)
@@ -316,5 +312,5 @@ def test_faulty_mapping_is_one_clear_error(tmp_path, small, change, expected):
 
 
 def test_unknown_kind_of_picture_is_refused_before_anything_is_written(tmp_path):
-    assert "unknown kind of picture" in complaints(tmp_path, *SMALL, "--trace", "t.json", "--gantt", "g.bad")[0]
+    assert "unknown kind of picture" in complaints(tmp_path, "plot", "gantt", *SMALL[1:], "-o", "g.bad")[0]
     assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,8 @@
+import time
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -21,6 +23,27 @@ def dominated(one, other):
 def test_front_is_what_no_row_dominates(points):
     expected = [not any(dominated(one, other) for other in points) for one in points]
     assert pareto_front(points).tolist() == expected
+
+
+@settings(max_examples=300)
+@given(
+    st.integers(2, 3).flatmap(
+        lambda columns: arrays(np.int64, st.tuples(st.integers(0, 60), st.just(columns)), elements=st.integers(0, 9))
+    )
+)
+def test_front_of_two_and_three_objectives_is_what_no_row_dominates(points):
+    points = points.astype(np.float64)
+    expected = [not any(dominated(one, other) for other in points) for one in points]
+    assert pareto_front(points).tolist() == expected
+
+
+def test_front_of_many_rows_is_found_in_no_time():
+    # On a sphere no row dominates another: the front is everything, the worst case of row against row.
+    points = np.random.default_rng(0).random((20_000, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    start = time.process_time()
+    assert pareto_front(points).all()
+    assert time.process_time() - start < 5.0
 
 
 def test_ties_stay_and_order_is_kept():

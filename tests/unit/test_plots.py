@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from accelsim.problems import AccelsimError
 from accelsim.trace import TraceRow
 from codesign.labels import Box, place_labels
-from codesign.plots import plot_gantt, plot_pareto
+from codesign.pareto import front_mask
+from codesign.plots.frame import QUANTITIES
+from codesign.plots.fronts import pareto_figure, plot_pareto
+from codesign.plots.gantt import PARTS, gantt_figure, lane_shares, plot_gantt
+from codesign.store import METRICS
+from tests.support.pictures import overlapping_texts, texts_in, thousands_of_rows
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -103,7 +108,7 @@ def test_what_cannot_be_drawn(tmp_path, rows, name, words):
 
 TRACE = [
     TraceRow("dram", "conv1", "w", 0, 10, 20, "", 0),
-    TraceRow("mult", "conv1", "0", 20, 60, 64, "input", 20),
+    TraceRow("mult", "conv1", "0", 20, 60, 64, "bus", 20),
     TraceRow("mult", "conv2", "0", 70, 90, 94, "region", 10),
 ]
 
@@ -111,9 +116,27 @@ TRACE = [
 def test_gantt_has_a_lane_per_unit_and_the_wait_causes(tmp_path):
     plot_gantt(TRACE, tmp_path / "g.svg", title="Run")
     texts = texts_of(tmp_path / "g.svg")
-    assert {"Run", "dram", "mult", "time [cycles]", "waits for input", "waits for region"} <= set(texts)
+    expected = {"Run", "dram", "mult", "time [cycles]", "waits for data from DRAM", "waits for a place in a buffer"}
+    assert expected <= set(texts)
+    assert "waits for a result of another unit" not in texts
     plot_gantt(TRACE, tmp_path / "ms.svg", clock_hz=5e8)
     assert "time [ms]" in texts_of(tmp_path / "ms.svg")
+
+
+def test_gantt_lanes_come_in_the_given_order():
+    figure = gantt_figure(TRACE, units=("mult", "dram"))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["mult", "dram"]
+    assert overlapping_texts(figure) == []
+
+
+def test_shares_of_a_lane_are_the_exact_parts_of_its_time():
+    edges = np.array([0.0, 30.0, 60.0, 75.0, 100.0])
+    shares = lane_shares(TRACE[1:], {"conv1": 0, "conv2": 1}, edges)
+    assert set(shares) == {"busy", "busy, next op", "bus", "region"} <= set(PARTS)
+    np.testing.assert_allclose(shares["bus"], [20 / 30, 0, 0, 0])
+    np.testing.assert_allclose(shares["busy"], [10 / 30, 1, 0, 0])
+    np.testing.assert_allclose(shares["region"], [0, 0, 10 / 15, 0])
+    np.testing.assert_allclose(shares["busy, next op"], [0, 0, 5 / 15, 15 / 25])
 
 
 def test_gantt_of_a_long_run_stays_small(tmp_path):
@@ -150,6 +173,123 @@ def test_a_label_evades_the_dense_side():
         np.full(len(crowd), 5.0),
     )
     assert x < 100
+
+
+THREE = ("latency_s", "energy_pj", "area_mm2")
+
+
+def front_rows(count):
+    """Designs of two workloads; the last third has no numbers."""
+    rows = [
+        row(n, 1e-3 * (1 + n % 7), 1e9 * (1 + n % 5), area_mm2=1.0 + n % 11, resolution=32 + 32 * (n % 2))
+        for n in range(2 * count)
+    ]
+    return rows + [row(n, None, None, area_mm2=None, status="infeasible") for n in range(count)]
+
+
+def test_three_objectives_have_three_panels_per_workload_with_the_members_in_all():
+    rows = front_rows(20)
+    figure = pareto_figure(rows, THREE)
+    panels = [axis for line in figure.subfigs for axis in line.axes]
+    assert len(figure.subfigs) == 2
+    labels = ["latency per image [ms]", "energy per image [mJ]", "area [mm²]"]
+    pairs = [(labels[a], labels[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert [(axis.get_xlabel(), axis.get_ylabel()) for axis in panels] == pairs * 2
+    mask = front_mask(rows, THREE)
+    for line, resolution in zip(figure.subfigs, (32, 64), strict=True):
+        members = {
+            (own["latency_s"] * 1e3, own["energy_pj"] * 1e-9, own["area_mm2"])
+            for own, on_front in zip(rows, mask, strict=True)
+            if on_front and own["resolution"] == resolution
+        }
+        for axis, columns in zip(line.axes, ((0, 1), (0, 2), (1, 2)), strict=True):
+            drawn = {
+                tuple(round(float(value), 9) for value in spot)
+                for marks in axis.collections
+                if str(marks.get_label()).startswith("front")
+                for spot in marks.get_offsets()
+            }
+            assert drawn == {tuple(round(member[k], 9) for k in columns) for member in members}
+
+
+def test_the_same_letter_marks_the_same_design_in_all_panels():
+    figure = pareto_figure(
+        [row(0, 1e-3, 9e9, area_mm2=5.0), row(1, 5e-3, 2e9, area_mm2=4.0), row(2, 9e-3, 9e9, area_mm2=1.0)], THREE
+    )
+    found = [{text.get_text(): tuple(text.xy) for text in axis.texts} for axis in figure.subfigs[0].axes]
+    assert found == [
+        {"A": (1, 9), "B": (5, 2), "C": (9, 9)},
+        {"A": (1, 5), "B": (5, 4), "C": (9, 1)},
+        {"A": (9, 5), "B": (2, 4), "C": (9, 1)},
+    ]
+    assert any("B: lowest energy (5 ms, 2 mJ, 4 mm²)" in text for text in texts_in(figure))
+
+
+@pytest.mark.parametrize("objectives", [("latency_s", "energy_pj"), THREE, ("area_mm2", "edp_pj_s")])
+def test_no_texts_of_a_front_overlap(objectives):
+    rows = thousands_of_rows(300)
+    assert overlapping_texts(pareto_figure(rows, objectives)) == []
+
+
+def test_labels_of_a_narrow_front_do_not_overlap():
+    near = [row(n, 1e-3 * x, 1e9 * y) for n, (x, y) in enumerate([(1.0, 3.0), (1.02, 2.9), (1.05, 2.89), (1.2, 2.88)])]
+    figure = pareto_figure([*near, row(4, 9e-3, 30e9)])
+    labels = [text for text in texts_in(figure) if "\n" in text]
+    assert len(labels) == 3
+    assert overlapping_texts(figure) == []
+
+
+def test_csv_of_three_objectives_has_their_front(tmp_path):
+    rows = front_rows(20)
+    with open(plot_pareto(rows, tmp_path / "f.png", objectives=THREE), newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [line["on_front"] == "1" for line in table] == front_mask(rows, THREE)
+    assert [line["area_mm2"] for line in table] == [
+        "" if own["area_mm2"] is None else str(own["area_mm2"]) for own in rows
+    ]
+
+
+def test_other_objectives_have_their_names_and_no_edp_lines():
+    texts = texts_in(pareto_figure(thousands_of_rows(50), ("area_mm2", "power_w")))
+    assert {"area [mm²]", "Area and power of every design"} <= set(texts)
+    assert any(text.startswith("power [") for text in texts)
+    assert not any(text.startswith("EDP") for text in texts)
+    assert any("least power" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "words"),
+    [
+        (("latency", "energy_pj"), "unknown metric 'latency'.*try: latency_s"),
+        (("latency_s", "latency_s"), "twice"),
+        (("latency_s",), "two or three"),
+        (("latency_s", "energy_pj", "area_mm2", "power_w"), "two or three"),
+        (("latency_s", "energy_pj", "macs"), "unknown metric 'macs'"),
+    ],
+)
+def test_faulty_objectives(tmp_path, objectives, words):
+    with pytest.raises(AccelsimError, match=words):
+        plot_pareto(ROWS, tmp_path / "f.png", objectives=objectives)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_without_logarithm_is_named(tmp_path):
+    with pytest.raises(AccelsimError, match="dram_write_bits: is 0"):
+        plot_pareto(
+            [row(0, 1e-3, 1e9, dram_write_bits=0)], tmp_path / "f.png", objectives=("latency_s", "dram_write_bits")
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_cost_of_a_study_has_a_name_and_units():
+    assert set(QUANTITIES) == {name for name, _, _ in METRICS} - {"clock_hz", "macs"}
+
+
+def test_ten_thousand_designs_are_an_image_inside_an_svg(tmp_path):
+    plot_pareto(thousands_of_rows(10_000), tmp_path / "f.svg")
+    text = (tmp_path / "f.svg").read_text()
+    assert "<image" in text
+    assert len(text) < 2_000_000
 
 
 def test_too_many_labels_are_refused():

@@ -1,0 +1,84 @@
+"""The design that a command runs: the options that name it, and reading what they name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from accelsim.problems import AccelsimError, Problem
+from codesign.arguments import positive
+
+if TYPE_CHECKING:
+    from accelsim.api import Report
+    from accelsim.arch import Accelerator
+    from accelsim.ir import Workload
+    from accelsim.mapping import Mapping
+    from accelsim.plan import QuantPlan
+
+
+def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None:
+    """Add model, accelerator, plan and mapping options; without `batch` the command runs one image only."""
+    parser.add_argument("model", help="name from `accelsim models`")
+    parser.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
+    parser.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
+    parser.add_argument(
+        "--plan", default="m2q", help="plan name (uniform8, uniform4, w4a8, m2q, m2q:RATIO) or YAML file"
+    )
+    if batch:
+        parser.add_argument("--batch", type=positive, default=1, help="images in a row (default 1)")
+    parser.add_argument("--no-fuse", action="store_true", help="every op its own chain")
+    parser.add_argument("--mapping", help="use this mapping file instead of the mapper")
+    parser.set_defaults(batch=1)
+
+
+@dataclass(frozen=True)
+class Design:
+    """What `add_run_options` name, read and checked."""
+
+    workload: Workload
+    accelerator: Accelerator
+    plan: QuantPlan
+    mapping_file: str | None
+    batch: int
+    fuse: bool
+
+    def mapping(self) -> Mapping | None:
+        """The mapping of the file, or None without one.  Raises AccelsimError when it is not a mapping."""
+        return None if self.mapping_file is None else _read_mapping(self.mapping_file)
+
+    def simulate(self, mapping: Mapping | None, record: bool) -> Report:
+        """Map (unless a mapping is given), lower and simulate.  Raises as `accelsim.api.simulate` does."""
+        from accelsim.api import simulate
+        from accelsim.optable import op_table
+
+        table = op_table(self.workload, self.plan)
+        name = self.mapping_file or "mapping"
+        return simulate(table, self.accelerator, mapping, self.batch, record, self.fuse, name)
+
+
+def read_design(arguments: argparse.Namespace) -> Design:
+    """Read the files and build the network.  Raises AccelsimError with the faults of the first that has any."""
+    from accelsim.config import load_accelerator, load_plan
+    from accelsim.workloads.registry import build_workload
+
+    accelerator, plan = load_accelerator(arguments.arch), load_plan(arguments.plan)
+    workload = build_workload(arguments.model, arguments.resolution)
+    return Design(workload, accelerator, plan, arguments.mapping, arguments.batch, not arguments.no_fuse)
+
+
+def _read_mapping(path: str) -> Any:
+    from accelsim.mapping import mapping_from_json
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+    except OSError as error:
+        raise AccelsimError(Problem(path, f"cannot be read ({error.strerror})", "a mapping file")) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise AccelsimError(
+            Problem(f"{path}:{line}", f"not JSON ({error})", "a file of `accelsim run --save-mapping`")
+        ) from error
+    return mapping_from_json(data, path)
