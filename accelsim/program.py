@@ -37,11 +37,13 @@ TEMPLATE_COLUMNS: tuple[str, ...] = (
     "run_bits",
     "runs",
     "stride_bits",
+    "lead_ticks",  # of a unit with an output stage: from the start to the first result that the stage takes; 0: none
 )
 N_COLUMNS = len(TEMPLATE_COLUMNS)
 (
     UNIT, OP, OCCUPANCY, LATENCY, READ0, READ0_RING, READ0_SHIFT, READ1, READ1_RING, READ1_SHIFT, READ2, READ2_RING,
     READ2_SHIFT, WRITE, WRITE_RING, WRITE_SHIFT, OPENS, DEP0, DEP1, DRAM_BASE, DRAM_STEP, RUN_BITS, RUNS, STRIDE,
+    LEAD,
 ) = range(N_COLUMNS)  # fmt: skip
 
 # A phase repeats `rows` consecutive templates `count` times; iterations are numbered from `first_iteration`.
@@ -53,7 +55,7 @@ REGION_BUFFER, REGION_OFFSET, REGION_BITS = range(3)
 BUFFERS: tuple[str, ...] = ("activation", "weight")
 
 MAX_DEPENDENCY_DISTANCE = 63
-CAUSES: tuple[str, ...] = ("region", "bus", "input", "dependency")
+CAUSES: tuple[str, ...] = ("region", "bus", "input", "dependency", "output")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Row:
     run_bits: int = 0
     runs: int = 0
     stride_bits: int = 0
+    lead_ticks: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,4 +139,5 @@ def _row(template: Int64, iteration: int, number: int) -> Row:
         run_bits=int(template[RUN_BITS]),
         runs=int(template[RUNS]),
         stride_bits=int(template[STRIDE]),
+        lead_ticks=int(template[LEAD]),
     )

@@ -92,6 +92,11 @@ class _Clock:
         self.ticks_per_cycle = program.ticks_per_cycle
         self.done: dict[int, OracleRow] = {}
         self.now = 0
+        last: dict[int, int] = {}
+        self.previous: list[int] = []  # the row before on the same unit, or -1
+        for number, row in enumerate(self.rows):
+            self.previous.append(last.get(row.unit, -1))
+            last[row.unit] = number
 
     def end(self, number: int, start: int, free: int, finish: int) -> None:
         """Record the times of a row."""
@@ -113,10 +118,15 @@ class _Clock:
         """Are all writers and readers of a generation through?"""
         return all(map(self.finished, generation.writers)) and all(map(self.released, generation.readers))
 
+    def output_free(self, number: int) -> bool:
+        """Will the unit's output stage be through with the previous row when this one's first result comes?"""
+        row, before = self.rows[number], self.previous[number]
+        return row.lead_ticks == 0 or before < 0 or self.done[before].finish <= self.now + row.lead_ticks
+
     def may_start(self, number: int) -> bool:
         """Does every condition of a row hold but that its unit is free?"""
         plan = self.plans[number]
-        if not all(map(self.finished, plan.row.deps)):
+        if not all(map(self.finished, plan.row.deps)) or not self.output_free(number):
             return False
         if not all(self.finished(w) for writers in plan.reads_writers for w in writers):
             return False

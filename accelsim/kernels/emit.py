@@ -19,6 +19,7 @@ from accelsim.kernels.mapper import (
     input_tile_bits,
     output_tile_bits,
     part_cycles,
+    part_lead,
     vector_tile_cycles,
 )  # fmt: skip
 from accelsim.kernels.tables import (
@@ -82,6 +83,7 @@ from accelsim.program import (
     DRAM_BASE,
     DRAM_STEP,
     LATENCY,
+    LEAD,
     OCCUPANCY,
     OP,
     OPENS,
@@ -363,6 +365,9 @@ def emit_array(
             tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows
         )
         t = _new_row(out, part[P_ENGINE], k, occupancy * ticks, latency * ticks)
+        out.templates[t, LEAD] = ticks * part_lead(
+            tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows
+        )
         _set_reads(tables, out, chain, t, k, stage, weight)
         _set_write(tables, out, t, k, stage, resident_output, opens and done == 0)
         count_part(tables, out, k, part, units, rows)

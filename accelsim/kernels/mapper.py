@@ -9,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.engine_forms import ceil_div, dense_cycles, depthwise_cycles, depthwise_word
+from accelsim.kernels.engine_forms import (
+    ceil_div,
+    dense_cycles,
+    dense_tile,
+    depthwise_cycles,
+    depthwise_tile,
+    depthwise_word,
+)
 from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.systolic_forms import FORM_TREE, systolic_cycles
 from accelsim.optable import (
@@ -130,6 +137,36 @@ def part_cycles(
         modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
         e[E_PIPELINE],
     )  # fmt: skip
+
+
+@inner
+def part_lead(
+    ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
+) -> int:
+    """Cycles from the start of such a tile to its first result at the output stage: one block and the pipeline.
+
+    0 for a systolic array, whose form has no such term.
+    """
+    combo = slices[k, part, S_COMBO]
+    products, inputs = modes[combo, engine, M_PRODUCTS], modes[combo, engine, M_INPUTS]
+    e = engines[engine]
+    weight_bits = slices[k, part, S_BITS]
+    if e[E_FORM] != FORM_TREE:
+        return 0
+    if ops[k, O_DEPTHWISE] == 1:
+        steps, word_a, word_w = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)
+        compute = depthwise_tile(
+            units, rows, steps, e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, word_a, word_w,
+            e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
+        )[3]  # fmt: skip
+        return compute + e[E_PIPELINE]
+    groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
+    cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
+    compute = dense_tile(
+        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH] * inputs, e[E_PIXELS], products,
+        modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
+    )[3]  # fmt: skip
+    return compute + e[E_PIPELINE]
 
 
 @inner

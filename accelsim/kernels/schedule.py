@@ -15,6 +15,7 @@ import numpy as np
 from accelsim.kernels.dram import transfer
 from accelsim.kernels.jit import inner, jit
 from accelsim.program import (
+    CAUSES,
     COUNT,
     DEP0,
     DEP1,
@@ -23,6 +24,7 @@ from accelsim.program import (
     FIRST_ITERATION,
     FIRST_TEMPLATE,
     LATENCY,
+    LEAD,
     OCCUPANCY,
     OP,
     OPENS,
@@ -35,6 +37,7 @@ from accelsim.program import (
     WRITE,
 )
 
+_CAUSES = len(CAUSES)
 # State of a region (columns of one array, so that a region is one cache line).
 _USABLE, _USABLE_ROW, _USABLE_BUS, _RELEASED, _RELEASED_ROW, _OPEN, _OPEN_ROW, _IMAGE = range(8)
 
@@ -106,10 +109,12 @@ def schedule(
     state[:, _IMAGE] = -1
     free = np.zeros(n_units, np.int64)
     busy = np.zeros(n_units, np.int64)
-    wait = np.zeros((n_units, 4), np.int64)
+    wait = np.zeros((n_units, _CAUSES), np.int64)
+    finished = np.zeros(n_units, np.int64)
+    finished_row = np.full(n_units, -1, np.int64)
     op_start = np.full(n_ops, -1, np.int64)
     op_finish = np.zeros(n_ops, np.int64)
-    op_wait = np.zeros((n_ops, 4), np.int64)
+    op_wait = np.zeros((n_ops, _CAUSES), np.int64)
     image_finish = np.zeros(images, np.int64)
     ring = np.zeros(64, np.int64)
     n_rows = 0
@@ -134,7 +139,7 @@ def schedule(
                     cause = -1
                     blocker = -1
                     write = -1
-                    # Ties: region, bus, input, dependency. A later test replaces an earlier one only if it is greater.
+                    # Ties: in the order of CAUSES. A later test replaces an earlier one only if it is greater.
                     if templates[t, WRITE] >= 0:
                         write = _region_index(templates, t, WRITE, iteration)
                         if templates[t, OPENS] == 1:
@@ -159,6 +164,11 @@ def schedule(
                             start = ring[(number - distance) & 63]
                             cause = 3
                             blocker = number - distance
+                    lead = templates[t, LEAD]
+                    if lead > 0 and finished[unit] - lead > start:
+                        start = finished[unit] - lead
+                        cause = 4
+                        blocker = finished_row[unit]
                     op = templates[t, OP]
                     waited = start - free[unit]
                     if waited > 0:
@@ -186,6 +196,8 @@ def schedule(
                     free[unit] = end
                     busy[unit] += end - start
                     ring[number & 63] = finish
+                    finished[unit] = finish
+                    finished_row[unit] = number
                     for k in range(3):
                         column = READ0 + 3 * k
                         if templates[t, column] >= 0:

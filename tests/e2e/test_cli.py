@@ -106,7 +106,7 @@ def test_report_has_a_row_per_op(small):
         assert set(row["engines"]) <= units
         assert row["engines"]
         assert 0 <= row["start_cycles"] < row["finish_cycles"] <= report["cycles_total"]
-        assert row["waits_cycles"].keys() == {"region", "bus", "input", "dependency"}
+        assert row["waits_cycles"].keys() == {"region", "bus", "input", "dependency", "output"}
         issued = sum(count for name, count in row["counts"].items() if ".products_" in name)
         assert issued == row["macs"]
     assert sum(row["macs"] for row in report["ops"]) == report["macs"]

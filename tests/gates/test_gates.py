@@ -190,6 +190,28 @@ def test_dependency() -> None:
     assert_ignores(rows, "near", LATENCY, 2)
 
 
+def test_output_stage() -> None:
+    # The first row's results leave until tick 12; the second's first comes 3 ticks after its start.
+    rows: Rows = [
+        {"name": "long", "unit": "a", "ticks": (4, 12)},
+        {"name": "short", "unit": "a", "ticks": (2, 5), "lead": 3},
+    ]
+    result = run(rows)
+    assert result.rows[1] == Times(9, 11, 14, 5, "output", 0)
+    assert result.waits[0].tolist() == [0, 0, 0, 0, 5]
+    assert_follows(rows, "long", LATENCY, 1)
+    for lead, start in ((1, 11), (2, 10), (4, 8), (8, 4), (9, 4), (0, 4)):
+        rows[1]["lead"] = lead
+        assert run(rows).rows[1].start == start
+    # Of the row before on the same unit only, also when an earlier one finishes later.
+    other: Rows = [
+        {"unit": "b", "ticks": (1, 20)},
+        {"unit": "a", "ticks": (1, 2)},
+        {"unit": "a", "ticks": (1, 1), "lead": 1},
+    ]
+    assert run(other).rows[2] == Times(1, 2, 2)
+
+
 def test_hand_off_in_the_same_cycle() -> None:
     rows: Rows = [
         {"unit": "a", "ticks": (1, 1), "write": "x"},
@@ -298,7 +320,7 @@ def test_wait_counts_from_the_unit_being_free_and_the_tail_is_drained() -> None:
     result = run(OPEN_AFTER_READER)
     assert result.total == 13
     assert result.busy.tolist() == [3, 5, 0, 0]
-    assert result.waits.tolist() == [[5, 0, 0, 0], [0, 0, 2, 0], [0] * 4, [0] * 4]
+    assert result.waits.tolist() == [[5, 0, 0, 0, 0], [0, 0, 2, 0, 0], [0] * 5, [0] * 5]
     assert result.drained.tolist() == [5, 6, 13, 13]
 
 

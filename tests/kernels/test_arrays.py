@@ -99,6 +99,7 @@ def test_multiplier_array_depthwise(engine: Engine, tile: Loop, name: str, seed:
 @given(engines(EngineKind.SHIFT_ARRAY), dense_tiles(), SHIFTS, SEEDS)
 @settings(max_examples=150, deadline=None)
 def test_shift_array_dense_is_the_integer_dot_product(engine: Engine, tile: Loop, name: str, seed: int) -> None:
+    assume(not tile.depthwise)
     check(engine, tile, fmt(name), seed)
 
 

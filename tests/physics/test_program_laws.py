@@ -15,7 +15,7 @@ from accelsim.lowering import Lowered
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.optable import T_BITS, T_FIRST, T_LAST, EngineTable, OpTable, op_table
 from accelsim.problems import InfeasibleError
-from accelsim.program import REGION_BITS, REGION_BUFFER, REGION_OFFSET, RUN_BITS, RUNS, Row
+from accelsim.program import CAUSES, REGION_BITS, REGION_BUFFER, REGION_OFFSET, RUN_BITS, RUNS, Row
 from accelsim.reference import simulate_by_stepping
 from accelsim.result import run_program
 from accelsim.workloads.registry import build_workload
@@ -130,6 +130,22 @@ def test_random_designs_obey_the_laws(accelerator: Accelerator, case: int, plan:
         moved += count * int((body[:, RUNS] * -(-body[:, RUN_BITS] // burst)).sum()) * burst
     reads, writes = columns.index("dram_read_bits"), columns.index("dram_write_bits")
     assert moved == result.counts[:, [reads, writes]].sum()
+
+
+@given(accelerators(), st.integers(0, 2), st.sampled_from(PLANS))
+@SLOW
+def test_an_output_stage_takes_results_in_order(accelerator: Accelerator, case: int, plan: str) -> None:
+    """A tile's first result comes when the engine's previous tile has left its output stage, and not a tick before."""
+    _, lowered, _ = lowered_or_skip(table_of(case, plan), accelerator)
+    times = run_program(lowered, record=True).rows
+    before: dict[int, int] = {}
+    for row, (start, _, finish, cause, blocker, _) in zip(lowered.program.expand(), times.tolist(), strict=True):
+        if row.lead_ticks > 0:
+            assert start + row.lead_ticks >= before.get(row.unit, 0)
+            assert finish > before.get(row.unit, 0)
+            if cause == CAUSES.index("output"):
+                assert start + row.lead_ticks == before[row.unit] == times[blocker, 2]
+            before[row.unit] = finish
 
 
 @given(accelerators(), st.integers(0, 2), st.sampled_from(PLANS))

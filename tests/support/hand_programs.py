@@ -15,6 +15,7 @@ from accelsim.program import (
     DEP1,
     DRAM_BASE,
     LATENCY,
+    LEAD,
     N_COLUMNS,
     OCCUPANCY,
     OP,
@@ -44,8 +45,8 @@ def hand_program(
     """A program of `rows`, which are dicts.
 
     Keys: `unit`, `ticks` = (occupancy, latency) and, where needed, `name`, `reads`, `write`, `opens` (default true),
-    `deps` (names of earlier rows) and `op` (default 0).  The last unit is the bus; with the timing of a banked `dram`
-    its rows have `address` = (base bits, run bits, runs, stride bits) instead of `ticks`.
+    `deps` (names of earlier rows), `lead` (default 0) and `op` (default 0).  The last unit is the bus; with the timing
+    of a banked `dram` its rows have `address` = (base bits, run bits, runs, stride bits) instead of `ticks`.
     """
     names = list(regions)
     templates = np.zeros((len(rows), N_COLUMNS), np.int64)
@@ -56,6 +57,7 @@ def hand_program(
         t = templates[number]
         t[UNIT], t[OP] = units.index(row["unit"]), row.get("op", 0)
         t[OCCUPANCY], t[LATENCY] = row.get("ticks", (0, 0))
+        t[LEAD] = row.get("lead", 0)
         t[DRAM_BASE], t[RUN_BITS], t[RUNS], t[STRIDE] = row.get("address", (0, 0, 0, 0))
         for k, region in enumerate(row.get("reads", ())):
             t[READ0 + 3 * k], t[READ0 + 3 * k + 1] = names.index(region), 1

@@ -11,6 +11,7 @@ from accelsim.program import (
     DEP1,
     FIRST_TEMPLATE,
     LATENCY,
+    LEAD,
     N_COLUMNS,
     OCCUPANCY,
     OP,
@@ -57,6 +58,8 @@ class _Builder:
         row[OP] = int(rng.integers(0, 3))
         row[OCCUPANCY] = int(rng.integers(1, 9)) * scale
         row[LATENCY] = row[OCCUPANCY] + int(rng.integers(0, 5)) * scale
+        if unit < self.n_units - 1 and rng.random() < 0.5:
+            row[LEAD] = int(rng.integers(1, 8)) * scale
         if rng.random() < 0.7:
             alive = [r for r in range(len(self.regions)) if r not in self.dead]
             if alive:
@@ -104,6 +107,8 @@ def ring_program(seed: int) -> Program:
         row[UNIT], row[OP] = unit, stage % 3
         row[OCCUPANCY] = int(rng.integers(1, 9)) * scale
         row[LATENCY] = row[OCCUPANCY] + int(rng.integers(0, 5)) * scale
+        if unit < n_units - 1 and rng.random() < 0.5:
+            row[LEAD] = int(rng.integers(1, 8)) * scale
         row[WRITE], row[WRITE + 1], row[WRITE + 2], row[OPENS] = base[stage], rings[stage], rng.integers(0, 4), 1
         if stage > 0:
             row[READ0], row[READ0 + 1], row[READ0 + 2] = base[stage - 1], rings[stage - 1], rows[-1][WRITE + 2]
