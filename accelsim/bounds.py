@@ -8,17 +8,26 @@ from itertools import combinations
 import numpy as np
 
 from accelsim.arch import Accelerator
+from accelsim.ir import Loop, OpKind
 from accelsim.optable import (
     KIND_VECTOR,
     M_INPUTS,
     M_MODE,
     M_PASSES,
     M_PRODUCTS,
+    O_ABITS,
     O_COLS,
     O_DEPTH,
     O_GROUPS,
+    O_IN0,
+    O_IN0_ROOT0,
+    O_IN0_ROOT1,
+    O_IN1,
+    O_IN1_ROOT0,
+    O_IN1_ROOT1,
     O_KIND,
     O_PARAM_BITS,
+    O_RBITS,
     O_ROWS_H,
     O_ROWS_W,
     O_SLICES,
@@ -43,7 +52,8 @@ class DesignBound:
     """No mapping of this workload and plan on this accelerator is faster: the larger of the two, in cycles.
 
     `compute_cycles`: every multiplier busy in its best mode, work shared perfectly among compatible engines.
-    `traffic_cycles`: all weights, the input and the output cross the bus once, without latency or burst rounding.
+    `traffic_cycles`: all weights, the input rows that are read and the output cross the bus once, without latency or
+    burst rounding.
     """
 
     compute_cycles: int
@@ -101,9 +111,34 @@ def _traffic_cycles(table: OpTable, accelerator: Accelerator) -> int:
         elif op[O_UNIT_WEIGHTS]:
             least = min(int(part[S_BITS]) for part in table.slices[k, : op[O_SLICES]])
             bits += int(op[O_UNITS]) * (int(op[O_UNIT_WEIGHTS]) * least + int(op[O_UNIT_EXTRA]))
-    ends = (table.tensors[:, T_INPUT] > 0) | (table.tensors[:, T_OUTPUT] > 0)
-    bits += int(table.tensors[ends, T_BITS].sum())
+    bits += int(table.tensors[(table.tensors[:, T_OUTPUT] > 0) & (table.tensors[:, T_INPUT] == 0), T_BITS].sum())
+    bits += sum(_least_read_bits(table, int(t)) for t in np.flatnonzero(table.tensors[:, T_INPUT]))
     return bits * accelerator.clock_hz // accelerator.dram.bandwidth_bits_per_s
+
+
+def _least_read_bits(table: OpTable, tensor: int) -> int:
+    """Bits of a graph input that some op needs; strides beyond the kernel, short windows and slices leave rows out."""
+    stored = int(table.tensors[tensor, T_BITS])
+    most = 0
+    for item, row in zip(table.quantized.ops, table.ops, strict=True):
+        for root, other, elements, width in (
+            (O_IN0_ROOT0, O_IN0_ROOT1, O_IN0, O_ABITS), (O_IN0_ROOT1, O_IN0_ROOT0, O_IN0, O_ABITS),
+            (O_IN1_ROOT0, O_IN1_ROOT1, O_IN1, O_RBITS), (O_IN1_ROOT1, O_IN1_ROOT0, O_IN1, O_RBITS),
+        ):  # fmt: skip
+            if row[root] == tensor:
+                read = int(row[elements] * row[width])
+                read -= int(table.tensors[row[other], T_BITS]) if row[other] >= 0 else 0
+                kept, rows = _rows_read(item.op.loop) if item.op.kind is OpKind.CONV and item.op.loop else (1, 1)
+                most = max(most, read * kept // rows)
+    return min(stored, most)
+
+
+def _rows_read(loop: Loop) -> tuple[int, int]:
+    """Input rows in some window of a convolution (at least), and all of its input rows."""
+    if loop.stride > loop.kernel_h:
+        return max(0, loop.rows_h * loop.kernel_h - 2 * loop.padding), loop.in_h
+    last = (loop.rows_h - 1) * loop.stride - loop.padding + loop.kernel_h
+    return max(0, min(last, loop.in_h)), loop.in_h
 
 
 def program_bound_ticks(program: Program) -> int:

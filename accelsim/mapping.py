@@ -31,6 +31,7 @@ from accelsim.optable import (
     O_STRIDE,
     O_UNIT_WEIGHTS,
     O_UNITS,
+    OFF_CHIP,
     S_COMBO,
     S_UNITS,
     T_INPUT,
@@ -339,6 +340,9 @@ def _fill_residents(
         t = table.tensor_names.index(name)
         if table.tensors[t, T_INPUT] or table.tensors[t, T_OUTPUT]:
             problems.append(Problem(f"{where}: resident", f"{name} is a graph input or output", "it lives in DRAM"))
+        elif table.tensors[t, T_TWIN] == OFF_CHIP:
+            what = f"a view reads {name} together with a graph input or output, or with more than one other tensor"
+            problems.append(Problem(f"{where}: resident", what, "a tensor that no such view reads"))
         arrays.resident[t] = 1
     for t in range(len(table.tensor_names)):
         twin = int(table.tensors[t, T_TWIN])

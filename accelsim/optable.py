@@ -11,6 +11,7 @@ from accelsim.arch import Accelerator, Engine, OutputStage
 from accelsim.engines.registry import rules_of
 from accelsim.formats import Format, accumulator_bits_needed
 from accelsim.ir import OpKind, Workload
+from accelsim.limits import check_products, check_times
 from accelsim.plan import QuantizedOp, QuantizedWorkload, QuantPlan
 from accelsim.problems import InfeasibleError, Problem
 from accelsim.program import Int64
@@ -42,6 +43,7 @@ MAX_PROBLEMS = 8
 
 TENSOR_COLUMNS: tuple[str, ...] = ("bits", "first", "last", "positions", "graph_input", "graph_output", "twin")
 T_BITS, T_FIRST, T_LAST, T_POSITIONS, T_INPUT, T_OUTPUT, T_TWIN = range(7)
+OFF_CHIP = -2  # in the column of twins: never resident
 
 ENGINE_COLUMNS: tuple[str, ...] = (
     "form", "lanes", "lane_width", "pixel_groups", "outputs_per_cycle", "pipeline", "activation_port", "weight_port",
@@ -98,9 +100,11 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
             _vector_rows(item, vector[k])
     tensors = _tensor_rows(quantized, index, streamed)
     _mark_twins(ops, tensors)
-    return OpTable(
+    table = OpTable(
         quantized, tuple(q.op.name for q in quantized.ops), tuple(stored), ops, slices, vector, tensors, tuple(combos)
     )
+    check_products(table)
+    return table
 
 
 def _streams_parameters(item: QuantizedOp) -> bool:
@@ -221,12 +225,20 @@ def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int], streamed: 
 
 
 def _mark_twins(ops: Int64, tensors: Int64) -> None:
-    """Tensors read together through a view stay on chip together or leave together."""
-    for row in ops:
-        for a, b in ((O_IN0_ROOT0, O_IN0_ROOT1), (O_IN1_ROOT0, O_IN1_ROOT1)):
-            if row[a] >= 0 and row[b] >= 0:
-                tensors[row[a], T_TWIN] = row[b]
-                tensors[row[b], T_TWIN] = row[a]
+    """Tensors read together through a view stay on chip together or leave together.
+
+    A graph input or output lives in DRAM, so what is read with it stays off chip; so do three tensors or more that views
+    tie together.
+    """
+    tied: dict[int, set[int]] = {}
+    for row in ops.tolist():
+        for a, b in ((row[O_IN0_ROOT0], row[O_IN0_ROOT1]), (row[O_IN1_ROOT0], row[O_IN1_ROOT1])):
+            if a >= 0 and b >= 0 and a != b:
+                group = tied.get(a, {a}) | tied.get(b, {b})
+                tied.update(dict.fromkeys(group, group))
+    for t, group in tied.items():
+        in_dram = any(tensors[member, T_INPUT] or tensors[member, T_OUTPUT] for member in group)
+        tensors[t, T_TWIN] = OFF_CHIP if in_dram or len(group) > 2 else next(iter(group - {t}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +266,7 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
         )  # fmt: skip
         modes[:, k] = _placements(table, _without_sizes(engine))
     _require_engines(accelerator, table, modes)
+    check_times(table, accelerator)
     return EngineTable(engines, modes)
 
 

@@ -45,7 +45,7 @@ from accelsim.optable import (
     O_SLICES,
     O_UNIT_WEIGHTS,
     O_UNITS,
-    S_COMBO,
+    OFF_CHIP, S_COMBO,
     T_BITS,
     T_FIRST,
     T_INPUT,
@@ -100,7 +100,7 @@ def _choose_residents(
         if index[tensors[t, T_FIRST]] == index[tensors[t, T_LAST]]:
             continue
         twin = tensors[t, T_TWIN]
-        if twin >= 0 and banned[twin] == 1:
+        if twin == OFF_CHIP or (twin >= 0 and banned[twin] == 1):
             continue
         fits = True
         members = 2 if twin >= 0 else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelsim.ir import Loop, Op, OpKind, Recipe, Tensor, Workload
 from accelsim.problems import AccelsimError, Problem
+from accelsim.workloads.limits import size_problems, whole_number_faults
 
 
 class WorkloadBuilder:
@@ -47,6 +48,9 @@ class WorkloadBuilder:
         stored, such as windows side by side; it has the same elements.
         """
         given = self._tensors[source]
+        sizes = (("channels", channels), ("kernel", kernel), ("stride", stride), ("groups", groups))
+        for what, expected in whole_number_faults(sizes, 1):
+            raise AccelsimError(Problem(f"workload {self.name}: op {name}", what, expected))
         pad = kernel // 2 if padding is None else padding
         loop = Loop(
             groups=groups,
@@ -104,27 +108,46 @@ def check_workload(workload: Workload) -> None:
 
     Raises AccelsimError with every problem found.
     """
-    problems: list[Problem] = []
+    problems = size_problems(workload)
+    if problems:
+        raise AccelsimError(problems)
     tensors = workload.tensor_by_name
     produced = {workload.input}
+    if workload.input not in tensors or tensors[workload.input].aliases:
+        problems.append(Problem(f"workload {workload.name}", f"the input {workload.input!r} is no tensor of its own"))
     if len(tensors) != len(workload.tensors):
         problems.append(Problem(f"workload {workload.name}", "two tensors have the same name"))
     if len(workload.op_by_name) != len(workload.ops):
         problems.append(Problem(f"workload {workload.name}", "two ops have the same name"))
     for op in workload.ops:
-        faults = [f"input {name!r} is not produced earlier" for name in op.inputs if name not in produced]
+        faults = [f"input {name!r} is not produced earlier" for name in op.inputs if name not in produced & set(tensors)]
         if not op.inputs:
             faults.append("it has no input")
         if op.output not in tensors or op.output in produced:
             faults.append(f"output {op.output!r} is unknown or has two producers")
         if not faults:
             faults = _size_faults(op, [tensors[name] for name in op.inputs], tensors[op.output])
+        if not faults and not problems and op.kind is not OpKind.VIEW:
+            faults = _source_faults(workload, op)
         problems += [Problem(f"workload {workload.name}: op {op.name}", fault) for fault in faults]
         produced.add(op.output)
+    if all(op.kind is OpKind.VIEW for op in workload.ops):
+        problems.append(Problem(f"workload {workload.name}", "no op computes anything", "an op that is not a view"))
     if workload.output not in produced:
         problems.append(Problem(f"workload {workload.name}", f"the output {workload.output!r} is never produced"))
     if problems:
         raise AccelsimError(problems)
+
+
+def _source_faults(workload: Workload, op: Op) -> list[str]:
+    """Lowering knows two operands of up to two tensors each; more would be read for nothing."""
+    faults = ["it has more than two inputs"] if len(op.inputs) > 2 else []
+    if workload.tensor_by_name[op.output].aliases:
+        faults.append("only a view shares the storage of other tensors")
+    if op.op_class == "division" and op.recipe is None:
+        faults.append("an op of the class division needs a vector recipe")
+    joined = [name for name in op.inputs if len(workload.storage_of(name)) > 2]
+    return faults + [f"input {name!r} joins more than two tensors" for name in joined]
 
 
 def _size_faults(op: Op, inputs: list[Tensor], output: Tensor) -> list[str]:
