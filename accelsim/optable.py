@@ -227,8 +227,8 @@ def _tensor_rows(quantized: QuantizedWorkload, index: dict[str, int], streamed: 
 def _mark_twins(ops: Int64, tensors: Int64) -> None:
     """Tensors read together through a view stay on chip together or leave together.
 
-    A graph input or output lives in DRAM, so what is read with it stays off chip; so do three tensors or more that views
-    tie together.
+    A graph input or output lives in DRAM, so what is read with it stays off chip; so do three tensors or more that
+    views tie together.
     """
     tied: dict[int, set[int]] = {}
     for row in ops.tolist():

@@ -45,7 +45,7 @@ from accelsim.optable import (
     O_SLICES,
     O_UNIT_WEIGHTS,
     O_UNITS,
-    OFF_CHIP, S_COMBO,
+    S_COMBO,
     T_BITS,
     T_FIRST,
     T_INPUT,
@@ -80,7 +80,7 @@ def choose_residents(
 ) -> None:
     """Mark tensors that stay on chip, tried in the given order, while every chain can still tile.
 
-    `banned` tensors stay off chip.  Twins (read through one view) go together.
+    `banned` tensors stay off chip, and those whose twin is OFF_CHIP (−2).  Twins (read through one view) go together.
     """
     _choose_residents(
         ops, tensors, chains, n_chains, capacity, banned, order, resident, np.zeros(ops.shape[0], np.int64),
@@ -100,7 +100,7 @@ def _choose_residents(
         if index[tensors[t, T_FIRST]] == index[tensors[t, T_LAST]]:
             continue
         twin = tensors[t, T_TWIN]
-        if twin == OFF_CHIP or (twin >= 0 and banned[twin] == 1):
+        if twin < -1 or (twin >= 0 and banned[twin] == 1):
             continue
         fits = True
         members = 2 if twin >= 0 else 1

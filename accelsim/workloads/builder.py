@@ -120,7 +120,9 @@ def check_workload(workload: Workload) -> None:
     if len(workload.op_by_name) != len(workload.ops):
         problems.append(Problem(f"workload {workload.name}", "two ops have the same name"))
     for op in workload.ops:
-        faults = [f"input {name!r} is not produced earlier" for name in op.inputs if name not in produced & set(tensors)]
+        faults = [
+            f"input {name!r} is not produced earlier" for name in op.inputs if name not in produced & set(tensors)
+        ]
         if not op.inputs:
             faults.append("it has no input")
         if op.output not in tensors or op.output in produced:

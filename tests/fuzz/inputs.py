@@ -23,7 +23,9 @@ def _engine(rng: Random, number: int) -> dict[str, Any]:
     engine: dict[str, Any] = {
         "name": f"e{number}", "kind": kind,
         "lanes": rng.choice(SIZES), "lane_width": rng.choice(SIZES), "pixel_groups": rng.choice(SIZES),
-        "output_stage": {"outputs_per_cycle": rng.choice([1, 7, 64, 2**20]), "latency_cycles": rng.choice([0, 4, 2**20])},
+        "output_stage": {
+            "outputs_per_cycle": rng.choice([1, 7, 64, 2**20]), "latency_cycles": rng.choice([0, 4, 2**20]),
+        },
         "accumulator_bits": rng.choice([24, 32, 64]),
         "activation_port_bits_per_cycle": rng.choice(PORTS), "weight_port_bits_per_cycle": rng.choice(PORTS),
     }  # fmt: skip
@@ -61,8 +63,14 @@ def random_accelerator(rng: Random) -> dict[str, Any]:
         engines[0] |= {"kind": "mac_array", "depthwise": True, "accumulator_bits": 64}
         engines[0].pop("terms", None)
         wide = {"weight_bits": 16, "activation_bits": 16, "products": 1}
-        engines[0]["modes"] = [mode for mode in ({"weight_bits": 4, "activation_bits": 8, "products": rng.randint(1, 4)},
-                               {"weight_bits": 8, "activation_bits": 16, "products": rng.randint(1, 2)}) if rng.random() < 0.5] + [wide]
+        engines[0]["modes"] = [
+            mode
+            for mode in (
+                {"weight_bits": 4, "activation_bits": 8, "products": rng.randint(1, 4)},
+                {"weight_bits": 8, "activation_bits": 16, "products": rng.randint(1, 2)},
+            )
+            if rng.random() < 0.5
+        ] + [wide]
     return {
         "name": "fuzz",
         "clock_hz": rng.choice([1_000_000, 100_000_000, 200_000_000, 333_000_000, 5_000_000_000]),

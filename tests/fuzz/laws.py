@@ -23,8 +23,9 @@ def check_laws(report: Report) -> None:
     result, program, accelerator = report.result, report.lowered.program, report.accelerator
     total = result.total_ticks
     assert total > 0
-    for values in (result.counts, result.unit_busy_ticks, result.unit_wait_ticks, result.unit_drained_ticks,
-                   result.op_own_ticks, result.op_start_ticks, result.op_wait_ticks, program.templates[:, 2:4]):  # fmt: skip
+    units = (result.unit_busy_ticks, result.unit_wait_ticks, result.unit_drained_ticks)
+    ops = (result.op_own_ticks, result.op_start_ticks, result.op_wait_ticks)
+    for values in (result.counts, *units, *ops, program.templates[:, 2:4]):
         assert (values >= 0).all()
     assert (result.unit_busy_ticks + result.unit_wait_ticks.sum(axis=1) + result.unit_drained_ticks == total).all()
     assert result.op_own_ticks.sum() == int(result.image_finish_ticks[0])

@@ -40,7 +40,9 @@ class _Net:
         pad = kernel // 2 if padding is None else padding
         if min(given.h, given.w) + 2 * pad < kernel:
             kernel, padding = 1, 0
-        groups = rng.choice([1, 1, given.channels, *(d for d in range(1, given.channels + 1) if given.channels % d == 0)])
+        groups = rng.choice(
+            [1, 1, given.channels, *(d for d in range(1, given.channels + 1) if given.channels % d == 0)]
+        )
         self.take(
             self.net.conv(
                 self.name("c"), rng.choice(CLASSES), self.tip, groups * rng.choice([1, 1, 2, 3, 5, 8, 17]),
@@ -84,7 +86,9 @@ class _Net:
         k, v = (rng.choice([t for t in self.made if self.net.tensor(t).elements >= shape.elements]) for _ in range(2))
         if linear:
             implicit = rng.randint(0, 1)
-            first = Loop(heads, rows_h=width, rows_w=1, cols=width + implicit, depth=tokens, right_implicit_cols=implicit)
+            first = Loop(
+                heads, rows_h=width, rows_w=1, cols=width + implicit, depth=tokens, right_implicit_cols=implicit
+            )
             kv = self.net.matmul(self.name("k"), "ktv", k, v, first)
             self.take(kv)
             second = Loop(heads, rows_h=tokens, rows_w=1, cols=width + implicit, depth=width)
@@ -92,7 +96,9 @@ class _Net:
             if implicit:
                 name = self.name("v")
                 recipe = recipes.division(heads, tokens, 1, width, rng.choice(recipes.DIVISION_METHODS))
-                self.take(self.net.vector(name, "division", (self.tip,), recipe, Tensor(name, tokens, 1, heads * width)))
+                self.take(
+                    self.net.vector(name, "division", (self.tip,), recipe, Tensor(name, tokens, 1, heads * width))
+                )
             return
         first = Loop(heads, rows_h=tokens, rows_w=1, cols=tokens, depth=width)
         scores = self.net.matmul(self.name("s"), "attn_scores", self.tip, k, first)

@@ -1,4 +1,4 @@
-"""Fuzz the simulator: `python -m tests.fuzz.run --count 10000 --seed 0` (one line of figures; exit status 1 on a fault).
+"""Fuzz the simulator: `python -m tests.fuzz.run --count 10000` (a line of figures; exit status 1 on a fault).
 
 A case is a seed: network, plan and accelerator are drawn from it, well formed or damaged.  It passes when it ends in a
 result that obeys the laws or in problems that can be printed; anything else is a fault and is printed with its seed.
@@ -36,14 +36,19 @@ def run_case(seed: int, folder: Path) -> str:
         table, accelerator, batch, fuse = _draw(rng, folder)
         check_laws(simulate(table, accelerator, batch=batch, fuse=fuse))
     except AccelsimError as error:
-        assert error.problems
-        for problem in error.problems:
-            assert problem.where
-            assert problem.what
-            assert "\n" not in str(problem)
-            str(problem).encode()
+        check_problems(error)
         return "infeasible" if isinstance(error, InfeasibleError) else "problem"
     return "result"
+
+
+def check_problems(error: AccelsimError) -> None:
+    """Raise AssertionError when an error could not be shown to a user, a problem per line."""
+    assert error.problems
+    for problem in error.problems:
+        assert problem.where
+        assert problem.what
+        assert "\n" not in str(problem)
+        str(problem).encode()
 
 
 def _draw(rng: Random, folder: Path) -> tuple[Any, Any, int, bool]:
