@@ -14,6 +14,7 @@ from codesign.plot_commands import add_plot_commands
 from codesign.run_design import add_run_options, read_design
 from codesign.study_commands import add_commands, print_fit
 from codesign.sweep_commands import add_sweep_commands
+from codesign.validate_command import add_validate
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add_plot_commands(commands)
     add_commands(commands)
     add_ablation(commands)
+    add_validate(commands)
     return parser
 
 
