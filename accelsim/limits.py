@@ -6,10 +6,12 @@ which cannot overflow, and bounds that no tile of any mapping exceeds, with room
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accelsim.dram import slowdown
 from accelsim.problems import InfeasibleError, Problem
 
 if TYPE_CHECKING:
@@ -40,34 +42,48 @@ def check_products(table: OpTable) -> None:
         raise InfeasibleError(problems[:8])
 
 
-def check_times(table: OpTable, accelerator: Accelerator) -> None:
-    """Refuse designs in which one row could take 2^58 ticks or more.  Raises InfeasibleError, naming the op.
-
-    A transfer moves at most a whole tensor, in as many runs as it has positions; an engine takes at most one step per
-    MAC and term pass, a step at most as long as its port needs for all slots; the vector unit does at most everything
-    one after the other.
-    """
+@lru_cache(maxsize=64)
+def _largest(table: OpTable) -> tuple[float, float, float, float, float, float]:
+    """Largest tensor and positions, weights of an op, MACs, and of a vector op its operations and bits moved."""
     from accelsim import optable as o
 
-    burst = accelerator.burst_cycles()
-    ticks = float(burst.denominator)
     tensors, ops = table.tensors.astype(np.float64), table.ops.astype(np.float64)
-    bursts = tensors[:, o.T_BITS] / accelerator.dram.burst_bits + tensors[:, o.T_POSITIONS] + 1
     weights = ops[:, o.O_UNITS] * (ops[:, o.O_UNIT_WEIGHTS] * WIDEST_BITS + ops[:, o.O_UNIT_EXTRA])
-    weight_bursts = (weights + ops[:, o.O_PARAM_BITS]) / accelerator.dram.burst_bits + 1
-    bus = max(bursts.max(), weight_bursts.max()) * float(burst.numerator)
     macs = np.prod(ops[:, [o.O_GROUPS, o.O_ROWS_H, o.O_ROWS_W, o.O_COLS, o.O_TAPS, o.O_DEPTH]], axis=1)
+    arrays = ops[:, o.O_KIND] != o.KIND_VECTOR
+    moved = ops[:, o.O_PASSES] * (ops[:, o.O_IN0] + ops[:, o.O_IN1] + 1) * WIDEST_BITS
+    return (
+        float(tensors[:, o.T_BITS].max()), float(tensors[:, o.T_POSITIONS].max()),
+        float((weights + ops[:, o.O_PARAM_BITS]).max()), float((macs * arrays).max()),
+        float(table.vector.sum(axis=(1, 2), dtype=np.float64).max()), float(moved.max()),
+    )  # fmt: skip
+
+
+def check_times(table: OpTable, accelerator: Accelerator) -> None:
+    """Refuse designs in which one row could take 2^58 ticks or more.  Raises InfeasibleError.
+
+    A transfer moves at most a whole tensor, in as many runs as it has positions; an engine takes at most one step per
+    MAC and term pass, a step at most as long as its port needs for all slots and a systolic array to fill and drain;
+    the vector unit does at most everything one after the other.
+    """
+    tensor_bits, positions, weight_bits, macs, operations, moved_bits = _largest(table)
+    bus_ticks, dram = accelerator.bus_ticks(), accelerator.dram
+    bursts = max(tensor_bits, weight_bits) / dram.burst_bits + positions + 1
+    bus = bursts * float(bus_ticks.burst * slowdown(dram.timing(accelerator.clock_hz)))
     step = max(
-        4 + WIDEST_BITS * 16.0 * engine.slots
+        4
+        + 4 * (engine.lanes + engine.lane_width) * (engine.dataflow != "none")
+        + WIDEST_BITS
+        * 16.0
+        * engine.slots
         / min(engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle)
         for engine in accelerator.engines
-    )  # fmt: skip
-    moved = ops[:, o.O_PASSES] * (ops[:, o.O_IN0] + ops[:, o.O_IN1] + 1) * WIDEST_BITS
-    element_wise = table.vector.sum(axis=(1, 2)) + moved / accelerator.vector.port_bits_per_cycle
-    computing = (np.where(ops[:, o.O_KIND] == o.KIND_VECTOR, element_wise, macs * step)).max() * ticks
-    if max(bus, computing) >= MAX_ROW_TICKS:
-        what = "a transfer" if bus >= computing else "a tile"
+    )
+    element_wise = operations + moved_bits / accelerator.vector.port_bits_per_cycle
+    ticks = max(bus, max(element_wise, macs * step) * bus_ticks.per_cycle)
+    if ticks >= MAX_ROW_TICKS:
+        what = "a transfer" if ticks == bus else "a tile"
         raise InfeasibleError(
-            Problem(accelerator.name, f"{what} may take {max(bus, computing):.3g} ticks", "less than 2^58 ticks",
+            Problem(accelerator.name, f"{what} may take {ticks:.3g} ticks", "less than 2^58 ticks",
                     ("a rounder ratio of clock to bandwidth", "wider ports", "a smaller network"))
         )  # fmt: skip

@@ -10,7 +10,7 @@ from accelsim.problems import AccelsimError, Problem
 from accelsim.validation.case import Suite
 
 # Modules of this package; imported when they are asked for, because some load kernels.
-NAMES: tuple[str, ...] = ("trio_vit", "scalesim", "nvdla", "gemmini", "eyeriss", "tpu")
+NAMES: tuple[str, ...] = ("trio_vit", "scalesim", "nvdla", "gemmini", "eyeriss", "tpu", "dram")
 
 
 def suite(name: str) -> Suite:

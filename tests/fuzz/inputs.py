@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from accelsim.config import load_accelerator, load_plan, plan_names, preset_names
+from accelsim.dram import device_names
 
 BAD_VALUES: tuple[Any, ...] = (
     -1, 0, 1, 3, 2**40, 2**40 + 1, 2**63, 2**64, 10**60, 1.5, -0.0, 1e300, float("nan"), float("inf"), None, True,
@@ -19,7 +20,7 @@ PORTS = (1, 7, 8, 64, 200, 4096, 2**40)
 
 
 def _engine(rng: Random, number: int) -> dict[str, Any]:
-    kind = rng.choice(["mac_array", "mac_array", "shift_array", "composable_array"])
+    kind = rng.choice(["mac_array", "mac_array", "shift_array", "composable_array", "systolic_array"])
     engine: dict[str, Any] = {
         "name": f"e{number}", "kind": kind,
         "lanes": rng.choice(SIZES), "lane_width": rng.choice(SIZES), "pixel_groups": rng.choice(SIZES),
@@ -44,7 +45,32 @@ def _engine(rng: Random, number: int) -> dict[str, Any]:
     engine["modes"] = [
         {"weight_bits": w, "activation_bits": a, "products": rng.randint(1, widest // w)} for w, a in pairs
     ]
-    return engine
+    return engine | _systolic(rng) if kind == "systolic_array" else engine
+
+
+def _systolic(rng: Random) -> dict[str, Any]:
+    """The fields that make a multiplier array a systolic one.
+
+    Not `timing: scalesim`: its total is one cycle less than a layer takes, so the laws do not hold for it.
+    """
+    dataflow = rng.choice(["ws", "os", "is"])
+    fields: dict[str, Any] = {"kind": "systolic_array", "dataflow": dataflow, "pixel_groups": 1, "depthwise": False}
+    fields["accumulator_rows"] = 0 if dataflow == "os" else rng.choice([128, 1000, 2**16])
+    if dataflow != "os":
+        fields["double_buffered"] = rng.random() < 0.5
+    return fields
+
+
+def _dram(rng: Random) -> dict[str, Any]:
+    if rng.random() < 0.25:
+        return {"model": "banked", "device": rng.choice(device_names()), "channels": rng.choice([1, 2, 3, 8])}
+    return {
+        "bandwidth_bits_per_s": rng.choice(
+            [1_000_000, 8_000_000_000, 24_000_000_000, 51_200_000_000, 153_600_000_000, 10**14]
+        ),
+        "burst_bits": rng.choice([64, 512, 4096]), "first_beat_latency_s": rng.choice([0, 4.5e-8, 1e-3]),
+        "type": rng.choice(["DDR4", "LPDDR4", "HBM2"]),
+    }  # fmt: skip
 
 
 def _buffer(rng: Random) -> dict[str, int]:
@@ -71,6 +97,8 @@ def random_accelerator(rng: Random) -> dict[str, Any]:
             )
             if rng.random() < 0.5
         ] + [wide]
+        if rng.random() < 0.25:
+            engines[0] |= _systolic(rng)
     return {
         "name": "fuzz",
         "clock_hz": rng.choice([1_000_000, 100_000_000, 200_000_000, 333_000_000, 5_000_000_000]),
@@ -83,13 +111,7 @@ def random_accelerator(rng: Random) -> dict[str, Any]:
         },
         "activation_buffer": _buffer(rng) if extreme else {"capacity_bits": 65536 * rng.choice([1, 4, 32, 2**20])},
         "weight_buffer": _buffer(rng) if extreme else {"capacity_bits": 65536 * rng.choice([1, 4, 32, 2**20])},
-        "dram": {
-            "bandwidth_bits_per_s": rng.choice(
-                [1_000_000, 8_000_000_000, 24_000_000_000, 51_200_000_000, 153_600_000_000, 10**14]
-            ),
-            "burst_bits": rng.choice([64, 512, 4096]), "first_beat_latency_s": rng.choice([0, 4.5e-8, 1e-3]),
-            "type": rng.choice(["DDR4", "LPDDR4", "HBM2"]),
-        },
+        "dram": _dram(rng),
     }  # fmt: skip
 
 

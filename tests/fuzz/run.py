@@ -62,8 +62,7 @@ def _draw(rng: Random, folder: Path) -> tuple[Any, Any, int, bool]:
     network = rng.random()
     make = broken_workload if network < 0.12 else huge_workload if network < 0.2 else random_workload
     if make is huge_workload:
-        for name in ("activation_buffer", "weight_buffer"):
-            accelerator_data[name] = {"capacity_bits": 2**40, "macro_bits": 2**16, "word_bits": 64}
+        make_roomy(accelerator_data)
     workload = make(rng)
     if 0.25 <= kind < 0.35:
         kinds = (("accelerator", accelerator_data, load_accelerator), ("plan", plan_data, load_plan))
@@ -75,6 +74,14 @@ def _draw(rng: Random, folder: Path) -> tuple[Any, Any, int, bool]:
     return op_table(workload, plan), accelerator, rng.choice([1, 1, 1, 1, 2, 5, 10**9]), rng.random() < 0.8
 
 
+def make_roomy(data: dict[str, Any]) -> None:
+    """Buffers for huge layers, and no banked DRAM: it costs time for every burst, 10 s for 10⁹."""
+    for name in ("activation_buffer", "weight_buffer"):
+        data[name] = {"capacity_bits": 2**40, "macro_bits": 2**16, "word_bits": 64}
+    if isinstance(data.get("dram"), dict) and "model" in data["dram"]:
+        data["dram"] = {"bandwidth_bits_per_s": 8_000_000_000, "burst_bits": 64, "first_beat_latency_s": 0}
+
+
 def fuzz(seeds: range, faults_shown: int = 20) -> tuple[Counter[str], list[str]]:
     """Outcomes of all cases, and the faults as text.  A case that hangs or crashes ends the process with its seed."""
     outcomes: Counter[str] = Counter()
@@ -83,6 +90,7 @@ def fuzz(seeds: range, faults_shown: int = 20) -> tuple[Counter[str], list[str]]
         for seed in seeds:
             place.seek(0)
             place.write(f"{seed}\n")
+            place.flush()
             faulthandler.dump_traceback_later(LIMIT_S, exit=True)
             try:
                 outcomes[run_case(seed, Path(name))] += 1

@@ -100,8 +100,7 @@ def test_times_beyond_int64_are_refused() -> None:
 def test_huge_layers_give_results_within_the_laws_or_problems(seed: int) -> None:
     rng = Random(seed)
     data = random_accelerator(rng)
-    for name in ("activation_buffer", "weight_buffer"):
-        data[name] = {"capacity_bits": 2**40, "macro_bits": 2**16, "word_bits": 64}
+    run.make_roomy(data)
     try:
         check_laws(simulate(op_table(huge_workload(rng), load_plan("uniform8")), accelerator_from_data(data)))
     except AccelsimError as error:

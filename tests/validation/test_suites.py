@@ -114,7 +114,8 @@ def test_a_changed_model_is_a_miss(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 SHAPES = st.builds(
     ConvShape, images=st.integers(1, 4), groups=st.integers(1, 2), channels=st.integers(1, 9),
-    filters=st.integers(1, 9), in_edge=st.just(0), kernel=st.integers(1, 5), out_edge=st.integers(1, 9), stride=st.integers(1, 3),
+    filters=st.integers(1, 9), in_edge=st.just(0), kernel=st.integers(1, 5), out_edge=st.integers(1, 9),
+    stride=st.integers(1, 3),
 )  # fmt: skip
 MAPPINGS = st.builds(
     PassMapping, images=st.integers(1, 4), strip_rows=st.integers(1, 9), filters=st.integers(1, 5),
