@@ -13,6 +13,8 @@ def add_validate(commands: Any) -> None:
     validate = commands.add_parser("validate", help="compare with closed forms, silicon and the RTL of others")
     validate.add_argument("suites", metavar="SUITE", nargs="*", help="names of suites (default: all)")
     validate.add_argument("--cases", metavar="FILE.csv", help="compare SCALE-Sim cases of your own instead")
+    validate.add_argument("--config", metavar="FILE.cfg", help="SCALE-Sim configuration: --cases is its topology")
+    validate.add_argument("--gemm", action="store_true", help="the topology has GEMMs (M, N, K), not convolutions")
     validate.add_argument("--json", help="write rows and figures as JSON ('-': standard output)")
     validate.set_defaults(command=_validate)
 
@@ -25,12 +27,19 @@ def _validate(arguments: argparse.Namespace) -> int:
     from codesign.outputs import check_outputs
 
     chosen = suites(arguments.suites)
+    if arguments.cases is None and (arguments.config or arguments.gemm):
+        raise AccelsimError(Problem("--config", "there is no topology", "--cases TOPOLOGY.csv --config FILE.cfg"))
     if arguments.cases is not None:
-        from accelsim.validation.scalesim import suite_of_file
+        from accelsim.validation.scalesim import suite_of_file, suite_of_topology
 
         if arguments.suites not in ([], ["scalesim"]):
             raise AccelsimError(Problem("--cases", "the cases are SCALE-Sim's", "no other suite", ("scalesim",)))
-        chosen = [suite_of_file(arguments.cases)]
+        if arguments.config is not None:
+            chosen = [suite_of_topology(arguments.cases, arguments.config, arguments.gemm)]
+        elif arguments.gemm:
+            raise AccelsimError(Problem("--gemm", "belongs to a topology", "--config FILE.cfg beside it"))
+        else:
+            chosen = [suite_of_file(arguments.cases)]
     check_outputs([arguments.json])
     announce_compilation()
     from accelsim.validation.report import run_suites, text_lines, to_json

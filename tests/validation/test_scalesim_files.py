@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from accelsim.problems import AccelsimError
-from accelsim.validation.scalesim import report
 from accelsim.validation.scalesim_files import ArrayConfig, Layer, read_config, read_topology
+from codesign.cli import main
 
 CONV = """Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,
 Conv1, 227, 227, 11, 11, 3, 96, 4,
@@ -57,14 +58,18 @@ def test_config(tmp_path: Path) -> None:
     assert read_config(write(tmp_path, CONFIG)) == ArrayConfig("small", 32, 16, "os", 512, 256, 128)
 
 
-def test_report_of_a_topology(tmp_path: Path) -> None:
-    """196 × 384 × 1152 on 32 × 32: the published totals of SCALE-Sim, 125,279 / 112,391 / 104,663 for ws / os / is."""
-    layers = read_topology(write(tmp_path, GEMM), gemm=True)[:1]
-    found = [
-        report(layers, ArrayConfig("x", 32, 32, dataflow, 1, 1, 1))[0]["scalesim_cycles"]
-        for dataflow in ("ws", "os", "is")
-    ]
-    assert found == [125_279, 112_391, 104_663]
+@pytest.mark.parametrize(("dataflow", "cycles"), [("ws", 125_279), ("os", 112_391), ("is", 104_663)])
+def test_topology_on_the_command_line(tmp_path: Path, dataflow: str, cycles: int) -> None:
+    """196 × 384 × 1152 on 32 × 32: published totals of SCALE-Sim."""
+    topology, config, out = tmp_path / "t.csv", tmp_path / "a.cfg", tmp_path / "out.json"
+    topology.write_text(GEMM)
+    config.write_text(CONFIG.replace("16", "32").replace(": os", f": {dataflow}"))
+    assert main(["validate", "--cases", str(topology), "--config", str(config), "--gemm", "--json", str(out)]) == 0
+    row = json.loads(out.read_text())["suites"][0]["rows"][0]
+    assert row["ours"] == cycles + 1
+    assert row["reference"] == 196 * 384 * 1152 / 1024
+    assert main(["validate", "--config", str(config)]) == 2
+    assert main(["validate", "--cases", str(topology), "--gemm"]) == 2
 
 
 @pytest.mark.parametrize(
