@@ -20,8 +20,8 @@ module array_engine
     parameter int WEIGHT_PORT = 64,
     parameter int OUTPUTS_PER_CYCLE = 4,
     parameter int OUTPUT_LATENCY = 4,
-    parameter int LINES = 1024,
-    parameter int CHANNEL_LINES = 64,
+    parameter int LINES = 8192,
+    parameter int CHANNEL_LINES = 512,
     parameter int LINE_CHANNELS = LANES * PRODUCTS > LANE_WIDTH ? LANES * PRODUCTS : LANE_WIDTH
 ) (
     input logic clk,

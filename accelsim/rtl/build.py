@@ -79,7 +79,9 @@ def run(executable: Path, numbers: Int64, timeout_s: float = 600.0) -> tuple[Int
 
     AccelsimError when the simulation stops with an error.
     """
-    done = subprocess.run([str(executable)], input=numbers.tobytes(), capture_output=True, check=False, timeout=timeout_s)
+    done = subprocess.run(
+        [str(executable)], input=numbers.tobytes(), capture_output=True, check=False, timeout=timeout_s
+    )
     if done.returncode:
         raise AccelsimError(Problem(f"rtl {executable.name}", f"the simulation failed: {done.stderr[-500:]!r}"))
     cycles, seconds = done.stderr.split()[-2:]

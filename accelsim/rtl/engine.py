@@ -21,11 +21,14 @@ MODULES = ("engine_pkg", "operand_buffer", "tile_walker", "operand_registers", "
            "output_stage", "array_engine")  # fmt: skip
 ACTIVATION_BITS = 8  # as in engine_pkg.sv
 CHANNEL_BITS = 69
-MAX_LINES = 1 << 16
+LINES = 8192  # of each operand buffer, one port wide
+CHANNEL_LINES = 512  # blocks of channels in the requantization table
 # Fields of tile_t, first the most significant.
-_TILE_FIELDS = (("groups", 16), ("rows", 16), ("cols", 16), ("taps", 16), ("depth", 16), ("depthwise", 1), ("split", 1),
-                ("weight_bits", 4), ("terms", 2), ("exponent_bits", 2), ("passes", 2), ("lead", 16),
-                ("activation_base", 16), ("weight_base", 16), ("channel_base", 16), ("low", 16), ("high", 16))  # fmt: skip
+_TILE_FIELDS = (
+    *((name, 16) for name in ("groups", "rows", "cols", "taps", "depth")),
+    *(("depthwise", 1), ("split", 1), ("weight_bits", 4), ("terms", 2), ("exponent_bits", 2), ("passes", 2)),
+    *((name, 16) for name in ("lead", "activation_base", "weight_base", "channel_base", "low", "high")),
+)
 TILE_BITS = sum(bits for _, bits in _TILE_FIELDS)
 
 
@@ -83,11 +86,8 @@ def check_engine(engine: Engine) -> None:
         )  # fmt: skip
 
 
-def build_engine(
-    engine: Engine, lines: int = 4096, channel_lines: int = 256, folder: Path | None = None,
-    defines: tuple[str, ...] = (),
-) -> Path:  # fmt: skip
-    """The simulation of an engine whose buffers have `lines` lines of port width; errors as in `check_engine`."""
+def build_engine(engine: Engine, folder: Path | None = None, defines: tuple[str, ...] = ()) -> Path:
+    """The simulation of an engine; errors as in `check_engine`."""
     check_engine(engine)
     ports = (engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle)
     outputs = engine.output_stage.outputs_per_cycle
@@ -95,8 +95,8 @@ def build_engine(
         "SHIFT_ADD": int(engine.kind is EngineKind.SHIFT_ARRAY), "LANES": engine.lanes, "LANE_WIDTH": engine.lane_width,
         "PIXEL_GROUPS": engine.pixel_groups, "PRODUCTS": _products(engine), "TERMS": max(1, engine.terms),
         "DEPTHWISE": int(engine.depthwise), "ACTIVATION_PORT": ports[0], "WEIGHT_PORT": ports[1],
-        "OUTPUTS_PER_CYCLE": outputs, "OUTPUT_LATENCY": engine.output_stage.latency_cycles, "LINES": lines,
-        "CHANNEL_LINES": channel_lines,
+        "OUTPUTS_PER_CYCLE": outputs, "OUTPUT_LATENCY": engine.output_stage.latency_cycles, "LINES": LINES,
+        "CHANNEL_LINES": CHANNEL_LINES,
     }  # fmt: skip
     constants = {"ACTIVATION_PORT": ports[0], "WEIGHT_PORT": ports[1], "OUTPUTS_PER_CYCLE": outputs,
                  "TILE_BITS": TILE_BITS, "CHANNEL_BITS": CHANNEL_BITS}  # fmt: skip
@@ -200,12 +200,13 @@ def _descriptor(engine: Engine, job: TileJob, bases: tuple[int, int, int]) -> In
     """tile_t as 32-bit words."""
     tile, weight = job.tile, job.weight
     lead = lead_cycles(engine, job) if job.lead_cycles is None else job.lead_cycles
-    values = dict(
-        groups=tile.groups, rows=tile.rows, cols=tile.cols, taps=tile.taps, depth=tile.depth, depthwise=tile.depthwise,
-        split=_split(engine, job) == 2, weight_bits=weight.bits, terms=weight.terms, exponent_bits=weight.exponent_bits,
-        passes=term_passes(engine, weight), lead=min(lead, 0xFFFF), activation_base=bases[0], weight_base=bases[1],
-        channel_base=bases[2], low=job.clamp[0], high=job.clamp[1],
-    )  # fmt: skip
+    values = {
+        "groups": tile.groups, "rows": tile.rows, "cols": tile.cols, "taps": tile.taps, "depth": tile.depth,
+        "depthwise": tile.depthwise, "split": _split(engine, job) == 2, "weight_bits": weight.bits,
+        "terms": weight.terms, "exponent_bits": weight.exponent_bits, "passes": term_passes(engine, weight),
+        "lead": min(lead, 0xFFFF), "activation_base": bases[0], "weight_base": bases[1], "channel_base": bases[2],
+        "low": job.clamp[0], "high": job.clamp[1],
+    }  # fmt: skip
     packed = 0
     for name, bits in _TILE_FIELDS:
         packed = packed << bits | int(values[name]) & (1 << bits) - 1
@@ -213,7 +214,7 @@ def _descriptor(engine: Engine, job: TileJob, bases: tuple[int, int, int]) -> In
 
 
 def _job_numbers(engine: Engine, jobs: Sequence[TileJob]) -> list[Int64]:
-    """Input of the harness for tiles that run back to back."""
+    """Input of the harness for tiles that run back to back; AccelsimError when they do not fit the buffers."""
     acts, weights, channels, descriptors = [], [], [], []
     bases = (0, 0, 0)
     for job in jobs:
@@ -224,6 +225,10 @@ def _job_numbers(engine: Engine, jobs: Sequence[TileJob]) -> list[Int64]:
         descriptors.append(_descriptor(engine, job, bases))
         blocks = shape.n_a if job.tile.depthwise else job.tile.groups * shape.n_b
         bases = (bases[0] + len(acts[-1]), bases[1] + len(weights[-1]), bases[2] + blocks)
+    for name, used, there in (("lines", max(bases[:2]), LINES), ("channel blocks", bases[2], CHANNEL_LINES)):
+        if used > there:
+            what = f"the tiles of a job do not fit its {name}"
+            raise AccelsimError(Problem(f"rtl of engine {engine.name}", what, demand=used, bound=there, unit=name))
     parts = [np.concatenate(tables) for tables in (acts, weights, channels)]
     sizes = np.array([*map(len, parts), len(jobs)], np.int64)
     interleaved = [
@@ -263,8 +268,8 @@ class RtlTiles:
 def run_tiles(engine: Engine, jobs: Sequence[Sequence[TileJob]], executable: Path) -> RtlTiles:
     """Run jobs, each some tiles back to back, on the RTL engine.
 
-    Raises AccelsimError when an accumulator bank is overwritten before it was drained, or when outputs are masked
-    wrongly; InfeasibleError like `engines.require`.
+    Raises AccelsimError when an accumulator bank is overwritten before it was drained, when outputs are masked
+    wrongly or a job does not fit the buffers; InfeasibleError like `engines.require`.
     """
     numbers = [part for job in jobs for part in _job_numbers(engine, job)]
     output, cycles, seconds = run(executable, np.concatenate(numbers))
@@ -286,6 +291,6 @@ def run_tiles(engine: Engine, jobs: Sequence[Sequence[TileJob]], executable: Pat
             padded = -(-size // per_cycle) * per_cycle
             mine = slots[begin : begin + blocks * padded].reshape(blocks, padded, 2)[:, :size]
             begin += blocks * padded
-            tiles.append(RtlTile(*row, _outputs(engine, item, mine)))
+            tiles.append(RtlTile(row[0], row[1], row[2], _outputs(engine, item, mine)))
         results.append(tiles)
     return RtlTiles(results, cycles, seconds)

@@ -94,7 +94,11 @@ package engine_pkg;
     logic signed [31:0] biased;
     biased = accumulator + channel.bias;
     scaled = 64'(biased) * 64'($signed({1'b0, channel.multiplier}));
+`ifdef PLANT_ROUND_DOWN
+    scaled = scaled >>> channel.shift;
+`else
     scaled = (scaled + (64'sd1 <<< (channel.shift - 6'd1))) >>> channel.shift;
+`endif
     if (scaled < 64'(low)) scaled = 64'(low);
     if (scaled > 64'(high)) scaled = 64'(high);
     requantize = RESULT_BITS'(scaled);

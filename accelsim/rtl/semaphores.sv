@@ -24,8 +24,8 @@ module semaphores
   localparam int PLACE_BITS = $clog2(WINDOW);
   localparam int ID_BITS = $clog2(N_SEMAPHORES);
 
-  logic [N_SEMAPHORES-1:0][INDEX_BITS-1:0] base;  // every row below has signalled
-  logic [N_SEMAPHORES-1:0][WINDOW-1:0] seen;  // rows base … base + WINDOW − 1, by index modulo WINDOW
+  logic [INDEX_BITS-1:0] base[N_SEMAPHORES];  // every row below has signalled
+  logic [WINDOW-1:0] seen[N_SEMAPHORES];  // rows base … base + WINDOW − 1, by index modulo WINDOW
 
   // Rows from … until_ − 1 are all among the seen ones.
   function automatic logic reached(logic [INDEX_BITS-1:0] from, logic [WINDOW-1:0] bits, logic [INDEX_BITS-1:0] until_);
@@ -43,21 +43,24 @@ module semaphores
         met[w] = reached(base[ID_BITS'(waits[w].counter)], seen[ID_BITS'(waits[w].counter)], waits[w].index);
     end
 
+  // Blocking, because non-blocking loops over arrays are not supported; only combinational blocks read these.
+  // verilator lint_off BLKSEQ
   always_ff @(posedge clk) begin
-    if (rst) overflow <= 1'b0;
     for (int s = 0; s < N_SEMAPHORES; s++)
       if (rst) begin
-        base[s] <= '0;
-        seen[s] <= '0;
+        base[s] = '0;
+        seen[s] = '0;
       end else if (seen[s][PLACE_BITS'(base[s])]) begin
-        base[s] <= base[s] + 1;
-        seen[s][PLACE_BITS'(base[s])] <= 1'b0;
+        seen[s][PLACE_BITS'(base[s])] = 1'b0;
+        base[s] = base[s] + 1;
       end
-    if (!rst)
+    if (rst) overflow <= 1'b0;
+    else if (event_valid != 0)
       for (int e = 0; e < N_EVENTS; e++)
         if (event_valid[e]) begin
-          seen[ID_BITS'(events[e].counter)][PLACE_BITS'(events[e].index)] <= 1'b1;
+          seen[ID_BITS'(events[e].counter)][PLACE_BITS'(events[e].index)] = 1'b1;
           if (events[e].index - base[ID_BITS'(events[e].counter)] >= INDEX_BITS'(WINDOW)) overflow <= 1'b1;
         end
   end
+  // verilator lint_on BLKSEQ
 endmodule

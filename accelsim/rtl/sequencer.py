@@ -58,7 +58,7 @@ class _Semaphores:
 
     def new_waits(self, unit: int, waits: Iterable[Signal]) -> tuple[Signal, ...]:
         """The waits without those that an earlier row of the unit has passed."""
-        fresh = {}
+        fresh: dict[int, int] = {}
         for number, index in waits:
             if index > max(self.waited.get((unit, number), 0), fresh.get(number, 0)):
                 fresh[number] = index
@@ -168,7 +168,7 @@ class SequencerSize:
 
 
 def _words(item: Instruction, size: SequencerSize) -> list[int]:
-    """An instruction as 32-bit words, lowest first: the packed struct {waits, occupancy, latency, finishes, releases}."""
+    """An instruction as 32-bit words, lowest first: packed {waits, occupancy, latency, finishes, releases}."""
     value = 0
     signals = [*_padded(item.waits, size.n_waits), (item.occupancy, item.latency)]
     signals += [*_padded(item.finishes, N_FINISHES), *_padded(item.releases, N_RELEASES)]
@@ -225,7 +225,8 @@ def run_programs(
 
 
 def _parse(output: Int64, orders: list[list[int]]) -> list[Int64]:
-    times, place = [], 0
+    times: list[Int64] = []
+    place = 0
     for order in orders:
         if output[place] < 0:
             what = "does not end" if output[place] == -1 else "has more rows in flight than the hardware holds"

@@ -153,7 +153,11 @@ module tile_walker
     end
     // Next block: positions, then output channels, then groups; words that are needed again are read again.
     next.reserved = now.reserved + OUTPUTS;
+`ifdef PLANT_SHORT_DRAIN
+    block_ends = now.running && next.fetched && next.reserved + OUTPUTS >= slots;
+`else
     block_ends = now.running && next.fetched && next.reserved >= slots;
+`endif
     ends = 1'b0;
     if (block_ends) begin
       next.fetched = 1'b0;

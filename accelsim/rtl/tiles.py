@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from accelsim.api import Report
+from accelsim.engines import requantize, uniform_codes
 from accelsim.formats import Format
 from accelsim.ir import Loop
 from accelsim.kernels.engine_forms import ceil_div
@@ -98,8 +99,6 @@ def _loop(op: Int64, units: int, rows: int) -> Loop:
 
 def random_job(tile: Loop, weight: Format, seed: int, clamp: tuple[int, int] = (-128, 127)) -> tuple[TileJob, Int64]:
     """A tile with random 8-bit activations, weights and requantization, and its outputs by plain integer arithmetic."""
-    from accelsim.engines import requantize, uniform_codes
-
     rng = np.random.default_rng(seed)
     acts = rng.integers(-128, 128, (tile.groups, tile.rows, tile.taps, tile.depth))
     shape = (tile.groups, tile.cols, tile.taps, tile.depth)
@@ -116,5 +115,6 @@ def random_job(tile: Loop, weight: Format, seed: int, clamp: tuple[int, int] = (
     left = acts.reshape(tile.groups, tile.rows, -1).astype(np.float64)
     right = values.reshape(tile.groups, tile.cols, -1).astype(np.float64)
     total = (left @ right.transpose(0, 2, 1)).astype(np.int64)
-    outputs = requantize(total, *(part[:, None] for part in parts), *clamp)
+    bias, multiplier, shift = (part[:, None] for part in parts)
+    outputs = requantize(total, bias, multiplier, shift, *clamp)
     return TileJob(tile, weight, acts, codes, np.stack(parts, axis=-1), clamp), outputs
