@@ -167,7 +167,22 @@ def _operand_words(engine: Engine, job: TileJob) -> tuple[Int64, Int64]:
     return words[0], words[1]
 
 
-def _channel_entries(engine: Engine, job: TileJob, base: int) -> Int64:
+def buffer_lines(engine: Engine, job: TileJob) -> tuple[Int64, Int64]:
+    """Lines [n, 32-bit words] of activations and of weights, from the first word of the tile on."""
+    activations, weights = _operand_words(engine, job)
+    return (
+        _lines(activations, ACTIVATION_BITS, engine.activation_port_bits_per_cycle),
+        _lines(weights, job.weight.bits, engine.weight_port_bits_per_cycle),
+    )
+
+
+def channel_blocks(engine: Engine, job: TileJob) -> int:
+    """Lines of the requantization table that a tile uses."""
+    shape = _shape(engine, job)
+    return shape.n_a if job.tile.depthwise else job.tile.groups * shape.n_b
+
+
+def channel_entries(engine: Engine, job: TileJob, base: int) -> Int64:
     """Entries [n, 1 + words] of the requantization table: address, then bias, multiplier, shift as packed words."""
     s, width = _shape(engine, job), _line_channels(engine)
     bias, multiplier, shift = np.moveaxis(job.requant, -1, 0)
@@ -196,7 +211,7 @@ def lead_cycles(engine: Engine, job: TileJob) -> int:
     return int(engine_forms.dense_tile(*nest, *geometry, term_passes(engine, job.weight), *tail)[3])
 
 
-def _descriptor(engine: Engine, job: TileJob, bases: tuple[int, int, int]) -> Int64:
+def descriptor(engine: Engine, job: TileJob, bases: tuple[int, int, int]) -> Int64:
     """tile_t as 32-bit words."""
     tile, weight = job.tile, job.weight
     lead = lead_cycles(engine, job) if job.lead_cycles is None else job.lead_cycles
@@ -213,22 +228,27 @@ def _descriptor(engine: Engine, job: TileJob, bases: tuple[int, int, int]) -> In
     return np.array([packed >> 32 * k & 0xFFFFFFFF for k in range(-(-TILE_BITS // 32))], np.int64)
 
 
+def check_room(engine: Engine, lines: int, blocks: int) -> None:
+    """AccelsimError when tiles need more lines of a buffer, or channel blocks of the table, than the RTL has."""
+    for name, used, there in (("lines", lines, LINES), ("channel blocks", blocks, CHANNEL_LINES)):
+        if used > there:
+            what = f"the tiles do not fit its {name}"
+            raise AccelsimError(Problem(f"rtl of engine {engine.name}", what, demand=used, bound=there, unit=name))
+
+
 def _job_numbers(engine: Engine, jobs: Sequence[TileJob]) -> list[Int64]:
     """Input of the harness for tiles that run back to back; AccelsimError when they do not fit the buffers."""
-    acts, weights, channels, descriptors = [], [], [], []
+    acts: list[Int64] = []
+    weights: list[Int64] = []
+    channels, descriptors = [], []
     bases = (0, 0, 0)
     for job in jobs:
-        shape, words = _shape(engine, job), _operand_words(engine, job)
-        acts.append(_lines(words[0], ACTIVATION_BITS, engine.activation_port_bits_per_cycle))
-        weights.append(_lines(words[1], job.weight.bits, engine.weight_port_bits_per_cycle))
-        channels.append(_channel_entries(engine, job, bases[2]))
-        descriptors.append(_descriptor(engine, job, bases))
-        blocks = shape.n_a if job.tile.depthwise else job.tile.groups * shape.n_b
-        bases = (bases[0] + len(acts[-1]), bases[1] + len(weights[-1]), bases[2] + blocks)
-    for name, used, there in (("lines", max(bases[:2]), LINES), ("channel blocks", bases[2], CHANNEL_LINES)):
-        if used > there:
-            what = f"the tiles of a job do not fit its {name}"
-            raise AccelsimError(Problem(f"rtl of engine {engine.name}", what, demand=used, bound=there, unit=name))
+        for table, lines in zip((acts, weights), buffer_lines(engine, job), strict=True):
+            table.append(lines)
+        channels.append(channel_entries(engine, job, bases[2]))
+        descriptors.append(descriptor(engine, job, bases))
+        bases = (bases[0] + len(acts[-1]), bases[1] + len(weights[-1]), bases[2] + channel_blocks(engine, job))
+    check_room(engine, max(bases[:2]), bases[2])
     parts = [np.concatenate(tables) for tables in (acts, weights, channels)]
     sizes = np.array([*map(len, parts), len(jobs)], np.int64)
     interleaved = [
@@ -237,12 +257,27 @@ def _job_numbers(engine: Engine, jobs: Sequence[TileJob]) -> list[Int64]:
     return [sizes, *interleaved, *descriptors]
 
 
-def _outputs(engine: Engine, job: TileJob, slots: Int64) -> Int64:
-    """Outputs of a tile from its result slots [blocks, slots of a block, (inside, value)].
+def _blocks(engine: Engine, job: TileJob) -> tuple[int, int, int]:
+    """Blocks of a tile, slots of a block, and result slots that a block drains as (whole cycles)."""
+    s, per_cycle = _shape(engine, job), engine.output_stage.outputs_per_cycle
+    blocks, size = s.n_a * s.n_b * (1 if job.tile.depthwise else job.tile.groups), s.block_a * s.block_b
+    return blocks, size, -(-size // per_cycle) * per_cycle
+
+
+def result_slots(engine: Engine, job: TileJob) -> int:
+    """Result slots of a tile, masked ones included."""
+    blocks, _, drained = _blocks(engine, job)
+    return blocks * drained
+
+
+def outputs(engine: Engine, job: TileJob, slots: Int64) -> Int64:
+    """Outputs [groups, rows, cols] of a tile from its result slots [n, (inside, value)].
 
     Raises AccelsimError when a slot outside the tile is not masked, or one inside is.
     """
     s, tile = _shape(engine, job), job.tile
+    blocks, size, drained = _blocks(engine, job)
+    slots = slots.reshape(blocks, drained, 2)[:, :size]
     if tile.depthwise:
         full = slots.reshape(s.n_a, s.n_b, s.block_a, s.block_b, 2).transpose(0, 2, 1, 3, 4)
         full = full.reshape(s.n_a * s.block_a, s.n_b * s.block_b, 1, 2)
@@ -274,7 +309,6 @@ def run_tiles(engine: Engine, jobs: Sequence[Sequence[TileJob]], executable: Pat
     numbers = [part for job in jobs for part in _job_numbers(engine, job)]
     output, cycles, seconds = run(executable, np.concatenate(numbers))
     results, place = [], 0
-    per_cycle = engine.output_stage.outputs_per_cycle
     for job in jobs:
         if output[place]:
             what = "overwrites an accumulator bank that still drains" if output[place] == 1 else "does not end"
@@ -285,12 +319,8 @@ def run_tiles(engine: Engine, jobs: Sequence[Sequence[TileJob]], executable: Pat
         place += slots.size
         tiles, begin = [], 0
         for item, row in zip(job, times, strict=True):
-            shape = _shape(engine, item)
-            size = shape.block_a * shape.block_b
-            blocks = shape.n_a * shape.n_b * (1 if item.tile.depthwise else item.tile.groups)
-            padded = -(-size // per_cycle) * per_cycle
-            mine = slots[begin : begin + blocks * padded].reshape(blocks, padded, 2)[:, :size]
-            begin += blocks * padded
-            tiles.append(RtlTile(row[0], row[1], row[2], _outputs(engine, item, mine)))
+            end = begin + result_slots(engine, item)
+            tiles.append(RtlTile(row[0], row[1], row[2], outputs(engine, item, slots[begin:end])))
+            begin = end
         results.append(tiles)
     return RtlTiles(results, cycles, seconds)

@@ -167,7 +167,7 @@ class SequencerSize:
             raise AccelsimError(problems)
 
 
-def _words(item: Instruction, size: SequencerSize) -> list[int]:
+def instruction_words(item: Instruction, size: SequencerSize) -> list[int]:
     """An instruction as 32-bit words, lowest first: packed {waits, occupancy, latency, finishes, releases}."""
     value = 0
     signals = [*_padded(item.waits, size.n_waits), (item.occupancy, item.latency)]
@@ -218,7 +218,7 @@ def run_programs(
         for queue in queues:
             numbers.append(len(queue))
             for item in queue:
-                numbers += _words(item, size)
+                numbers += instruction_words(item, size)
         orders.append([item.number for queue in queues for item in queue])
     output, ticks, seconds = run(executable, np.array(numbers, np.int64))
     return RtlRuns(_parse(output, orders), ticks, seconds)

@@ -7,10 +7,15 @@ import pytest
 
 from accelsim.rtl.build import CACHE_VARIABLE, verilator_path
 
+REQUIRE_VARIABLE = "ACCELSIM_REQUIRE_VERILATOR"
+
 
 @pytest.fixture(scope="session")
 def rtl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if verilator_path() is None:
-        pytest.skip("verilator is not installed (apt-get install verilator)")
+        message = "verilator is not installed (apt-get install verilator)"
+        if os.environ.get(REQUIRE_VARIABLE):
+            pytest.fail(message)
+        pytest.skip(message)
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else tmp_path_factory.mktemp("rtl")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from accelsim.problems import AccelsimError
-from accelsim.rtl import build, engine, sequencer, validate
+from accelsim.rtl import build, engine, sequencer, system, validate
 
 
 def test_quick_run_has_no_error(rtl_folder: Path) -> None:
@@ -24,7 +24,10 @@ def test_without_verilator_the_message_says_what_to_install(monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("top", "modules"), [("program_top", sequencer.MODULES), ("array_engine", engine.MODULES)])
+@pytest.mark.parametrize(
+    ("top", "modules"),
+    [("program_top", sequencer.MODULES), ("array_engine", engine.MODULES), ("system_top", system.MODULES)],
+)
 def test_every_module_is_lint_clean(top: str, modules: tuple[str, ...], rtl_folder: Path) -> None:
     files = [str(build.SOURCES / f"{name}.sv") for name in modules]
     command = ["verilator", "--lint-only", "-Wall", "--unroll-count", "1", "--top-module", top, *files]
@@ -33,4 +36,4 @@ def test_every_module_is_lint_clean(top: str, modules: tuple[str, ...], rtl_fold
 
 
 def test_every_source_belongs_to_a_build() -> None:
-    assert {path.stem for path in build.SOURCES.glob("*.sv")} == {*sequencer.MODULES, *engine.MODULES}
+    assert {path.stem for path in build.SOURCES.glob("*.sv")} == {*sequencer.MODULES, *system.MODULES}
