@@ -18,4 +18,10 @@ def rtl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(message)
         pytest.skip(message)
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else tmp_path_factory.mktemp("rtl")
+    if chosen:
+        return Path(chosen)
+    # Processes of one run share what they have built.
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "rtl"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from accelsim.api import evaluate
+from accelsim.config import load_accelerator, load_plan
 from accelsim.problems import AccelsimError
 from accelsim.program import LATENCY, OCCUPANCY, Program
 from accelsim.rtl.sequencer import SequencerSize, build_sequencer, instructions, run_programs
@@ -88,3 +90,11 @@ def test_what_does_not_fit_or_takes_no_time_is_refused() -> None:
     nothing[0, OCCUPANCY] = 0
     with pytest.raises(AccelsimError, match="whole cycles, at least 1"):
         instructions(replace(program, templates=nothing))
+
+
+def test_the_whole_program_of_b1_equals_the_kernel(rtl_folder: Path) -> None:
+    size = SequencerSize(n_rows=1024, n_waits=32, n_semaphores=1024)
+    program = evaluate("efficientvit_b1", 224, load_accelerator("trio_vit"), load_plan("uniform8")).result.program
+    runs = run_programs([(program, 1)], size, build_sequencer(size, rtl_folder))
+    assert runs.ticks == 391_709 * program.ticks_per_cycle
+    assert np.array_equal(runs.times[0], kernel_times(program))
