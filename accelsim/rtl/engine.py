@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from accelsim.arch import Engine, EngineKind
-from accelsim.engines import require, slot_products, term_passes
+from accelsim.engines import require, rules_of, slot_products
 from accelsim.formats import Format
 from accelsim.ir import Loop
 from accelsim.kernels import engine_forms
@@ -79,7 +79,8 @@ def check_engine(engine: Engine) -> None:
     """AccelsimError when the RTL has no such engine: other modes than 8x8 and two 8x4, other kinds."""
     known = {(8, 8, 1), (4, 8, 2)}
     modes = {(mode.weight_bits, mode.activation_bits, mode.products) for mode in engine.modes}
-    if engine.kind is EngineKind.COMPOSABLE_ARRAY or not modes <= known or engine.terms > 3:
+    buildable = (EngineKind.MAC_ARRAY, EngineKind.SHIFT_ARRAY)
+    if engine.kind not in buildable or not modes <= known or engine.terms > 3:
         raise AccelsimError(
             Problem(f"rtl of engine {engine.name}", f"{engine.kind} with modes {sorted(modes)}, {engine.terms} terms",
                     "a multiplier array with 8x8 and two products of 4x8, or 1 to 3 shifted terms")
@@ -92,7 +93,7 @@ def build_engine(engine: Engine, folder: Path | None = None, defines: tuple[str,
     ports = (engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle)
     outputs = engine.output_stage.outputs_per_cycle
     parameters = {
-        "SHIFT_ADD": int(engine.kind is EngineKind.SHIFT_ARRAY), "LANES": engine.lanes, "LANE_WIDTH": engine.lane_width,
+        "SHIFT_ADD": int(engine.kind == EngineKind.SHIFT_ARRAY), "LANES": engine.lanes, "LANE_WIDTH": engine.lane_width,
         "PIXEL_GROUPS": engine.pixel_groups, "PRODUCTS": _products(engine), "TERMS": max(1, engine.terms),
         "DEPTHWISE": int(engine.depthwise), "ACTIVATION_PORT": ports[0], "WEIGHT_PORT": ports[1],
         "OUTPUTS_PER_CYCLE": outputs, "OUTPUT_LATENCY": engine.output_stage.latency_cycles, "LINES": LINES,
@@ -199,6 +200,11 @@ def channel_entries(engine: Engine, job: TileJob, base: int) -> Int64:
     return np.stack([(base + line) * width + place, bias & 0xFFFFFFFF, middle, shift >> 1], axis=1)
 
 
+def _passes(engine: Engine, weight: Format) -> int:
+    """Passes over the terms of a weight; 1 for uniform weights."""
+    return rules_of(engine).rate(engine, weight.terms - 1).passes if weight.is_shift else 1
+
+
 def lead_cycles(engine: Engine, job: TileJob) -> int:
     """Cycles from the start of a tile until its first block needs the output stage: the compute time of a block."""
     products = _split(engine, job)
@@ -208,7 +214,7 @@ def lead_cycles(engine: Engine, job: TileJob) -> int:
     if tile.depthwise:
         return int(engine_forms.depthwise_tile(tile.groups, tile.rows, tile.taps, *geometry, *tail)[3])
     nest = (tile.groups, tile.rows, tile.cols, tile.taps, tile.depth)
-    return int(engine_forms.dense_tile(*nest, *geometry, term_passes(engine, job.weight), *tail)[3])
+    return int(engine_forms.dense_tile(*nest, *geometry, _passes(engine, job.weight), *tail)[3])
 
 
 def descriptor(engine: Engine, job: TileJob, bases: tuple[int, int, int]) -> Int64:
@@ -218,7 +224,7 @@ def descriptor(engine: Engine, job: TileJob, bases: tuple[int, int, int]) -> Int
     values = {
         "groups": tile.groups, "rows": tile.rows, "cols": tile.cols, "taps": tile.taps, "depth": tile.depth,
         "depthwise": tile.depthwise, "split": _split(engine, job) == 2, "weight_bits": weight.bits,
-        "terms": weight.terms, "exponent_bits": weight.exponent_bits, "passes": term_passes(engine, weight),
+        "terms": weight.terms, "exponent_bits": weight.exponent_bits, "passes": _passes(engine, weight),
         "lead": min(lead, 0xFFFF), "activation_base": bases[0], "weight_base": bases[1], "channel_base": bases[2],
         "low": job.clamp[0], "high": job.clamp[1],
     }  # fmt: skip

@@ -31,6 +31,7 @@ class Instruction:
     number: int
     occupancy: int
     latency: int
+    lead: int
     waits: tuple[Signal, ...]
     finishes: tuple[Signal, ...]
     releases: tuple[Signal, ...]
@@ -121,20 +122,19 @@ def instructions(program: Program, images: int = 1) -> tuple[list[list[Instructi
             flags[number] = semaphores.signal("flag", number, row.unit)
             finishes.append(flags[number])
         releases = [semaphores.signal("read", region, row.unit) for region in row.reads]
-        occupancy, latency = _times(row, number, n_units - 1, program.ticks_per_cycle)
+        times = _times(row, number, n_units - 1, program.ticks_per_cycle)
         queues[row.unit].append(
-            Instruction(
-                number, occupancy, latency, semaphores.new_waits(row.unit, waits), tuple(finishes), tuple(releases)
-            )
+            Instruction(number, *times, semaphores.new_waits(row.unit, waits), tuple(finishes), tuple(releases))
         )
     return queues, len(semaphores.numbers) + 1
 
 
-def _times(row: Row, number: int, bus: int, ticks_per_cycle: int) -> tuple[int, int]:
+def _times(row: Row, number: int, bus: int, ticks_per_cycle: int) -> tuple[int, int, int]:
     scale = 1 if row.unit == bus else ticks_per_cycle
-    if row.occupancy_ticks < 1 or row.occupancy_ticks % scale or row.latency_ticks % scale:
+    times = (row.occupancy_ticks, row.latency_ticks, row.lead_ticks)
+    if row.occupancy_ticks < 1 or any(time % scale for time in times):
         raise AccelsimError(Problem(f"row {number}", f"takes {row.occupancy_ticks} ticks", "whole cycles, at least 1"))
-    return row.occupancy_ticks // scale, row.latency_ticks // scale
+    return row.occupancy_ticks // scale, row.latency_ticks // scale, row.lead_ticks // scale
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ class SequencerSize:
 
     n_units: int = 4
     n_rows: int = 256
-    n_waits: int = 12
+    n_waits: int = 16
     n_semaphores: int = 256
     slots: int = 16
 
     @property
     def instruction_bits(self) -> int:
         """Width of an instruction."""
-        return 2 * TIME_BITS + (N_RELEASES + N_FINISHES + self.n_waits) * SIGNAL_BITS
+        return 3 * TIME_BITS + (N_RELEASES + N_FINISHES + self.n_waits) * SIGNAL_BITS
 
     def check(self, queues: list[list[Instruction]], n_semaphores: int) -> None:
         """AccelsimError when a program is larger than the hardware."""
@@ -168,13 +168,14 @@ class SequencerSize:
 
 
 def instruction_words(item: Instruction, size: SequencerSize) -> list[int]:
-    """An instruction as 32-bit words, lowest first: packed {waits, occupancy, latency, finishes, releases}."""
+    """An instruction as 32-bit words, lowest first: packed {waits, occupancy, latency, lead, finishes, releases}."""
     value = 0
-    signals = [*_padded(item.waits, size.n_waits), (item.occupancy, item.latency)]
-    signals += [*_padded(item.finishes, N_FINISHES), *_padded(item.releases, N_RELEASES)]
-    for k, (high, low) in enumerate(signals):
-        split = TIME_BITS if k == size.n_waits else INDEX_BITS
-        value = value << (2 * TIME_BITS if k == size.n_waits else SIGNAL_BITS) | high << split | low
+    for number, index in _padded(item.waits, size.n_waits):
+        value = value << SIGNAL_BITS | number << INDEX_BITS | index
+    for time in (item.occupancy, item.latency, item.lead):
+        value = value << TIME_BITS | time
+    for number, index in [*_padded(item.finishes, N_FINISHES), *_padded(item.releases, N_RELEASES)]:
+        value = value << SIGNAL_BITS | number << INDEX_BITS | index
     return [value >> 32 * word & 0xFFFFFFFF for word in range(-(-size.instruction_bits // 32))]
 
 

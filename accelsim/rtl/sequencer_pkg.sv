@@ -19,6 +19,7 @@ package sequencer_pkg;
   typedef struct packed {
     logic [TIME_BITS-1:0] occupancy;
     logic [TIME_BITS-1:0] latency;
+    logic [TIME_BITS-1:0] lead;  // to the first result at the output stage; 0: no such rule
     signal_t [N_FINISHES-1:0] finishes;
     signal_t [N_RELEASES-1:0] releases;
   } row_t;

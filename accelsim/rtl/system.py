@@ -13,7 +13,7 @@ from accelsim.engines import tile_cost
 from accelsim.formats import Format
 from accelsim.kernels.alloc import overlap_lists
 from accelsim.problems import AccelsimError, Problem
-from accelsim.program import LATENCY, N_COLUMNS, OCCUPANCY, OPENS, READ0, UNIT, WRITE, Int64, Program
+from accelsim.program import LATENCY, LEAD, N_COLUMNS, OCCUPANCY, OPENS, READ0, UNIT, WRITE, Int64, Program
 from accelsim.rtl.build import build, run
 from accelsim.rtl.engine import (
     CHANNEL_BITS,
@@ -24,6 +24,7 @@ from accelsim.rtl.engine import (
     channel_entries,
     check_room,
     descriptor,
+    lead_cycles,
     outputs,
     result_slots,
 )
@@ -58,6 +59,7 @@ def system_program(engine: Engine, jobs: Sequence[TileJob], lines: tuple[int, in
             rows.append(_row(BUS, count, count + FIRST_BEAT_CYCLES, (), region + slot))
         reads = (_IN + slot, _WEIGHT + slot)
         rows.append(_row(ENGINE, cost.occupancy_cycles, cost.latency_cycles, reads, _OUT + slot))
+        rows[-1][LEAD] = lead_cycles(engine, job) + engine.pipeline_cycles
         if n:
             rows.append(_row(BUS, 3, 3, (_OUT + 1 - slot,), -1))
     rows.append(_row(BUS, 3, 3, (_OUT + (len(jobs) - 1) % 2,), -1))

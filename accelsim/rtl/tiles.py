@@ -14,7 +14,6 @@ from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.mapper import C_AXIS, C_BLOCKS, C_FIRST, C_N, C_TILE
 from accelsim.optable import (
     AXIS_ROWS,
-    KIND_MATMUL,
     KIND_VECTOR,
     M_PRODUCTS,
     O_COLS,
@@ -54,20 +53,20 @@ def lowered_tiles(report: Report) -> list[LoweredTile]:
             if report.table.ops[k, O_KIND] == KIND_VECTOR:
                 continue
             for tile in (size, rest) if rest else (size,):
-                found.update(dict.fromkeys(_op_tiles(report, k, tile, size, int(chain[C_BLOCKS]))))
+                found.update(dict.fromkeys(_op_tiles(report, k, int(chain[C_AXIS]), tile, size, int(chain[C_BLOCKS]))))
     return list(found)
 
 
-def _op_tiles(report: Report, k: int, size: int, full: int, blocks: int) -> list[LoweredTile]:
+def _op_tiles(report: Report, k: int, axis: int, size: int, full: int, blocks: int) -> list[LoweredTile]:
     """Tiles of op k when its chain runs `size` of `full` units of the axis."""
     table, arrays = report.table, report.arrays
     op = table.ops[k]
-    matmul = op[O_KIND] == KIND_MATMUL
-    rows = int((op[O_ROWS_H] if matmul else size) * op[O_ROWS_W])
+    grouped = axis != AXIS_ROWS
+    rows = int((op[O_ROWS_H] if grouped else size) * op[O_ROWS_W])
     left, tiles = size, []
     for part in arrays.parts[k, : arrays.n_parts[k]]:
         unit, piece, total = (int(x) for x in part)
-        if matmul:
+        if grouped:
             shares = [min(left, ceil_div(total * size, full))]
             left -= shares[0]
         else:

@@ -4,7 +4,8 @@
 // commit     this tick is the last of a core cycle: what ended until now may be shown to others.  Ends of bus rows
 //            inside a core cycle are held back until then: bus times are rounded up when they are handed over.
 // start      with `row`: the row begins in this cycle
-// ready      the unit can take a row in this cycle
+// ready      the unit can take `row`, the next one, in this cycle: its predecessor's occupancy is over, and its results
+//            will have left the output stage when the first of this row comes
 // ends       last tick of the running row's occupancy
 // finishing, releasing   per slot of rows in flight: events of this tick, with the row's number
 // overflow   sticky: more rows in flight than slots
@@ -33,9 +34,13 @@ module timed_unit
   logic [SLOTS-1:0] unfinished, unreleased, now_unfinished, now_unreleased, chosen;
   row_t [SLOTS-1:0] held;
   logic [SLOTS-1:0][NUMBER_BITS-1:0] held_number;
-  logic [TIME_BITS-1:0] busy;
+  logic [TIME_BITS-1:0] busy, draining;  // until the last row's occupancy ends; until its results are out
 
+`ifdef PLANT_NO_LEAD
   assign ready = busy == 0;
+`else
+  assign ready = busy == 0 && (row.lead == 0 || draining <= row.lead);
+`endif
   assign ends = step && (start ? row.occupancy == 1 : busy == 1);
 
   // The lowest free slot takes the row.
@@ -66,12 +71,18 @@ module timed_unit
   always_ff @(posedge clk) begin
     if (rst) begin
       busy <= '0;
+      draining <= '0;
       unfinished <= '0;
       unreleased <= '0;
       overflow <= 1'b0;
     end else if (step) begin
-      if (start) busy <= row.occupancy - 1;
-      else if (busy != 0) busy <= busy - 1;
+      if (start) begin
+        busy <= row.occupancy - 1;
+        draining <= row.latency - 1;
+      end else begin
+        busy <= busy == 0 ? 0 : busy - 1;
+        draining <= draining == 0 ? 0 : draining - 1;
+      end
       if (start && chosen == '0) overflow <= 1'b1;
       unfinished <= now_unfinished & ~finishing;
       unreleased <= now_unreleased & ~releasing;

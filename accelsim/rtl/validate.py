@@ -16,7 +16,7 @@ from accelsim.formats import Format
 from accelsim.ir import Loop
 from accelsim.kernels.alloc import overlap_lists
 from accelsim.kernels.schedule import schedule
-from accelsim.program import LATENCY, N_COLUMNS, OCCUPANCY, OPENS, READ0, UNIT, WRITE, Int64, Program
+from accelsim.program import LATENCY, LEAD, N_COLUMNS, OCCUPANCY, OPENS, READ0, UNIT, WRITE, Int64, Program
 from accelsim.rtl.engine import build_engine, run_tiles
 from accelsim.rtl.sequencer import SequencerSize, build_sequencer, run_programs
 from accelsim.rtl.tiles import lowered_tiles, random_job
@@ -57,6 +57,7 @@ def pipeline_program(seed: int) -> Program:
         scale = 1 if row[UNIT] == units - 1 else ticks
         row[OCCUPANCY] = rng.integers(1, 9) * scale
         row[LATENCY] = row[OCCUPANCY] + rng.integers(0, 5) * scale
+        row[LEAD] = 0 if row[UNIT] == units - 1 else rng.integers(0, 8) * scale
         row[WRITE], row[WRITE + 1], row[OPENS] = base[stage], rings[stage], 1
         if stage:
             row[READ0], row[READ0 + 1] = base[stage - 1], rings[stage - 1]
@@ -70,7 +71,7 @@ def kernel_times(program: Program, images: int = 1) -> Int64:
     """Start, unit free and result usable [rows, 3] in ticks, by the simulation kernel."""
     lists = (program.before_start, program.before, program.wrap_start, program.wrap)
     sizes = (len(program.units), len(program.op_names), program.ticks_per_cycle, images)
-    return np.asarray(schedule(program.templates, program.phases, *lists, *sizes, True)[-1][:, :3], np.int64)
+    return np.asarray(schedule(program.templates, program.phases, *lists, *sizes, True, None)[-1][:, :3], np.int64)
 
 
 def random_tile(engine: Engine, seed: int) -> tuple[Loop, Format]:
@@ -83,7 +84,7 @@ def random_tile(engine: Engine, seed: int) -> tuple[Loop, Format]:
         groups, rows, cols, depth = (int(rng.integers(1, limit)) for limit in (4, 13, 12, 20))
         tile = Loop(groups, rows, 1, cols, depth + 1, int(rng.integers(1, 3)), int(rng.integers(1, 3)))
     names = ["u2", "u3", "u4", "u6", "u8"]
-    if engine.kind is EngineKind.SHIFT_ARRAY:
+    if engine.kind == EngineKind.SHIFT_ARRAY:
         names = [name for name in ("pot3", "pot4", "apot8", "apot12")
                  if not depthwise or Format.parse(name).terms <= engine.terms]  # fmt: skip
     return tile, Format.parse(str(rng.choice(names)))

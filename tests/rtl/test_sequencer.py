@@ -44,8 +44,9 @@ def test_every_row_of_2500_random_programs_equals_the_kernel(executable: Path) -
     assert wrong == []
 
 
-def test_a_late_release_in_the_rtl_is_caught(rtl_folder: Path) -> None:
-    bad = build_sequencer(SIZE, rtl_folder, ("PLANT_LATE_RELEASE",))
+@pytest.mark.parametrize("fault", ["PLANT_LATE_RELEASE", "PLANT_NO_LEAD"])
+def test_a_fault_in_the_rtl_is_caught(rtl_folder: Path, fault: str) -> None:
+    bad = build_sequencer(SIZE, rtl_folder, (fault,))
     programs = cases(100, 5000)
     runs = run_programs(programs, SIZE, bad)
     assert any(
