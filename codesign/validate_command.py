@@ -11,7 +11,12 @@ EXIT_MISSED = 1
 def add_validate(commands: Any) -> None:
     """Add the parser of `accelsim validate`."""
     validate = commands.add_parser("validate", help="compare with closed forms, silicon and the RTL of others")
-    validate.add_argument("suites", metavar="SUITE", nargs="*", help="names of suites (default: all)")
+    validate.add_argument(
+        "suites",
+        metavar="SUITE",
+        nargs="*",
+        help="names of suites (default: all that need no other tool; `rtl` needs verilator)",
+    )
     validate.add_argument("--cases", metavar="FILE.csv", help="compare SCALE-Sim cases of your own instead")
     validate.add_argument("--config", metavar="FILE.cfg", help="SCALE-Sim configuration: --cases is its topology")
     validate.add_argument("--gemm", action="store_true", help="the topology has GEMMs (M, N, K), not convolutions")

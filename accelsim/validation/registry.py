@@ -11,19 +11,25 @@ from accelsim.validation.case import Suite
 
 # Modules of this package; imported when they are asked for, because some load kernels.
 NAMES: tuple[str, ...] = ("trio_vit", "scalesim", "nvdla", "gemmini", "eyeriss", "tpu", "dram")
+# These need a tool that is not a Python package, so they run only when they are named.
+ON_REQUEST: tuple[str, ...] = ("rtl",)
 
 
 def suite(name: str) -> Suite:
     """The suite of that name; raises AccelsimError with the nearest name otherwise."""
-    if name not in NAMES:
-        near = tuple(difflib.get_close_matches(name, NAMES, n=1))
-        raise AccelsimError(Problem("validate", f"unknown suite {name!r}", f"one of {', '.join(NAMES)}", near))
+    known = (*NAMES, *ON_REQUEST)
+    if name not in known:
+        near = tuple(difflib.get_close_matches(name, known, n=1))
+        raise AccelsimError(Problem("validate", f"unknown suite {name!r}", f"one of {', '.join(known)}", near))
     found: Suite = import_module(f"accelsim.validation.{name}").SUITE
     return found
 
 
 def suites(names: Sequence[str] = ()) -> list[Suite]:
-    """The suites of these names (all when none is given), each once; raises AccelsimError with every unknown name."""
+    """The suites of these names (all of `NAMES` when none is given), each once.
+
+    Raises AccelsimError with every unknown name.
+    """
     problems: list[Problem] = []
     found: list[Suite] = []
     for name in dict.fromkeys(names or NAMES):

@@ -7,6 +7,7 @@ import pytest
 
 from accelsim.problems import AccelsimError
 from accelsim.rtl import build, engine, sequencer, system, validate
+from accelsim.validation.registry import suite, suites
 
 
 def test_quick_run_has_no_error(rtl_folder: Path) -> None:
@@ -15,6 +16,14 @@ def test_quick_run_has_no_error(rtl_folder: Path) -> None:
     for case in cases:
         assert case.reference == case.ours > 1000
         assert case.error == 0
+
+
+def test_suite_of_the_command(rtl_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELSIM_RTL_CACHE", str(rtl_folder))
+    assert "rtl" not in [found.name for found in suites()]
+    cases = suite("rtl").run()
+    assert len(cases) == 6
+    assert all(case.met for case in cases)
 
 
 def test_without_verilator_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
