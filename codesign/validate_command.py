@@ -15,7 +15,7 @@ def add_validate(commands: Any) -> None:
         "suites",
         metavar="SUITE",
         nargs="*",
-        help="names of suites (default: all that need no other tool; `rtl` needs verilator)",
+        help="names of suites (default: all that need no other tool; `rtl` needs verilator, `area` yosys)",
     )
     validate.add_argument("--cases", metavar="FILE.csv", help="compare SCALE-Sim cases of your own instead")
     validate.add_argument("--config", metavar="FILE.cfg", help="SCALE-Sim configuration: --cases is its topology")

@@ -12,7 +12,7 @@ from accelsim.validation.case import Suite
 # Modules of this package; imported when they are asked for, because some load kernels.
 NAMES: tuple[str, ...] = ("trio_vit", "scalesim", "nvdla", "gemmini", "eyeriss", "tpu", "dram")
 # These need a tool that is not a Python package, so they run only when they are named.
-ON_REQUEST: tuple[str, ...] = ("rtl",)
+ON_REQUEST: tuple[str, ...] = ("rtl", "area")
 
 
 def suite(name: str) -> Suite:
