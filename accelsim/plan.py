@@ -9,6 +9,7 @@ from typing import Any
 
 from accelsim.formats import Format
 from accelsim.ir import Op, OpKind, Workload, digest
+from accelsim.problems import AccelsimError, Problem
 
 UNIFORM8 = Format.parse("u8")
 
@@ -129,8 +130,10 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
 
     A tensor is stored in its producer's output format; the graph input in the format that its first consumer reads.
     Consumers read what is stored: the activation format of an op is the stored format of its first input.  The plan's
-    division method replaces the recipe of `division` ops.
+    division method replaces the recipe of `division` ops.  Raises AccelsimError when a view joins tensors of different
+    formats: its readers have one width.
     """
+    problems: list[Problem] = []
     stored: dict[str, Format] = {}
     first_rule = plan.rule_for(workload.ops[0])
     stored[workload.input] = first_rule.activation
@@ -140,6 +143,12 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         rule = plan.rule_for(op)
         if op.kind is OpKind.VIEW:
             stored[op.output] = stored[op.inputs[0]]
+            if any(stored[name] != stored[op.inputs[0]] for name in op.inputs):
+                parts = ", ".join(f"{name} ({stored[name].name})" for name in op.inputs)
+                levers = (f"the same `output` for {' and '.join(op.inputs)}",)
+                problems.append(
+                    Problem(f"plan {plan.name}: {op.name}", f"joins {parts}", "tensors of one format", levers)
+                )
             bits[op.output] = stored[op.output].bits
             continue
         activation = stored[op.inputs[0]]
@@ -150,6 +159,8 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         ops.append(QuantizedOp(op, weights, activation, right, rule.output))
         stored[op.output] = rule.output
         bits[op.output] = rule.output.bits
+    if problems:
+        raise AccelsimError(problems[:8])
     return QuantizedWorkload(workload, plan, tuple(ops), bits)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+
+from accelsim.problems import AccelsimError, Problem
 
 
 def positive(text: str) -> int:
@@ -26,3 +29,33 @@ def announce_compilation() -> None:
         from accelsim.first_run import compile_kernels
 
         compile_kernels()
+
+
+def not_negative(text: str) -> int:
+    """A whole number from 0 of the command line; raises argparse's error otherwise."""
+    return 0 if text.strip() == "0" else positive(text)
+
+
+# Arguments that name files which a command reads, and which it writes.
+READ = ("space", "study", "studies", "file", "a", "b", "arch", "plan", "mapping", "cases", "config")
+WRITTEN = ("output", "json", "trace", "save_mapping", "csv", "parquet", "history")
+
+
+def refuse_overwriting(arguments: argparse.Namespace) -> None:
+    """Raise AccelsimError when a command would write over a file that it reads, or two outputs into one file."""
+    named = vars(arguments)
+    texts = [(name, named.get(name)) for name in WRITTEN]
+    outputs = [(name, path) for name, path in texts if isinstance(path, str) and path not in ("", "-")]
+    problems = []
+    for name in READ:
+        value = named.get(name)
+        for path in [value] if isinstance(value, str) else value or ():
+            for _, output in outputs:
+                if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+                    problems.append(Problem(output, f"is read as {name} and would be overwritten", "another name"))
+    places = [os.path.realpath(output) for _, output in outputs]
+    for k, (_, output) in enumerate(outputs):
+        if places[k] in places[:k]:
+            problems.append(Problem(output, "is asked for more than once", "one name for each output"))
+    if problems:
+        raise AccelsimError(problems)

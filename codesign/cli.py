@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.ablation_commands import add_ablation
 from codesign.arguments import announce_compilation as _announce_compilation
+from codesign.arguments import refuse_overwriting
 from codesign.plot_commands import add_plot_commands
 from codesign.run_design import add_run_options, read_design
 from codesign.study_commands import add_commands, print_fit
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
+        refuse_overwriting(arguments)
         status = command(arguments)
         sys.stdout.flush()
         return status

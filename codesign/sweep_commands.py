@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
-from codesign.arguments import announce_compilation, positive
+from codesign.arguments import announce_compilation, not_negative, positive
 
 if TYPE_CHECKING:
     from codesign.search import Found, Search
@@ -27,13 +27,21 @@ def add_sweep_commands(commands: Any) -> None:
         "--objectives", default="latency_s,energy_pj", help="metrics to minimise (default latency_s,energy_pj)"
     )
     search.add_argument("--budget", type=positive, required=True, help="distinct designs to look at")
-    search.add_argument("--seed", type=int, default=0, help="of all random choices (default 0)")
+    search.add_argument("--seed", type=not_negative, default=0, help="of all random choices (default 0)")
     search.add_argument("--population", type=positive, default=40, help="designs of a generation (default 40)")
     search.add_argument(
-        "--limit", action="append", default=[], metavar="METRIC=VALUE", help="upper bound, such as area_mm2=2.0"
+        "--limit",
+        action="append",
+        default=[],
+        metavar="METRIC=VALUE",
+        help="upper bound, such as area_mm2=2.0; may be repeated",
     )
     search.add_argument(
-        "--reference", action="append", default=[], metavar="METRIC=VALUE", help="corner of the hypervolume"
+        "--reference",
+        action="append",
+        default=[],
+        metavar="METRIC=VALUE",
+        help="corner of the hypervolume; may be repeated",
     )
     search.add_argument("--history", metavar="FILE.csv", help="write the hypervolume over evaluations and seconds")
     search.set_defaults(command=_search)
@@ -88,6 +96,10 @@ def _search(arguments: argparse.Namespace) -> int:
     announce_compilation()
     found = run_search(space, arguments.output, search, workers=arguments.workers, dask=arguments.dask)
     print("\n".join(_search_lines(found, search)))
+    wanted = min(search.budget, space.grid_size)
+    if found.looked_at < wanted:
+        early = f"{found.looked_at} of {wanted} designs: {search.searcher} found no new ones"
+        print(f"ended early, after {early} (another --seed or --population, or a sweep, looks at the others)")
     if arguments.history:
         corner = {f"reference.{name}": value for name, value in found.reference.items()}
         write_csv([{**row, **corner} for row in found.history], arguments.history)
@@ -99,6 +111,8 @@ def _bounds(option: str, texts: Sequence[str]) -> dict[str, float]:
     bounds: dict[str, float] = {}
     for text in texts:
         name, _, value = text.partition("=")
+        if name in bounds:
+            raise AccelsimError(Problem(option, f"{name} is given twice", "one value for each metric"))
         try:
             bounds[name] = float(value)
         except ValueError as error:

@@ -205,7 +205,8 @@ def save(figure: Figure, path: Path, numbers: str | None = None) -> None:
     Raises AccelsimError when they cannot be written.
     """
     with replacing(path) as picture:
-        figure.savefig(picture)
+        # The file may be a link to a name of another kind.
+        figure.savefig(picture, format=path.suffix.lower().removeprefix("."))
         if numbers is not None:
             with replacing(csv_beside(path)) as table:
                 table.write_text(numbers, encoding="utf-8")

@@ -13,7 +13,7 @@ OTHER = "other"
 BUSY = "#1B4F72"
 BUSY_NEXT = "#7FB3D5"
 DRAINED = "0.9"
-CAUSE_COLOURS = dict(zip(CAUSES, ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))
+CAUSE_COLOURS = dict(zip(CAUSES, ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#F0E442"), strict=True))
 CAUSE_TEXTS = {
     "region": "waits for a place in a buffer",
     "bus": "waits for data from DRAM",
