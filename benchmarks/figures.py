@@ -97,7 +97,7 @@ def beside_the_authors() -> None:
         fast = simulate(op_table(workload.workload, workload.plan), endless)
         head = head_cycles(report)
         causes = {"waiting for DRAM data": ("bus",), "waiting for another unit": ("input", "dependency"),
-                  "waiting for buffer space": ("region",)}  # fmt: skip
+                  "waiting for buffer space": ("region",), "waiting for the output stage": ("output",)}  # fmt: skip
         shares = idle_share(report, causes)
         add("authors' count / 16 (no head, no DRAM)", authors_cycles(model, resolution, ALL).cycles / PIXEL_GROUPS)
         add("their model, every quirk corrected / 16 (with head)",
