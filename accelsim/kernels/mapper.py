@@ -9,14 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.engine_forms import (
-    ceil_div,
-    dense_cycles,
-    dense_tile,
-    depthwise_cycles,
-    depthwise_tile,
-    depthwise_word,
-)
+from accelsim.kernels.engine_forms import ceil_div, dense_tile, depthwise_tile, depthwise_word, tile_cycles
 from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.systolic_forms import FORM_TREE, systolic_cycles
 from accelsim.optable import (
@@ -105,6 +98,31 @@ def output_tile_bits(ops: Any, tensors: Any, k: int, axis: int, size: int) -> in
 
 
 @inner
+def _tree_form(
+    ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
+) -> Any:
+    """(pace, blocks, compute, drain) of a tile on an adder-tree array; arguments as in `part_cycles`."""
+    combo = slices[k, part, S_COMBO]
+    products, inputs = modes[combo, engine, M_PRODUCTS], modes[combo, engine, M_INPUTS]
+    e = engines[engine]
+    weight_bits = slices[k, part, S_BITS]
+    if ops[k, O_DEPTHWISE] == 1:
+        steps, word_a, word_w = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)
+        pace, blocks, _, compute, drain = depthwise_tile(
+            units, rows, steps, e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, word_a, word_w,
+            e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
+        )  # fmt: skip
+        return pace, blocks, compute, drain
+    groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
+    cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
+    pace, blocks, _, compute, drain = dense_tile(
+        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH] * inputs, e[E_PIXELS], products,
+        modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
+    )  # fmt: skip
+    return pace, blocks, compute, drain
+
+
+@inner
 def part_cycles(
     ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
 ) -> Any:
@@ -112,30 +130,16 @@ def part_cycles(
 
     Units are output channels of an ungrouped op, groups otherwise (depthwise: channels).
     """
-    combo = slices[k, part, S_COMBO]
-    products, inputs = modes[combo, engine, M_PRODUCTS], modes[combo, engine, M_INPUTS]
     e = engines[engine]
-    weight_bits = slices[k, part, S_BITS]
-    if e[E_FORM] != FORM_TREE:
-        groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
-        cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
-        return systolic_cycles(
-            e[E_FORM], groups, rows, cols, ops[k, O_TAPS] * ops[k, O_DEPTH], e[E_WIDTH], e[E_LANES], products,
-            e[E_DOUBLE], e[E_ACCUMULATORS], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
-            e[E_PIPELINE],
-        )  # fmt: skip
-    if ops[k, O_DEPTHWISE] == 1:
-        steps, word_a, word_w = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)
-        return depthwise_cycles(
-            units, rows, steps, e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, word_a, word_w,
-            e[E_APORT], e[E_WPORT], e[E_OUTPUTS], e[E_PIPELINE],
-        )  # fmt: skip
+    if e[E_FORM] == FORM_TREE:
+        pace, blocks, compute, drain = _tree_form(ops, slices, engines, modes, k, engine, part, units, rows)
+        return tile_cycles(pace, blocks, compute, drain, e[E_PIPELINE])
     groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
     cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
-    return dense_cycles(
-        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH] * inputs, e[E_PIXELS], products,
-        modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
-        e[E_PIPELINE],
+    return systolic_cycles(
+        e[E_FORM], groups, rows, cols, ops[k, O_TAPS] * ops[k, O_DEPTH], e[E_WIDTH], e[E_LANES],
+        modes[slices[k, part, S_COMBO], engine, M_PRODUCTS], e[E_DOUBLE], e[E_ACCUMULATORS], ops[k, O_ABITS],
+        slices[k, part, S_BITS], e[E_APORT], e[E_WPORT], e[E_OUTPUTS], e[E_PIPELINE],
     )  # fmt: skip
 
 
@@ -147,26 +151,10 @@ def part_lead(
 
     0 for a systolic array, whose form has no such term.
     """
-    combo = slices[k, part, S_COMBO]
-    products, inputs = modes[combo, engine, M_PRODUCTS], modes[combo, engine, M_INPUTS]
-    e = engines[engine]
-    weight_bits = slices[k, part, S_BITS]
-    if e[E_FORM] != FORM_TREE:
+    if engines[engine, E_FORM] != FORM_TREE:
         return 0
-    if ops[k, O_DEPTHWISE] == 1:
-        steps, word_a, word_w = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)
-        compute = depthwise_tile(
-            units, rows, steps, e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, word_a, word_w,
-            e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
-        )[3]  # fmt: skip
-        return compute + e[E_PIPELINE]
-    groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
-    cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
-    compute = dense_tile(
-        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH] * inputs, e[E_PIXELS], products,
-        modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
-    )[3]  # fmt: skip
-    return compute + e[E_PIPELINE]
+    compute = _tree_form(ops, slices, engines, modes, k, engine, part, units, rows)[2]
+    return compute + engines[engine, E_PIPELINE]
 
 
 @inner
