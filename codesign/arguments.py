@@ -25,7 +25,7 @@ def announce_compilation() -> None:
     from accelsim.kernels.jit import compiled_once_notice
 
     if compiled_once_notice():
-        print("accelsim: first run: compiling the kernels once, about 20 seconds …", file=sys.stderr, flush=True)
+        print("accelsim: first run: compiling the kernels once, about half a minute …", file=sys.stderr, flush=True)
         from accelsim.first_run import compile_kernels
 
         compile_kernels()

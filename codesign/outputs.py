@@ -1,4 +1,4 @@
-"""What the command line prints and writes of one run: summary, trace, Gantt picture, and checks before the work."""
+"""What the command line prints and writes of one run: summary, trace, and checks before the work."""
 
 from __future__ import annotations
 
