@@ -9,11 +9,14 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.ir import digest
-from accelsim.kernels.mapper import CHAIN_COLUMNS, widest_weight_bits
+from accelsim.kernels.mapper import CHAIN_COLUMNS, N_PART, widest_weight_bits
+from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.kernels.tiling import used_blocks
+from accelsim.mapping_checks import sub_array_problems
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
+    E_FORM,
     KIND_CONV,
     KIND_VECTOR,
     M_MODE,
@@ -51,12 +54,21 @@ MAPPING_FORMAT = "accelsim.mapping/1"
 class Part:
     """A share of an op: `units` output channels (groups of a grouped op; groups per tile of a matmul) on an engine.
 
-    `slice` is the index of the weight format in the plan's rule.
+    `slice` is the index of the weight format in the plan's rule.  The last three choose a sub-array of an adder-tree
+    engine (its first lanes, lane inputs, pixel groups); 0 is all of them.
     """
 
     engine: str
     slice: int
     units: int
+    lanes: int = 0
+    lane_width: int = 0
+    pixel_groups: int = 0
+
+    def to_json(self) -> list[Any]:
+        """[engine, slice, units], and the three sizes unless the engine is whole."""
+        sizes = [self.lanes, self.lane_width, self.pixel_groups]
+        return [self.engine, self.slice, self.units, *(sizes if any(sizes) else [])]
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class Mapping:
                     "tile": chain.tile,
                     "weight_blocks": chain.weight_blocks,
                     "weight_outer": chain.weight_outer,
-                    "parts": [[[p.engine, p.slice, p.units] for p in parts] for parts in chain.parts],
+                    "parts": [[part.to_json() for part in parts] for parts in chain.parts],
                 }
                 for chain in self.chains
             ],
@@ -139,15 +151,16 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
                     ops=tuple(str(name) for name in item["ops"]),
                     axis=str(item["axis"]),
                     tile=_whole(item["tile"]),
-                    parts=tuple(
-                        tuple(Part(str(e), _whole(s), _whole(u)) for e, s, u in parts) for parts in item["parts"]
-                    ),
+                    parts=tuple(tuple(_part(part) for part in parts) for parts in item["parts"]),
                     weight_blocks=_whole(item["weight_blocks"]),
                     weight_outer=_flag(item["weight_outer"]),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
-            expected = "ops, axis, tile, weight_blocks, weight_outer, parts [[engine, slice, units], …] per op"
+            expected = (
+                "ops, axis, tile, weight_blocks, weight_outer, parts [[engine, slice, units], …] per op; "
+                "a part on a sub-array has lanes, lane width and pixel groups behind its units"
+            )
             raise AccelsimError(
                 Problem(f"{where}: chains[{number}]", f"malformed chain ({error!r})", expected)
             ) from error
@@ -155,6 +168,13 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
     if not isinstance(resident, list) or not all(isinstance(name, str) for name in resident):
         raise AccelsimError(Problem(f"{where}: resident", "not a list of tensor names", "a list of strings"))
     return Mapping(tuple(chains), tuple(resident))
+
+
+def _part(data: Any) -> Part:
+    engine, *numbers = data
+    if len(numbers) not in (2, 5):
+        raise ValueError(f"a part of {len(data)} values")
+    return Part(str(engine), *(_whole(number) for number in numbers))
 
 
 def _flag(value: Any) -> bool:
@@ -174,7 +194,9 @@ def arrays_to_mapping(arrays: MappingArrays, table: OpTable, accelerator: Accele
     chains = []
     for first, n, axis, tile, blocks, outer in arrays.chains.tolist():
         parts = tuple(
-            tuple(Part(accelerator.engines[e].name, s, u) for e, s, u in arrays.parts[k, : arrays.n_parts[k]].tolist())
+            tuple(
+                Part(accelerator.engines[e].name, *rest) for e, *rest in arrays.parts[k, : arrays.n_parts[k]].tolist()
+            )
             for k in range(first, first + n)
         )
         name = "rows" if axis == AXIS_ROWS else "groups"
@@ -205,7 +227,7 @@ def mapping_to_arrays(
         )
     arrays = MappingArrays(
         np.zeros((len(mapping.chains), len(CHAIN_COLUMNS)), np.int64),
-        np.zeros((n, max_parts(accelerator), 3), np.int64),
+        np.zeros((n, max_parts(accelerator), N_PART), np.int64),
         np.zeros(n, np.int64),
         np.zeros(len(table.tensor_names), np.int64),
     )
@@ -314,8 +336,12 @@ def _fill_parts(
         elif engines.modes[table.slices[k, part.slice, S_COMBO], names.index(part.engine), M_MODE] < 0:
             problems.append(Problem(where, f"{part.engine} cannot execute slice {part.slice} of {table.op_names[k]}"))
         else:
+            e, sizes = names.index(part.engine), (part.lanes, part.lane_width, part.pixel_groups)
+            problems += sub_array_problems(
+                where, accelerator.engines[e], bool(engines.engines[e, E_FORM] == FORM_TREE), sizes
+            )
             totals[part.slice] += part.units
-            arrays.parts[k, number] = (names.index(part.engine), part.slice, part.units)
+            arrays.parts[k, number] = (e, part.slice, part.units, *sizes)
     arrays.n_parts[k] = len(parts)
     grouped = chain.axis == "groups"
     wanted = chain.tile if grouped else int(op[O_UNITS])

@@ -14,14 +14,16 @@ from accelsim.kernels.mapper import (
     C_FIRST,
     C_TILE,
     P_ENGINE,
+    P_LANES,
+    P_PIXELS,
     P_SLICE,
     P_UNITS,
+    P_WIDTH,
     input_tile_bits,
     output_tile_bits,
-    part_cycles,
-    part_lead,
     vector_tile_cycles,
 )  # fmt: skip
+from accelsim.kernels.part_forms import part_lead, sized_part_cycles
 from accelsim.kernels.tables import (
     BODY,
     BURST_BITS,
@@ -361,13 +363,15 @@ def emit_array(
             units = max(0, min(share, part[P_UNITS] - block * share))
         if units == 0:
             continue
-        occupancy, latency = part_cycles(
-            tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows
-        )
+        occupancy, latency = sized_part_cycles(
+            tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows,
+            part[P_LANES], part[P_WIDTH], part[P_PIXELS],
+        )  # fmt: skip
         t = _new_row(out, part[P_ENGINE], k, occupancy * ticks, latency * ticks)
         out.templates[t, LEAD] = ticks * part_lead(
-            tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows
-        )
+            tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows,
+            part[P_LANES], part[P_WIDTH], part[P_PIXELS],
+        )  # fmt: skip
         _set_reads(tables, out, chain, t, k, stage, weight)
         _set_write(tables, out, t, k, stage, resident_output, opens and done == 0)
         count_part(tables, out, k, part, units, rows)

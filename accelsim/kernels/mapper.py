@@ -9,33 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.engine_forms import ceil_div, dense_tile, depthwise_tile, depthwise_word, tile_cycles
+from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner, jit
-from accelsim.kernels.systolic_forms import FORM_TREE, systolic_cycles
+from accelsim.kernels.part_forms import part_cycles, unit_granule
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
-    E_ACCUMULATORS,
-    E_APORT,
-    E_DOUBLE,
-    E_FORM,
-    E_LANES,
-    E_OUTPUTS,
-    E_PIPELINE,
-    E_PIXELS,
-    E_WIDTH,
-    E_WPORT,
     KIND_CONV,
     KIND_VECTOR,
-    M_INPUTS,
     M_MODE,
-    M_PASSES,
-    M_PRODUCTS,
     O_ABITS,
     O_AXES,
-    O_COLS,
-    O_DEPTH,
-    O_DEPTHWISE,
     O_GROUP_EXTENT,
     O_IN0,
     O_IN0_ROOT0,
@@ -52,11 +36,9 @@ from accelsim.optable import (
     O_ROWS_W,
     O_SLICES,
     O_STRIDE,
-    O_TAPS,
     O_UNIT_EXTRA,
     O_UNIT_WEIGHTS,
     O_UNITS,
-    O_UNITS_ARE_COLS,
     S_BITS,
     S_COMBO,
     S_UNITS,
@@ -65,7 +47,9 @@ from accelsim.optable import (
     T_OUTPUT,
 )  # fmt: skip
 
-P_ENGINE, P_SLICE, P_UNITS = range(3)
+# A part of an op; the last three are the sub-array that it uses (adder-tree engines), 0 for all of the engine.
+P_ENGINE, P_SLICE, P_UNITS, P_LANES, P_WIDTH, P_PIXELS = range(6)
+N_PART = 6
 # A chain: ops [first, first + n_ops) cut along `axis` into tiles of `tile` units; single ops may have weight blocks.
 CHAIN_COLUMNS: tuple[str, ...] = ("first", "n_ops", "axis", "tile", "blocks", "weight_outer")
 C_FIRST, C_N, C_AXIS, C_TILE, C_BLOCKS, C_WEIGHT_OUTER = range(6)
@@ -98,66 +82,6 @@ def output_tile_bits(ops: Any, tensors: Any, k: int, axis: int, size: int) -> in
 
 
 @inner
-def _tree_form(
-    ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
-) -> Any:
-    """(pace, blocks, compute, drain) of a tile on an adder-tree array; arguments as in `part_cycles`."""
-    combo = slices[k, part, S_COMBO]
-    products, inputs = modes[combo, engine, M_PRODUCTS], modes[combo, engine, M_INPUTS]
-    e = engines[engine]
-    weight_bits = slices[k, part, S_BITS]
-    if ops[k, O_DEPTHWISE] == 1:
-        steps, word_a, word_w = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)
-        pace, blocks, _, compute, drain = depthwise_tile(
-            units, rows, steps, e[E_LANES], e[E_WIDTH], e[E_PIXELS], products, word_a, word_w,
-            e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
-        )  # fmt: skip
-        return pace, blocks, compute, drain
-    groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
-    cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
-    pace, blocks, _, compute, drain = dense_tile(
-        groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], e[E_LANES], e[E_WIDTH] * inputs, e[E_PIXELS], products,
-        modes[combo, engine, M_PASSES], ops[k, O_ABITS], weight_bits, e[E_APORT], e[E_WPORT], e[E_OUTPUTS],
-    )  # fmt: skip
-    return pace, blocks, compute, drain
-
-
-@inner
-def part_cycles(
-    ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
-) -> Any:
-    """(occupancy, latency) of `units` units of a slice of op k over `rows` output positions on one engine.
-
-    Units are output channels of an ungrouped op, groups otherwise (depthwise: channels).
-    """
-    e = engines[engine]
-    if e[E_FORM] == FORM_TREE:
-        pace, blocks, compute, drain = _tree_form(ops, slices, engines, modes, k, engine, part, units, rows)
-        return tile_cycles(pace, blocks, compute, drain, e[E_PIPELINE])
-    groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
-    cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
-    return systolic_cycles(
-        e[E_FORM], groups, rows, cols, ops[k, O_TAPS] * ops[k, O_DEPTH], e[E_WIDTH], e[E_LANES],
-        modes[slices[k, part, S_COMBO], engine, M_PRODUCTS], e[E_DOUBLE], e[E_ACCUMULATORS], ops[k, O_ABITS],
-        slices[k, part, S_BITS], e[E_APORT], e[E_WPORT], e[E_OUTPUTS], e[E_PIPELINE],
-    )  # fmt: skip
-
-
-@inner
-def part_lead(
-    ops: Any, slices: Any, engines: Any, modes: Any, k: int, engine: int, part: int, units: int, rows: int
-) -> int:
-    """Cycles from the start of such a tile to its first result at the output stage: one block and the pipeline.
-
-    0 for a systolic array, whose form has no such term.
-    """
-    if engines[engine, E_FORM] != FORM_TREE:
-        return 0
-    compute = _tree_form(ops, slices, engines, modes, k, engine, part, units, rows)[2]
-    return compute + engines[engine, E_PIPELINE]
-
-
-@inner
 def vector_tile_cycles(
     ops: Any, tensors: Any, vector: Any, throughput: Any, port_bits: int, latency: int, k: int, axis: int, size: int
 ) -> Any:
@@ -181,13 +105,10 @@ def vector_tile_cycles(
 
 
 @inner
-def unit_granule(ops: Any, engines: Any, modes: Any, k: int, combo: int, engine: int) -> int:
-    """Units of op k that one pass of an engine holds: the granule of splitting."""
-    if ops[k, O_DEPTHWISE] == 1:
-        return engines[engine, E_WIDTH] if engines[engine, E_FORM] == FORM_TREE else 1
-    if ops[k, O_UNITS_ARE_COLS] == 0:
-        return 1
-    return engines[engine, E_LANES] * modes[combo, engine, M_PRODUCTS]
+def part_granule(ops: Any, slices: Any, engines: Any, modes: Any, k: int, part: Any) -> int:
+    """Units that one pass of a part's sub-array holds: its weight blocks are multiples of it."""
+    combo = slices[k, part[P_SLICE], S_COMBO]
+    return unit_granule(ops, engines, modes, k, combo, part[P_ENGINE], part[P_LANES], part[P_WIDTH])
 
 
 @inner
@@ -205,7 +126,7 @@ def _share(ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, u
         work[W_TAKEN, e] = 0
         part = work[W_POOL, e]
         if part >= 0:
-            granule = unit_granule(ops, engines, modes, k, slices[k, part, S_COMBO], e)
+            granule = unit_granule(ops, engines, modes, k, slices[k, part, S_COMBO], e, 0, 0)
             cost = part_cycles(ops, slices, engines, modes, k, e, part, min(granule, units), rows)[0]
             work[W_GRANULE, e], work[W_COST, e] = granule, cost
             low = min(low, work[W_LOADS, e])
@@ -229,6 +150,13 @@ def _share(ops: Any, slices: Any, engines: Any, modes: Any, k: int, rows: int, u
             work[W_TAKEN, e] = taken
             left -= taken
             work[W_LOADS, e] += ceil_div(taken, granule) * cost
+
+
+@inner
+def _set_part(parts: Any, k: int, p: int, engine: int, part: int, units: int) -> None:
+    """Part p of op k is `units` units of a slice on a whole engine."""
+    parts[k, p, P_ENGINE], parts[k, p, P_SLICE], parts[k, p, P_UNITS] = engine, part, units
+    parts[k, p, P_LANES] = parts[k, p, P_WIDTH] = parts[k, p, P_PIXELS] = 0
 
 
 @inner
@@ -258,8 +186,7 @@ def split_op(
         _share(ops, slices, engines, modes, k, rows, units, work)
         for e in range(n_engines):
             if work[W_TAKEN, e] > 0:
-                parts[k, count, P_ENGINE], parts[k, count, P_SLICE] = e, part
-                parts[k, count, P_UNITS] = work[W_TAKEN, e]
+                _set_part(parts, k, count, e, part, work[W_TAKEN, e])
                 count += 1
     if balanced:
         for e in range(n_engines):
@@ -273,8 +200,7 @@ def split_op(
         for part in range(ops[k, O_SLICES]):
             for e in range(n_engines):
                 if work[W_POOL, e] == part and work[W_TAKEN, e] > 0:
-                    parts[k, count, P_ENGINE], parts[k, count, P_SLICE] = e, part
-                    parts[k, count, P_UNITS] = work[W_TAKEN, e]
+                    _set_part(parts, k, count, e, part, work[W_TAKEN, e])
                     count += 1
     return count
 

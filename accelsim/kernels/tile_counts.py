@@ -16,8 +16,12 @@ from accelsim.kernels.engine_forms import (
 from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import (
     P_ENGINE,
+    P_LANES,
+    P_PIXELS,
     P_SLICE,
+    P_WIDTH,
 )  # fmt: skip
+from accelsim.kernels.part_forms import used_size
 from accelsim.kernels.systolic_forms import FORM_TREE, systolic_accumulates, systolic_reads
 from accelsim.kernels.tables import (
     TIMES,
@@ -79,7 +83,9 @@ def count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows:
     combo = tables.slices[k, s, S_COMBO]
     mode, products = tables.modes[combo, e, M_MODE], tables.modes[combo, e, M_PRODUCTS]
     passes, inputs = tables.modes[combo, e, M_PASSES], tables.modes[combo, e, M_INPUTS]
-    lanes, width, pixels = tables.engines[e, E_LANES], tables.engines[e, E_WIDTH] * inputs, tables.engines[e, E_PIXELS]
+    lanes = used_size(part[P_LANES], tables.engines[e, E_LANES])
+    pixels = used_size(part[P_PIXELS], tables.engines[e, E_PIXELS])
+    width = used_size(part[P_WIDTH], tables.engines[e, E_WIDTH]) * inputs
     weight_bits = tables.slices[k, s, S_BITS]
     own = e * PER_ENGINE
     shared = tables.engines.shape[0] * PER_ENGINE

@@ -15,6 +15,7 @@ from accelsim.kernels.mapper import (
     C_N,
     C_TILE,
     C_WEIGHT_OUTER,
+    N_PART,
     N_WORK,
     P_ENGINE,
     P_SLICE,
@@ -25,14 +26,14 @@ from accelsim.kernels.mapper import (
     external_input,
     input_tile_bits,
     output_tile_bits,
-    part_cycles,
+    part_granule,
     part_weight_bits,
     split_op,
-    unit_granule,
     vector_tile_cycles,
     widest_weight_bits,
     working_bits,
 )  # fmt: skip
+from accelsim.kernels.part_forms import part_cycles
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
@@ -174,7 +175,7 @@ def split_chain(
 @inner
 def block_units(ops: Any, engines: Any, modes: Any, slices: Any, k: int, part: Any, blocks: int) -> int:
     """Units of a part in every weight block but the last: an equal share, rounded up to the engine's granule."""
-    granule = unit_granule(ops, engines, modes, k, slices[k, part[P_SLICE], S_COMBO], part[P_ENGINE])
+    granule = part_granule(ops, slices, engines, modes, k, part)
     return ceil_div(ceil_div(part[P_UNITS], blocks), granule) * granule
 
 
@@ -217,12 +218,9 @@ def _blocks_for(
         bits = block_weight_bits(ops, slices, engines, modes, k, parts, n_parts, blocks, 0)
         if bits * 3 <= capacity:
             return blocks
-        smaller = 0
-        for p in range(n_parts):
-            smaller = max(smaller, block_units(ops, engines, modes, slices, k, parts[p], blocks))
         finest = True
         for p in range(n_parts):
-            granule = unit_granule(ops, engines, modes, k, slices[k, parts[p, P_SLICE], S_COMBO], parts[p, P_ENGINE])
+            granule = part_granule(ops, slices, engines, modes, k, parts[p])
             if block_units(ops, engines, modes, slices, k, parts[p], blocks) > granule:
                 finest = False
         if finest:
@@ -335,7 +333,7 @@ def choose_tiles(
     return _choose_tiles(
         ops, slices, tensors, vector, engines, modes, throughput, vector_port, vector_latency, bits_per_kilocycle,
         capacity, weight_capacity, resident, chains, n_chains, parts, n_parts,
-        np.zeros((ops.shape[0], parts.shape[1], 3), np.int64), np.zeros(ops.shape[0], np.int64),
+        np.zeros((ops.shape[0], parts.shape[1], N_PART), np.int64), np.zeros(ops.shape[0], np.int64),
         np.zeros((N_WORK, engines.shape[0] + 1), np.int64), np.zeros(ops.shape[0], np.int64),
         np.zeros(n_chains, np.int64),
     )  # fmt: skip
@@ -385,7 +383,7 @@ def _choose_tiles(
                     for k in range(first, last + 1):
                         n_parts[k] = n_trial[k]
                         for p in range(n_trial[k]):
-                            for column in range(3):
+                            for column in range(N_PART):
                                 parts[k, p, column] = trial[k, p, column]
         if best < 0:
             if short_weights:

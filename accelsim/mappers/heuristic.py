@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from accelsim.arch import Accelerator
-from accelsim.kernels.mapper import C_AXIS, C_BLOCKS, C_FIRST, C_N, CHAIN_COLUMNS, find_chains
+from accelsim.kernels.mapper import C_AXIS, C_BLOCKS, C_FIRST, C_N, CHAIN_COLUMNS, N_PART, find_chains
 from accelsim.kernels.tiling import STATUS_OK, STATUS_WEIGHTS, choose_residents, choose_tiles
 from accelsim.lowering import DoesNotFitError, Lowered, lower
 from accelsim.mapping import MappingArrays, max_parts
@@ -87,7 +87,7 @@ def choose_mapping(
     vector = accelerator.vector
     arrays = MappingArrays(
         chains,
-        np.zeros((n, max_parts(accelerator), 3), np.int64),
+        np.zeros((n, max_parts(accelerator), N_PART), np.int64),
         np.zeros(n, np.int64),
         np.zeros(len(banned), np.int64),
     )

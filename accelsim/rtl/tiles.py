@@ -27,6 +27,7 @@ from accelsim.optable import (
     O_UNITS_ARE_COLS,
     S_COMBO,
 )
+from accelsim.problems import AccelsimError, Problem
 from accelsim.program import Int64
 from accelsim.rtl.engine import TileJob
 
@@ -43,7 +44,10 @@ class LoweredTile:
 
 
 def lowered_tiles(report: Report) -> list[LoweredTile]:
-    """Distinct (unit, op, tile, formats) of a design's program, in program order."""
+    """Distinct (unit, op, tile, formats) of a design's program, in program order.
+
+    Raises AccelsimError for a mapping with sub-arrays, which the RTL cannot run.
+    """
     found: dict[LoweredTile, None] = {}
     for chain in report.arrays.chains:
         first, size = int(chain[C_FIRST]), int(chain[C_TILE])
@@ -65,7 +69,11 @@ def _op_tiles(report: Report, k: int, axis: int, size: int, full: int, blocks: i
     rows = int((op[O_ROWS_H] if grouped else size) * op[O_ROWS_W])
     left, tiles = size, []
     for part in arrays.parts[k, : arrays.n_parts[k]]:
-        unit, piece, total = (int(x) for x in part)
+        unit, piece, total, *sub_array = (int(x) for x in part)
+        if any(sub_array):
+            raise AccelsimError(
+                Problem(table.op_names[k], "runs on a sub-array", "whole engines: the RTL has no other")
+            )
         if grouped:
             shares = [min(left, ceil_div(total * size, full))]
             left -= shares[0]
