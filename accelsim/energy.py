@@ -27,6 +27,7 @@ __all__ = [
     "convention_spread",
     "price",
     "price_per_op",
+    "static_pj_per_cycle",
     "unit_energies",
 ]
 
@@ -111,6 +112,13 @@ def unit_energies(accelerator: Accelerator, convention: Convention = Convention.
     AccelsimError for unknown nodes, DRAM types and widths, InfeasibleError for a buffer slower than the clock.
     """
     return _rates(accelerator, convention).vector
+
+
+def static_pj_per_cycle(accelerator: Accelerator) -> tuple[dict[str, float], float]:
+    """(idle energy of a cycle in which a unit is not busy, by unit; leakage of any cycle), in pJ; raises as above."""
+    rates = _rates(accelerator, Convention.ARITHMETIC)
+    leakage_pj = sum(rates.leakage_mw.values()) * 1e9 / accelerator.clock_hz
+    return rates.idle_pj_per_cycle, leakage_pj
 
 
 def price(

@@ -374,7 +374,7 @@ def emit_array(
         )  # fmt: skip
         _set_reads(tables, out, chain, t, k, stage, weight)
         _set_write(tables, out, t, k, stage, resident_output, opens and done == 0)
-        count_part(tables, out, k, part, units, rows)
+        count_part(tables, out.counts[k], k, part, units, rows, out.cursor[TIMES])
         done += units
     return done
 

@@ -23,11 +23,7 @@ from accelsim.kernels.mapper import (
 )  # fmt: skip
 from accelsim.kernels.part_forms import used_size
 from accelsim.kernels.systolic_forms import FORM_TREE, systolic_accumulates, systolic_reads
-from accelsim.kernels.tables import (
-    TIMES,
-    Output,
-    Tables,
-)  # fmt: skip
+from accelsim.kernels.tables import Tables
 from accelsim.optable import (
     E_ACCUMULATORS,
     E_FORM,
@@ -76,9 +72,9 @@ def _count_systolic(tables: Tables, k: int, e: int, products: int, weight_bits: 
 
 
 @inner
-def count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows: int) -> None:
-    """Products, outputs, accumulator updates and SRAM traffic of one array tile."""
-    ops, times = tables.ops, out.cursor[TIMES]
+def count_part(tables: Tables, counts: Any, k: int, part: Any, units: int, rows: int, times: int) -> None:
+    """Add products, outputs, accumulator updates and SRAM traffic of `times` array tiles to the counts of op k."""
+    ops = tables.ops
     e, s = part[P_ENGINE], part[P_SLICE]
     combo = tables.slices[k, s, S_COMBO]
     mode, products = tables.modes[combo, e, M_MODE], tables.modes[combo, e, M_PRODUCTS]
@@ -111,14 +107,14 @@ def count_part(tables: Tables, out: Output, k: int, part: Any, units: int, rows:
         )
         accumulates = dense_accumulates(groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], width, passes)
         macs = outputs * ops[k, O_TAPS] * ops[k, O_DEPTH]
-    out.counts[k, own + mode] += macs * times
-    out.counts[k, own + _OUTPUTS] += outputs * times
-    out.counts[k, own + _TABLES] += outputs * times * ops[k, O_TABLE]
-    out.counts[k, own + _ACCUMULATES] += accumulates * times
-    out.counts[k, shared + ACT_READ] += activation * times
+    counts[own + mode] += macs * times
+    counts[own + _OUTPUTS] += outputs * times
+    counts[own + _TABLES] += outputs * times * ops[k, O_TABLE]
+    counts[own + _ACCUMULATES] += accumulates * times
+    counts[shared + ACT_READ] += activation * times
     # The output stage reads bias, scale and index of every channel of the tile; constant columns are not read.
-    out.counts[k, shared + WEIGHT_READ] += units * ops[k, O_UNIT_EXTRA] * times
+    counts[shared + WEIGHT_READ] += units * ops[k, O_UNIT_EXTRA] * times
     weight -= reads_of_weights * units * ops[k, O_IMPLICIT] * ops[k, O_DEPTH] * ops[k, O_RBITS]
     right = ACT_READ if ops[k, O_KIND] == KIND_MATMUL else WEIGHT_READ
-    out.counts[k, shared + right] += weight * times
-    out.counts[k, shared + ACT_WRITE] += outputs * ops[k, O_OBITS] * times
+    counts[shared + right] += weight * times
+    counts[shared + ACT_WRITE] += outputs * ops[k, O_OBITS] * times

@@ -1,0 +1,44 @@
+"""The slice memo: what the exhaustive mapper found for a chain of ops, kept for equal layers and for other designs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+DEFAULT_BYTES = 512 * 1024 * 1024
+
+
+class Memo:
+    """A dictionary that forgets what was used longest ago when it holds more than `limit_bytes`.
+
+    Long keys are named by small numbers (`name`), so that a look-up does not hash them again and again.
+    """
+
+    def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self.hits = self.misses = self.bytes = 0
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._names: dict[Hashable, int] = {}
+
+    def name(self, key: Hashable) -> int:
+        """A number that stands for a key, the same for equal keys."""
+        return self._names.setdefault(key, len(self._names))
+
+    def get(self, key: Hashable) -> Any:
+        """The value of a key, or None."""
+        found = self._values.get(key)
+        if found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        self._values.move_to_end(key)
+        return found[0]
+
+    def put(self, key: Hashable, value: Any, size_bytes: int) -> None:
+        """Keep a value; forgets older ones when there is too much."""
+        self._values[key] = (value, size_bytes)
+        self.bytes += size_bytes
+        while self.bytes > self.limit_bytes and len(self._values) > 1:
+            _, (_, freed) = self._values.popitem(last=False)
+            self.bytes -= freed
