@@ -9,10 +9,10 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.ir import digest
-from accelsim.kernels.mapper import CHAIN_COLUMNS, N_PART, widest_weight_bits
+from accelsim.kernels.mapper import C_AXIS, C_FIRST, CHAIN_COLUMNS, N_PART, widest_weight_bits
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.kernels.tiling import used_blocks
-from accelsim.mapping_checks import sub_array_problems
+from accelsim.mapping_checks import HALOS, halo_problems, sub_array_problems
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
@@ -77,6 +77,8 @@ class ChainMapping:
 
     `axis` is "rows" or "groups", `tile` the units of the axis per tile.  A chain of one op may cut its weights into
     `weight_blocks`; `weight_outer` says that all tiles pass for each block (else all blocks pass for each tile).
+    `halo` says whether input rows that two tiles of the first convolution share are loaded twice ("reload") or stay on
+    chip ("keep").
     """
 
     ops: tuple[str, ...]
@@ -85,6 +87,19 @@ class ChainMapping:
     parts: tuple[tuple[Part, ...], ...]
     weight_blocks: int = 1
     weight_outer: bool = False
+    halo: str = "reload"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; `halo` only where it is not "reload"."""
+        return {
+            "ops": list(self.ops),
+            "axis": self.axis,
+            "tile": self.tile,
+            "weight_blocks": self.weight_blocks,
+            "weight_outer": self.weight_outer,
+            "parts": [[part.to_json() for part in parts] for parts in self.parts],
+            **({} if self.halo == "reload" else {"halo": self.halo}),
+        }
 
 
 @dataclass(frozen=True)
@@ -99,17 +114,7 @@ class Mapping:
         return {
             "format": MAPPING_FORMAT,
             "resident": list(self.resident),
-            "chains": [
-                {
-                    "ops": list(chain.ops),
-                    "axis": chain.axis,
-                    "tile": chain.tile,
-                    "weight_blocks": chain.weight_blocks,
-                    "weight_outer": chain.weight_outer,
-                    "parts": [[part.to_json() for part in parts] for parts in chain.parts],
-                }
-                for chain in self.chains
-            ],
+            "chains": [chain.to_json() for chain in self.chains],
         }
 
     def fingerprint(self) -> str:
@@ -154,12 +159,13 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
                     parts=tuple(tuple(_part(part) for part in parts) for parts in item["parts"]),
                     weight_blocks=_whole(item["weight_blocks"]),
                     weight_outer=_flag(item["weight_outer"]),
+                    halo=str(item.get("halo", "reload")),
                 )
             )
         except (KeyError, TypeError, ValueError) as error:
             expected = (
                 "ops, axis, tile, weight_blocks, weight_outer, parts [[engine, slice, units], …] per op; "
-                "a part on a sub-array has lanes, lane width and pixel groups behind its units"
+                "a part on a sub-array has lanes, lane width and pixel groups behind its units; maybe a halo"
             )
             raise AccelsimError(
                 Problem(f"{where}: chains[{number}]", f"malformed chain ({error!r})", expected)
@@ -192,7 +198,7 @@ def _whole(value: Any) -> int:
 def arrays_to_mapping(arrays: MappingArrays, table: OpTable, accelerator: Accelerator) -> Mapping:
     """The user's form of array decisions."""
     chains = []
-    for first, n, axis, tile, blocks, outer in arrays.chains.tolist():
+    for first, n, axis, tile, blocks, outer, halo in arrays.chains.tolist():
         parts = tuple(
             tuple(
                 Part(accelerator.engines[e].name, *rest) for e, *rest in arrays.parts[k, : arrays.n_parts[k]].tolist()
@@ -200,7 +206,8 @@ def arrays_to_mapping(arrays: MappingArrays, table: OpTable, accelerator: Accele
             for k in range(first, first + n)
         )
         name = "rows" if axis == AXIS_ROWS else "groups"
-        chains.append(ChainMapping(table.op_names[first : first + n], name, tile, parts, blocks, bool(outer)))
+        names = table.op_names[first : first + n]
+        chains.append(ChainMapping(names, name, tile, parts, blocks, bool(outer), HALOS[halo]))
     resident = tuple(table.tensor_names[t] for t in np.flatnonzero(arrays.resident))
     return Mapping(tuple(chains), resident)
 
@@ -234,7 +241,8 @@ def mapping_to_arrays(
     first = 0
     for number, chain in enumerate(mapping.chains):
         axis = {"rows": AXIS_ROWS, "groups": AXIS_GROUPS}.get(chain.axis, 0)
-        arrays.chains[number] = (first, len(chain.ops), axis, chain.tile, chain.weight_blocks, chain.weight_outer)
+        keep = chain.halo == "keep"
+        arrays.chains[number] = (first, len(chain.ops), axis, chain.tile, chain.weight_blocks, chain.weight_outer, keep)
         problems += _check_chain(f"{where}: chains[{number}]", chain, first, axis, table, accelerator)
         for offset, parts in enumerate(chain.parts[: len(chain.ops)]):
             k = first + offset
@@ -251,6 +259,9 @@ def mapping_to_arrays(
                     problems.append(Problem(f"{where}: chains[{number}].weight_blocks", what, f"{used}"))
         first += len(chain.ops)
     _fill_residents(where, mapping, table, arrays, problems)
+    for number, chain in enumerate(() if problems else mapping.chains):
+        place = (int(arrays.chains[number, C_FIRST]), int(arrays.chains[number, C_AXIS]), chain.tile)
+        problems += halo_problems(f"{where}: chains[{number}]", chain.halo, place, table, arrays.resident)
     if problems:
         raise AccelsimError(problems[:20])
     return arrays

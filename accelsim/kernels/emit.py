@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelsim.kernels.engine_forms import (
-    ceil_div,
-)  # fmt: skip
+from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import (
     C_AXIS,
@@ -19,7 +17,8 @@ from accelsim.kernels.mapper import (
     P_SLICE,
     P_UNITS,
     P_WIDTH,
-    input_tile_bits,
+    keeps_halo,
+    load_bits,
     output_tile_bits,
     vector_tile_cycles,
 )  # fmt: skip
@@ -69,6 +68,7 @@ from accelsim.optable import (
     O_IN0_ROOT0,
     O_IN1,
     O_IN_H,
+    O_KERNEL_H,
     O_KIND,
     O_OUT,
     O_PADDING,
@@ -193,10 +193,12 @@ def dram_row_bits(tables: Tables, k: int, operand: int) -> int:
 
 
 @inner
-def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, size: int, stage: int) -> None:
-    """Load one tile of an input of op k from DRAM into its ring."""
+def emit_load(
+    tables: Tables, out: Output, chain: Any, k: int, operand: int, size: int, stage: int, first_tile: bool
+) -> None:
+    """Load one tile of an input of op k from DRAM into its ring; of a kept halo, the rows that are not yet there."""
     axis = chain[C_AXIS]
-    bits = input_tile_bits(tables.ops, k, operand, axis, size)
+    bits = load_bits(tables.ops, chain, k, operand, size, first_tile)
     root = tables.ops[k, O_IN0_ROOT0 + 2 * operand]
     runs = 1 if axis == AXIS_ROWS else max(1, tables.tensors[root, T_POSITIONS])
     t = _transfer(tables, out, k, bits, runs, False)
@@ -213,6 +215,8 @@ def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, siz
         step = row_bits * chain[C_TILE] * max(1, tables.ops[k, O_STRIDE])
         if operand == 0:
             first -= tables.ops[k, O_PADDING] * row_bits
+        if keeps_halo(chain, k, operand) and not first_tile:
+            first += (tables.ops[k, O_KERNEL_H] - tables.ops[k, O_STRIDE]) * row_bits
     # Tile 0 is loaded in iteration stage − 1.
     out.templates[t, DRAM_BASE] = first - step * (stage - 1)
     out.templates[t, DRAM_STEP] = step
@@ -254,7 +258,9 @@ def emit_weight_load(
 
 
 @inner
-def _set_reads(tables: Tables, out: Output, chain: Any, t: int, k: int, stage: int, weight: Any) -> None:
+def _set_reads(
+    tables: Tables, out: Output, chain: Any, t: int, k: int, stage: int, first_tile: bool, weight: Any
+) -> None:
     """Regions that op k reads: its inputs, wherever they are, and its weights (base, ring, shift)."""
     column = READ0
     limit = READ0 + 9
@@ -275,6 +281,11 @@ def _set_reads(tables: Tables, out: Output, chain: Any, t: int, k: int, stage: i
         if column < limit:
             _set_region(out, t, column, base, ring, _tile_shift(ring, stage))
         column += 3
+        if keeps_halo(chain, k, operand) and not first_tile:
+            # The rows above lie where the tile before was loaded.
+            if column < limit:
+                _set_region(out, t, column, base, ring, _tile_shift(ring, stage + 1))
+            column += 3
         second = tables.ops[k, O_IN0_ROOT0 + 2 * operand + 1]
         if second >= 0 and producer < 0 and tables.resident[root] == 1:
             if column < limit:
@@ -300,16 +311,9 @@ def _set_write(tables: Tables, out: Output, t: int, k: int, stage: int, resident
 
 @inner
 def emit_vector(
-    tables: Tables,
-    out: Output,
-    chain: Any,
-    k: int,
-    stage: int,
-    size: int,
-    first_tile: bool,
-    resident_output: bool,
+    tables: Tables, out: Output, chain: Any, k: int, stage: int, size: int, first_tile: bool, resident_output: bool,
     weight: Any,
-) -> None:
+) -> None:  # fmt: skip
     """One tile of a vector op.  Operations and traffic are counted once, with the first tile, to be exact."""
     occupancy, latency = vector_tile_cycles(
         tables.ops, tables.tensors, tables.vector, tables.throughput, tables.scalars[VECTOR_PORT],
@@ -318,7 +322,7 @@ def emit_vector(
     ticks = tables.scalars[TICKS]
     unit = tables.engines.shape[0]
     t = _new_row(out, unit, k, occupancy * ticks, latency * ticks)
-    _set_reads(tables, out, chain, t, k, stage, weight)
+    _set_reads(tables, out, chain, t, k, stage, first_tile, weight)
     _set_write(tables, out, t, k, stage, resident_output, first_tile or not resident_output)
     base = unit * PER_ENGINE
     out.counts[k, base + WEIGHT_READ] += tables.ops[k, O_PARAM_BITS] * out.cursor[TIMES]
@@ -334,18 +338,9 @@ def emit_vector(
 
 @inner
 def emit_array(
-    tables: Tables,
-    out: Output,
-    chain: Any,
-    k: int,
-    stage: int,
-    size: int,
-    full: int,
-    block: int,
-    opens: bool,
-    resident_output: bool,
-    weight: Any,
-) -> int:
+    tables: Tables, out: Output, chain: Any, k: int, stage: int, size: int, first_tile: bool, block: int, opens: bool,
+    resident_output: bool, weight: Any,
+) -> int:  # fmt: skip
     """One tile (and weight block) of an array op, a row per engine that has a part; returns the units computed."""
     ticks = tables.scalars[TICKS]
     done = 0
@@ -356,7 +351,7 @@ def emit_array(
         part = tables.parts[k, p]
         if grouped:
             # A shorter last tile gives every part its share, rounded up, until nothing is left.
-            units = min(left, ceil_div(part[P_UNITS] * size, full))
+            units = min(left, ceil_div(part[P_UNITS] * size, chain[C_TILE]))
             left -= units
         else:
             share = block_units(tables.ops, tables.engines, tables.modes, tables.slices, k, part, chain[C_BLOCKS])
@@ -372,7 +367,7 @@ def emit_array(
             tables.ops, tables.slices, tables.engines, tables.modes, k, part[P_ENGINE], part[P_SLICE], units, rows,
             part[P_LANES], part[P_WIDTH], part[P_PIXELS],
         )  # fmt: skip
-        _set_reads(tables, out, chain, t, k, stage, weight)
+        _set_reads(tables, out, chain, t, k, stage, first_tile, weight)
         _set_write(tables, out, t, k, stage, resident_output, opens and done == 0)
         count_part(tables, out.counts[k], k, part, units, rows, out.cursor[TIMES])
         done += units

@@ -38,7 +38,8 @@ from accelsim.kernels.mapper import (
     P_UNITS,
     axis_extent,
     external_input,
-    input_tile_bits,
+    load_bits,
+    load_slots,
     output_tile_bits,
     part_weight_bits,
     ring_size,
@@ -92,8 +93,8 @@ def _open_chain(tables: Tables, out: Output, c: int, index: Any) -> None:
         for operand in range(2):
             root = external_input(tables.ops, tables.tensors, chain, k, operand)
             if root >= 0 and tables.resident[root] == 0:
-                slots = 2 if many else 1
-                bits = input_tile_bits(tables.ops, k, operand, axis, size)
+                slots = load_slots(tables.ops, chain, k, operand, size)
+                bits = load_bits(tables.ops, chain, k, operand, size, True)
                 out.ring[k, R_IN0 + 2 * operand] = new_region(out, 0, bits, slots, c, c)
                 out.ring[k, R_IN0_N + 2 * operand] = slots
         if k < last:
@@ -190,7 +191,7 @@ def _op_blocks(tables: Tables, out: Output, c: int, tile: int, tiles: int, size:
                 _load_block(tables, out, k, blocks, following, base + following % 2, 1, 0)
         weight = weight_reference(out, k, 0 if odd else block % 2, 2 if odd else 1, (1 + block) % 2 if odd else 0)
         opens = block == 0 and (tile == 0 or not resident_output)
-        emit_array(tables, out, chain, k, 1, size, chain[C_TILE], block, opens, resident_output, weight)
+        emit_array(tables, out, chain, k, 1, size, tile == 0, block, opens, resident_output, weight)
 
 
 @inner
@@ -211,7 +212,7 @@ def _iteration(
                 root = external_input(tables.ops, tables.tensors, chain, k, operand)
                 if root >= 0 and tables.resident[root] == 0:
                     size = chain[C_TILE] if tile < full else rest
-                    emit_load(tables, out, chain, k, operand, size, k - first + 1)
+                    emit_load(tables, out, chain, k, operand, size, k - first + 1, tile == 0)
     if iteration == 0:
         if weight_outer and outer_block + 1 < blocks:
             slot = out.ring[first, R_WEIGHT] + (outer_block + 1) % 2
@@ -235,7 +236,7 @@ def _iteration(
             weight = weight_reference(out, k, outer_block % 2, 1, 0)
             opens = (tile == 0 and outer_block == 0) or not output_on_chip
             stage = k - first + 1
-            emit_array(tables, out, chain, k, stage, size, chain[C_TILE], outer_block, opens, output_on_chip, weight)
+            emit_array(tables, out, chain, k, stage, size, tile == 0, outer_block, opens, output_on_chip, weight)
     tile = iteration - n - 1
     if 0 <= tile < tiles and not resident_output:
         size = chain[C_TILE] if tile < full else rest

@@ -51,8 +51,9 @@ from accelsim.optable import (
 P_ENGINE, P_SLICE, P_UNITS, P_LANES, P_WIDTH, P_PIXELS = range(6)
 N_PART = 6
 # A chain: ops [first, first + n_ops) cut along `axis` into tiles of `tile` units; single ops may have weight blocks.
-CHAIN_COLUMNS: tuple[str, ...] = ("first", "n_ops", "axis", "tile", "blocks", "weight_outer")
-C_FIRST, C_N, C_AXIS, C_TILE, C_BLOCKS, C_WEIGHT_OUTER = range(6)
+# halo: 0 loads the rows that tiles of a first convolution share again, 1 keeps them on chip.
+CHAIN_COLUMNS: tuple[str, ...] = ("first", "n_ops", "axis", "tile", "blocks", "weight_outer", "halo")
+C_FIRST, C_N, C_AXIS, C_TILE, C_BLOCKS, C_WEIGHT_OUTER, C_HALO = range(7)
 # Rows of the scratch array [N_WORK, engines + 1] of the mapper: one allocation for all candidates of a design.
 W_LOADS, W_POOL, W_TAKEN, W_COST, W_GRANULE, W_TOTAL = range(6)
 N_WORK = 6
@@ -73,6 +74,30 @@ def input_tile_bits(ops: Any, k: int, operand: int, axis: int, size: int) -> int
     elements = ops[k, O_IN0] if operand == 0 else ops[k, O_IN1]
     bits = ops[k, O_ABITS] if operand == 0 else ops[k, O_RBITS]
     return ceil_div(elements * size, axis_extent(ops, k, axis)) * bits
+
+
+@inner
+def keeps_halo(chain: Any, k: int, operand: int) -> bool:
+    """True for an input whose tiles leave the rows that the next tile shares on chip."""
+    return chain[C_HALO] == 1 and k == chain[C_FIRST] and operand == 0
+
+
+@inner
+def load_bits(ops: Any, chain: Any, k: int, operand: int, size: int, first_tile: bool) -> int:
+    """Bits that the DMA loads of an input of op k for `size` units; of a kept halo only the first tile loads any."""
+    if not keeps_halo(chain, k, operand):
+        return input_tile_bits(ops, k, operand, chain[C_AXIS], size)
+    rows = size * ops[k, O_STRIDE]
+    if first_tile:
+        rows += ops[k, O_KERNEL_H] - ops[k, O_STRIDE]
+    return ops[k, O_IN0] // ops[k, O_IN_H] * rows * ops[k, O_ABITS]
+
+
+@inner
+def load_slots(ops: Any, chain: Any, k: int, operand: int, size: int) -> int:
+    """Slots of the ring of loaded tiles of `size` units: two, or three of a kept halo, and no more than tiles."""
+    slots = 3 if keeps_halo(chain, k, operand) else 2
+    return min(slots, ceil_div(axis_extent(ops, chain[C_FIRST], chain[C_AXIS]), size))
 
 
 @inner
@@ -314,7 +339,7 @@ def ring_size(ops: Any, chain: Any, k: int, tile: int) -> int:
 
 @inner
 def working_bits(ops: Any, tensors: Any, resident: Any, chain: Any, size: int) -> int:
-    """Activation buffer bits of a chain's tiles: double-buffered tiles of tensors off chip, rings of intermediates."""
+    """Activation buffer bits of a chain's tiles: rings of loaded tiles and of intermediates, tiles stored."""
     axis = chain[C_AXIS]
     last = chain[C_FIRST] + chain[C_N] - 1
     many = size < axis_extent(ops, chain[C_FIRST], axis)
@@ -323,7 +348,8 @@ def working_bits(ops: Any, tensors: Any, resident: Any, chain: Any, size: int) -
         for operand in range(2):
             root = external_input(ops, tensors, chain, k, operand)
             if root >= 0 and resident[root] == 0:
-                total += input_tile_bits(ops, k, operand, axis, size) * (2 if many else 1)
+                slots = load_slots(ops, chain, k, operand, size)
+                total += load_bits(ops, chain, k, operand, size, True) * slots
         if k < last:
             total += output_tile_bits(ops, tensors, k, axis, size) * ring_size(ops, chain, k, size)
     if resident[ops[last, O_OUT]] == 0:

@@ -39,6 +39,7 @@ from accelsim.reference import simulate_by_stepping
 from accelsim.result import run_program
 from accelsim.workloads.registry import build_workload
 from tests.support.designs import accelerators
+from tests.support.halos import lower_with_halos
 
 SLOW = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -115,6 +116,15 @@ def test_addresses_are_inside_their_tensors(accelerator: Accelerator, case: int,
 def test_addresses_of_whole_networks(model: str, fuse: bool) -> None:
     table = op_table(build_workload(model), load_plan("uniform8"))
     assert_addresses(table, map_and_lower(table, load_accelerator("trio_vit"), fuse)[2])
+
+
+@pytest.mark.parametrize(
+    ("model", "design"), [("efficientvit_b1", "trio_vit"), ("mobilevit_s", "trio_vit"), ("efficientvit_b1", "m2vit")]
+)
+def test_addresses_with_kept_halos(model: str, design: str) -> None:
+    table = op_table(build_workload(model), load_plan("uniform8"))
+    arrays, engines, _ = map_and_lower(table, load_accelerator(design))
+    assert_addresses(table, lower_with_halos(table, engines, load_accelerator(design), arrays)[2])
 
 
 def test_a_window_starts_at_its_padding() -> None:

@@ -11,6 +11,7 @@ from accelsim.arch import Accelerator
 from accelsim.bounds import design_bound, program_bound_ticks
 from accelsim.config import load_accelerator, load_plan
 from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
+from accelsim.kernels.mapper import C_FIRST, C_HALO
 from accelsim.lowering import Lowered
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.optable import T_BITS, T_FIRST, T_LAST, EngineTable, OpTable, op_table
@@ -20,6 +21,7 @@ from accelsim.reference import simulate_by_stepping
 from accelsim.result import run_program
 from accelsim.workloads.registry import build_workload
 from tests.support.designs import accelerators
+from tests.support.halos import lower_with_halos
 
 SLOW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -52,6 +54,7 @@ def assert_no_hazard(lowered: Lowered, accelerator: Accelerator, chains: np.ndar
 
     A region holds the tile of the iteration in which it was opened last.  In a chain, op k reads the tile that op j
     wrote k − j iterations before, or that the DMA loaded one iteration before; a store reads the iteration before.
+    The first op of a chain that keeps its halo reads the tile before that one as well.
     Weight generations of an op are read in the order of their loads, none skipped.
     """
     program = lowered.program
@@ -61,6 +64,7 @@ def assert_no_hazard(lowered: Lowered, accelerator: Accelerator, chains: np.ndar
     assert (regions[:, REGION_OFFSET] >= 0).all()
     assert (ends <= np.array(capacity)[regions[:, REGION_BUFFER]]).all()
     chain_of = np.repeat(np.arange(len(chains)), chains[:, 1])
+    keeps = set(chains[chains[:, C_HALO] == 1, C_FIRST].tolist())
     dram = len(program.units) - 1
     content: list[Row | None] = [None] * len(regions)
     loads_of = [0] * len(program.op_names)
@@ -68,6 +72,7 @@ def assert_no_hazard(lowered: Lowered, accelerator: Accelerator, chains: np.ndar
     reading = [0] * len(program.op_names)
     opened = np.zeros(len(regions), np.int64)
     for row in program.expand(2):
+        behind: list[int] = []
         for region in row.reads:
             writer = content[region]
             assert writer is not None, f"{program.op_names[row.op]} reads region {region} whose content is gone"
@@ -77,9 +82,13 @@ def assert_no_hazard(lowered: Lowered, accelerator: Accelerator, chains: np.ndar
                 reading[row.op] = load_number[region]
             elif writer.unit == dram or row.unit == dram:
                 assert writer.op == row.op
-                assert row.iteration - writer.iteration == 1
+                behind.append(row.iteration - writer.iteration)
             elif chain_of[writer.op] == chain_of[row.op]:
                 assert row.iteration - writer.iteration == row.op - writer.op
+        if row.op in keeps and row.unit != dram:
+            assert behind == ([1] if row.iteration == 1 else [1, 2])
+        else:
+            assert set(behind) <= {1}
         if row.write >= 0 and row.opens:
             mine = regions[row.write]
             clash = (
@@ -107,6 +116,29 @@ def assert_no_hazard(lowered: Lowered, accelerator: Accelerator, chains: np.ndar
 def test_random_designs_obey_the_laws(accelerator: Accelerator, case: int, plan: str, fuse: bool) -> None:
     table = table_of(case, plan)
     chains, lowered, engines = lowered_or_skip(table, accelerator, fuse)
+    assert_laws(table, accelerator, chains, lowered, engines)
+
+
+@given(accelerators(), st.integers(0, 2), st.sampled_from(PLANS), st.booleans())
+@SLOW
+def test_random_designs_that_keep_halos_obey_the_laws(
+    accelerator: Accelerator, case: int, plan: str, fuse: bool
+) -> None:
+    table = table_of(case, plan)
+    try:
+        arrays, engines, _ = map_and_lower(table, accelerator, fuse)
+    except InfeasibleError:
+        assume(False)
+        return
+    chains, roomy, lowered = lower_with_halos(table, engines, accelerator, arrays)
+    assume(chains[:, C_HALO].any())
+    assert_laws(table, roomy, chains, lowered, engines)
+
+
+def assert_laws(
+    table: OpTable, accelerator: Accelerator, chains: np.ndarray, lowered: Lowered, engines: EngineTable
+) -> None:
+    """No hazard, conservation of time, MACs and bits moved, both bounds."""
     assert_no_hazard(lowered, accelerator, chains)
     result = run_program(lowered)
     total = result.total_ticks
