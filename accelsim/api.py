@@ -136,7 +136,10 @@ class Report:
             "waits_cycles": {unit: result.waits(k) for k, unit in enumerate(result.program.units)},
             "bound_cycles": {
                 "compute": self.bound.compute_cycles,
+                "vector": self.bound.vector_cycles,
                 "traffic": self.bound.traffic_cycles,
+                "spill": self.bound.spill_cycles,
+                "cut": self.bound.cut_cycles,
             },
             "counts": named_counts(self.totals, count_columns(self.accelerator)),
             **({"dram_events": result.named_dram_events()} if result.program.dram is not None else {}),

@@ -3,142 +3,125 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from functools import lru_cache
 
 import numpy as np
 
 from accelsim.arch import Accelerator
-from accelsim.ir import Loop, OpKind
-from accelsim.optable import (
-    KIND_VECTOR,
-    M_INPUTS,
-    M_MODE,
-    M_PASSES,
-    M_PRODUCTS,
-    O_ABITS,
-    O_COLS,
-    O_DEPTH,
-    O_GROUPS,
-    O_IN0,
-    O_IN0_ROOT0,
-    O_IN0_ROOT1,
-    O_IN1,
-    O_IN1_ROOT0,
-    O_IN1_ROOT1,
-    O_KIND,
-    O_PARAM_BITS,
-    O_RBITS,
-    O_ROWS_H,
-    O_ROWS_W,
-    O_SLICES,
-    O_TAPS,
-    O_UNIT_EXTRA,
-    O_UNIT_WEIGHTS,
-    O_UNITS,
-    S_BITS,
-    S_COMBO,
-    S_UNITS,
-    T_BITS,
-    T_INPUT,
-    T_OUTPUT,
-    EngineTable,
-    OpTable,
-)  # fmt: skip
+from accelsim.bound_compute import work_cycles
+from accelsim.bound_graph import graph_of, spilled_bits
+from accelsim.kernels.cut import walk_cuts
+from accelsim.optable import EngineTable, OpTable
 from accelsim.program import Program
+
+# Sums of fractions of cycles are off by less; a simulated time is whole, so this is added before rounding down.
+_ROUNDING_CYCLES = 1e-6
 
 
 @dataclass(frozen=True)
 class DesignBound:
-    """No mapping of this workload and plan on this accelerator is faster: the larger of the two, in cycles.
+    """No mapping of this workload and plan on this accelerator is faster than the largest of these, in cycles.
 
-    `compute_cycles`: every multiplier busy in its best mode, work shared perfectly among compatible engines.
-    `traffic_cycles`: all weights, the input rows that are read and the output cross the bus once, without latency or
-    burst rounding.
+    `compute_cycles`: work shared perfectly among compatible engines, with the rounding to lanes, pixel groups and ports
+    that no tile avoids.  `vector_cycles`: the vector unit, each op in one tile.  `traffic_cycles`: all weights, the
+    input rows that are read and the output cross the bus once, without latency or burst rounding.  `spill_cycles`: this
+    and the tensors that no mapping keeps on chip, out and back.  `cut_cycles`: ops that must be done before, bits that
+    must cross between, ops that must wait.  docs/decisions/0009-design-bound.md has the proofs.
     """
 
     compute_cycles: int
+    vector_cycles: int
     traffic_cycles: int
+    spill_cycles: int
+    cut_cycles: int
 
     @property
     def cycles(self) -> int:
-        """The larger bound."""
-        return max(self.compute_cycles, self.traffic_cycles)
+        """The largest bound."""
+        return max(self.compute_cycles, self.vector_cycles, self.spill_cycles, self.cut_cycles)
 
 
 def design_bound(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> DesignBound:
-    """Bound of any mapping (DESIGN §6 without the chain cut)."""
-    return DesignBound(_compute_cycles(table, engines, accelerator), _traffic_cycles(table, accelerator))
+    """Bound of any mapping, one image (DESIGN §6)."""
+    work = work_cycles(table, engines, accelerator)
+    whole = work.sum(axis=0)
+    graph = graph_of(table)
+    once = int((graph.weights_bits + graph.input_bits + graph.output_bits).sum())
+    clock, bandwidth = accelerator.clock_hz, accelerator.dram.bandwidth_bits_per_s
+    spilled = _spills(table, accelerator.activation_buffer.capacity_bits).bits
+    return DesignBound(
+        int(whole[:-1].max(initial=0) + _ROUNDING_CYCLES),
+        int(whole[-1]),
+        once * clock // bandwidth,
+        (once + spilled) * clock // bandwidth,
+        int(_cut_cycles(table, work, accelerator) + _ROUNDING_CYCLES),
+    )
 
 
-def _compute_cycles(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> int:
-    """Hall-type makespan bound: for every set of engines, the work that only they can do over their joint speed.
+@dataclass(frozen=True, eq=False)
+class _Spills:
+    """Bits of tensors that no mapping keeps on chip: at least in all; of those too large for the buffer, by cut.
 
-    Work is in slot-cycles: a product in a mode with two products per multiplier takes half a slot-cycle.
+    `between[k, m]` cross after op k has begun and before op m has begun its last row, `until[m]` before that,
+    `since[k]` after op k has begun.
     """
-    slots = [engine.slots for engine in accelerator.engines]
-    best = 0
-    n = len(slots)
-    work: dict[frozenset[int], float] = {}
-    for k, op in enumerate(table.ops):
-        if op[O_KIND] == KIND_VECTOR:
-            continue
-        macs = int(op[O_GROUPS] * op[O_ROWS_H] * op[O_ROWS_W] * op[O_COLS] * op[O_TAPS] * op[O_DEPTH])
-        rows = table.slices[k, : op[O_SLICES]]
-        balanced = any(part[S_UNITS] < 0 for part in rows)
-        for group in [rows] if balanced else [rows[s : s + 1] for s in range(len(rows))]:
-            able: dict[int, float] = {}
-            for part in group:
-                for e in range(n):
-                    mode = engines.modes[int(part[S_COMBO]), e]
-                    if mode[M_MODE] >= 0:
-                        cost = float(mode[M_PASSES]) / float(mode[M_PRODUCTS] * mode[M_INPUTS])
-                        able[e] = min(able.get(e, cost), cost)
-            share = 1.0 if balanced else int(group[0][S_UNITS]) / int(op[O_UNITS])
-            key = frozenset(able)
-            work[key] = work.get(key, 0.0) + macs * share * min(able.values(), default=0.0)
-    for size in range(1, n + 1):
-        for chosen in combinations(range(n), size):
-            inside = sum(amount for key, amount in work.items() if key <= set(chosen))
-            best = max(best, int(inside / sum(slots[e] for e in chosen)))
-    return best
+
+    bits: int
+    between: np.ndarray
+    until: np.ndarray
+    since: np.ndarray
 
 
-def _traffic_cycles(table: OpTable, accelerator: Accelerator) -> int:
-    bits = 0
-    for k, op in enumerate(table.ops):
-        if op[O_KIND] == KIND_VECTOR:
-            bits += int(op[O_PARAM_BITS])
-        elif op[O_UNIT_WEIGHTS]:
-            least = min(int(part[S_BITS]) for part in table.slices[k, : op[O_SLICES]])
-            bits += int(op[O_UNITS]) * (int(op[O_UNIT_WEIGHTS]) * least + int(op[O_UNIT_EXTRA]))
-    bits += int(table.tensors[(table.tensors[:, T_OUTPUT] > 0) & (table.tensors[:, T_INPUT] == 0), T_BITS].sum())
-    bits += sum(_least_read_bits(table, int(t)) for t in np.flatnonzero(table.tensors[:, T_INPUT]))
-    return bits * accelerator.clock_hz // accelerator.dram.bandwidth_bits_per_s
+@lru_cache(maxsize=64)
+def _spills(table: OpTable, capacity_bits: int) -> _Spills:
+    graph = graph_of(table)
+    follows = graph.follows
+    n = len(follows)
+    between, until, since = np.zeros((n, n)), np.zeros(n), np.zeros(n)
+    for item in graph.crossings:
+        if item.bits > capacity_bits:
+            needed = np.zeros(n)
+            stored = True
+            for op, bits in item.loads:
+                needed += follows[op] * float(bits + stored * item.bits)
+                stored = False
+            between += np.outer(follows[:, item.first], needed)
+            until += needed
+            since += follows[:, item.first] * float(item.spilled_bits)
+    return _Spills(spilled_bits(graph.crossings, capacity_bits), between, until, since)
 
 
-def _least_read_bits(table: OpTable, tensor: int) -> int:
-    """Bits of a graph input that some op needs; strides beyond the kernel, short windows and slices leave rows out."""
-    stored = int(table.tensors[tensor, T_BITS])
-    most = 0
-    for item, row in zip(table.quantized.ops, table.ops, strict=True):
-        for root, other, elements, width in (
-            (O_IN0_ROOT0, O_IN0_ROOT1, O_IN0, O_ABITS), (O_IN0_ROOT1, O_IN0_ROOT0, O_IN0, O_ABITS),
-            (O_IN1_ROOT0, O_IN1_ROOT1, O_IN1, O_RBITS), (O_IN1_ROOT1, O_IN1_ROOT0, O_IN1, O_RBITS),
-        ):  # fmt: skip
-            if row[root] == tensor:
-                read = int(row[elements] * row[width])
-                read -= int(table.tensors[row[other], T_BITS]) if row[other] >= 0 else 0
-                kept, rows = _rows_read(item.op.loop) if item.op.kind is OpKind.CONV and item.op.loop else (1, 1)
-                most = max(most, read * kept // rows)
-    return min(stored, most)
+@lru_cache(maxsize=64)
+def _weights_between(table: OpTable) -> np.ndarray:
+    """[k, m] parameter bits of the ops that follow op k and that op m follows, both included."""
+    graph = graph_of(table)
+    follows = graph.follows.astype(np.float64)
+    return np.asarray((follows * graph.weights_bits) @ follows, np.float64)
 
 
-def _rows_read(loop: Loop) -> tuple[int, int]:
-    """Input rows in some window of a convolution (at least), and all of its input rows."""
-    if loop.stride > loop.kernel_h:
-        return max(0, loop.rows_h * loop.kernel_h - 2 * loop.padding), loop.in_h
-    last = (loop.rows_h - 1) * loop.stride - loop.padding + loop.kernel_h
-    return max(0, min(last, loop.in_h)), loop.in_h
+def _cut_cycles(table: OpTable, work: np.ndarray, accelerator: Accelerator) -> float:
+    """Chain cut: what must be done before an op, what must cross the bus until it is done, what must wait for it.
+
+    From the start nothing is on chip; when an op begins, the weight buffer may be full of what later ops need; to the
+    finish the outputs must be written.
+    """
+    graph = graph_of(table)
+    before = graph.before.astype(np.float64)
+    spills = _spills(table, accelerator.activation_buffer.capacity_bits)
+    held = accelerator.weight_buffer.capacity_bits
+    cycles_per_bit = accelerator.clock_hz / accelerator.dram.bandwidth_bits_per_s
+    bus = accelerator.bus_ticks()
+    latency = bus.read_latency // bus.per_cycle
+    head, tail = (before.T @ work).max(axis=1), (before @ work).max(axis=1)
+    between = np.maximum(0.0, _weights_between(table) - held) + spills.between
+    middle = between * cycles_per_bit + latency * (between > 0)
+    until = (graph.weights_bits + graph.input_bits) @ graph.follows + spills.until
+    loaded = until * cycles_per_bit + latency * (until > 0)
+    begin, finish = np.zeros(len(head)), np.zeros(len(head))
+    walk_cuts(graph.follows, graph.before, head, work.max(axis=1), middle, loaded, begin, finish)
+    since = np.maximum(0.0, graph.follows @ graph.weights_bits - held) + graph.follows @ graph.output_bits
+    to_finish = begin + (since + spills.since) * cycles_per_bit
+    return float(max((finish + tail).max(initial=0.0), to_finish.max(initial=0.0)))
 
 
 def program_bound_ticks(program: Program) -> int:

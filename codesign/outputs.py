@@ -80,7 +80,10 @@ def print_summary(report: Report) -> None:
     title = f"{data['model']} at {data['resolution']} on {data['arch']}, plan {data['plan']}, batch {data['batch']}"
     print(title)
     print(f"  cycles          {data['cycles_total']:>14,}   {data['latency_s'] * 1e3:.3f} ms at {clock / 1e6:.0f} MHz")
-    print(f"  lower bounds    {bound.compute_cycles:>14,}   compute; {bound.traffic_cycles:,} traffic (any mapping)")
+    print(
+        f"  lower bound     {bound.cycles:>14,}   of any mapping: {bound.compute_cycles:,} compute, "
+        f"{bound.vector_cycles:,} vector, {bound.spill_cycles:,} traffic, {bound.cut_cycles:,} cut"
+    )
     print(f"  steady state    {interval:>14,.0f}   cycles per image, {data['frames_per_s']:.1f} frames/s")
     print(f"  energy          {energy_uj:>14,.1f}   µJ (arithmetic), {energy2_uj:,.1f} µJ (synthesized)")
     print(f"  EDP             {edp_njs:>14,.1f}   nJ·s (arithmetic), {edp2_njs:,.1f} nJ·s (synthesized)")
