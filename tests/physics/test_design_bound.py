@@ -154,6 +154,17 @@ def test_chains_end_before_windows_and_behind_what_is_needed_later() -> None:
     assert last_in_chain(table).tolist() == [1, 1, 3, 3, 4]
     graph = graph_of(table)
     assert np.triu(np.ones((5, 5), bool)).tolist() == graph.follows.tolist()
+    # Ops of one possible chain overlap: none is before the other.
+    overlapping = np.argwhere(graph.follows & ~graph.before).tolist()
+    assert overlapping == [
+        [0, 0],
+        [0, 1],
+        [1, 1],
+        [2, 2],
+        [2, 3],
+        [3, 3],
+        [4, 4],
+    ]
     assert [(item.first, item.last) for item in graph.crossings] == [(1, 2), (3, 4)]
 
 
@@ -186,6 +197,32 @@ def test_cut_compute_first_then_weights_that_the_buffer_cannot_hold() -> None:
     report = simulate(table, LATENT.replace(weight_buffer=Buffer(held)))
     assert report.bound.cycles == report.bound.cut_cycles == first + rest
     assert report.result.cycles_total >= report.bound.cycles
+
+
+@pytest.mark.parametrize(("first", "last"), [(True, True), (False, True), (True, False)])
+def test_cut_with_a_tensor_that_no_mapping_keeps(first: bool, last: bool) -> None:
+    """A tensor of 2^17 bits between ops a and b goes out and back: behind op z, in front of op c, or both."""
+    net = WorkloadBuilder("large", 16, 4)
+    tip = net.conv("z", "conv", net.input, 4, kernel=7, padding=3) if first else net.input
+    tip = net.conv("a", "conv", tip, 64, kernel=3, padding=1)
+    tip = net.conv("b", "dw", tip, 64, kernel=3, stride=2, padding=1, groups=64)
+    tip = net.conv("c", "conv", tip, 4, kernel=3, padding=1) if last else tip
+    table = table_from(net, tip)
+    design = LATENT.replace(
+        engines=(replace(MAC, lanes=64),), activation_buffer=Buffer(2**17 - 1), weight_buffer=Buffer(2**22)
+    )
+    there_and_back, ops = 2 * 2**17 // 8, len(table.op_names)
+    # z: 256 positions × 49; c: 64 positions × 9 × 16 words.
+    z, c = 256 * 49, 64 * 9 * 16
+    loaded = (8192 + parameters(table, 0) + parameters(table, 1)) // 8 + 7
+    if first and last:
+        expected = z + there_and_back + 7 + c
+    elif first:
+        expected = z + there_and_back + int(graph_of(table).output_bits[ops - 1]) // 8
+    else:
+        expected = loaded + there_and_back + c
+    report = simulate(table, design)
+    assert report.bound.cut_cycles == expected <= report.result.cycles_total
 
 
 def test_cut_three_stages_in_turn() -> None:
