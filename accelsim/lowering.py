@@ -29,6 +29,8 @@ from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from accelsim.program import N_COLUMNS, REGION_BITS, REGION_BUFFER, REGION_OFFSET, Int64, Program
 
 PREFETCH_CHAINS = 4
+# How often regions are placed anew, those first that stuck out of the buffer.
+PLACEMENTS = 24
 # Total time must stay far below 2^63 ticks, also for a batch.
 MAX_TICKS = 1 << 58
 MAX_IMAGES = 1_000_000
@@ -149,16 +151,30 @@ def _output(table: OpTable, accelerator: Accelerator, size: int) -> Output:
     )
 
 
+def _offsets(bits: Int64, first: Int64, last: Int64, capacity_bits: int) -> tuple[int, Int64]:
+    """(highest address used, offsets) of regions with known lives, largest first, as that wastes least.
+
+    While regions stick out of the buffer, they are placed before all others next time.
+    """
+    order = np.argsort(-bits, kind="stable")
+    for _ in range(PLACEMENTS):
+        offsets = np.zeros(len(bits), np.int64)
+        peak = int(assign_offsets(bits, first, last, order, offsets))
+        if peak <= capacity_bits:
+            break
+        outside = (offsets + bits > capacity_bits)[order]
+        order = np.concatenate([order[outside], order[~outside]])
+    return peak, offsets
+
+
 def _place(regions: Int64, life: Int64, accelerator: Accelerator) -> int:
     """Give activation regions their offsets; returns the highest address used."""
     own = np.flatnonzero(regions[:, REGION_BUFFER] == 0)
-    offsets = np.zeros(len(own), np.int64)
     bits = np.ascontiguousarray(regions[own, REGION_BITS])
     first, last = np.ascontiguousarray(life[own, 0]), np.ascontiguousarray(life[own, 1])
-    # Largest first wastes least.
-    peak = int(assign_offsets(bits, first, last, np.argsort(-bits, kind="stable"), offsets))
-    regions[own, REGION_OFFSET] = offsets
     capacity = accelerator.activation_buffer.capacity_bits
+    peak, offsets = _offsets(bits, first, last, capacity)
+    regions[own, REGION_OFFSET] = offsets
     weights = regions[regions[:, REGION_BUFFER] == 1]
     top = int((weights[:, REGION_OFFSET] + weights[:, REGION_BITS]).max(initial=0))
     if top > accelerator.weight_buffer.capacity_bits:

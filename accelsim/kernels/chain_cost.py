@@ -14,16 +14,29 @@ from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.mapper import (
     C_AXIS,
     C_FIRST,
+    C_HALO,
     C_N,
     axis_extent,
     external_input,
-    input_tile_bits,
+    load_bits,
+    load_slots,
     output_tile_bits,
     ring_size,
 )  # fmt: skip
 from accelsim.kernels.tables import BURST_BITS, BURST_TICKS, READ_LATENCY, TICKS, WRITE_LATENCY, Tables
 from accelsim.kernels.tile_counts import ACT_READ, ACT_WRITE, DRAM_READ, DRAM_WRITE, PER_ENGINE, WEIGHT_WRITE
-from accelsim.optable import AXIS_ROWS, O_IN0_ROOT0, O_OUT, O_ROWS_W, T_POSITIONS
+from accelsim.optable import (
+    AXIS_ROWS,
+    KIND_CONV,
+    O_IN0_ROOT0,
+    O_KERNEL_H,
+    O_KIND,
+    O_OUT,
+    O_ROWS_H,
+    O_ROWS_W,
+    O_STRIDE,
+    T_POSITIONS,
+)
 
 # A way to run a chain: row of its table, halo kept, weights outermost, buffer bits, ticks, femtojoules.
 WAY_COLUMNS: tuple[str, ...] = ("row", "halo", "outer", "bits", "ticks", "energy_fj")
@@ -76,15 +89,18 @@ def _load_terms(tables: Tables, c: CostScratch, k: int, operand: int, size: int,
     runs = 1
     if axis != AXIS_ROWS:
         runs = max(1, tables.tensors[tables.ops[k, O_IN0_ROOT0 + 2 * operand], T_POSITIONS])
-    out[_BITS] += input_tile_bits(tables.ops, k, operand, axis, size) * (2 if full + (rest > 0) > 1 else 1)
-    for part, times in ((size, full), (rest, 1)):
-        if part > 0:
-            bits = input_tile_bits(tables.ops, k, operand, axis, part)
+    largest = load_bits(tables.ops, c.chain, k, operand, size, True)
+    out[_BITS] += largest * load_slots(tables.ops, c.chain, k, operand, size)
+    edge = 0
+    for part, times, is_first in ((size, 1, True), (size, full - 1, False), (rest, 1, False)):
+        if part > 0 and times > 0:
+            bits = load_bits(tables.ops, c.chain, k, operand, part, is_first)
             bursts = _bursts(tables, bits, runs)
             _move(tables, c, out, bits * times * blocks, bursts * times * blocks, DRAM_READ, ACT_WRITE)
-            if part == size and k == c.chain[C_FIRST]:
-                latency = tables.scalars[READ_LATENCY] if out[_EDGE] == 0 else 0
-                out[_EDGE] += bursts * tables.scalars[BURST_TICKS] + latency
+            if is_first:
+                edge = bursts * tables.scalars[BURST_TICKS]
+    if k == c.chain[C_FIRST]:
+        out[_EDGE] += edge + (tables.scalars[READ_LATENCY] if out[_EDGE] == 0 else 0)
 
 
 @inner
@@ -109,8 +125,17 @@ def _store_terms(tables: Tables, c: CostScratch, size: int, blocks: int, out: An
 
 
 @inner
+def _may_keep_halo(tables: Tables, first: int, axis: int, size: int) -> bool:
+    """Whether tiles of a first convolution share rows, all of them with the tile before."""
+    if axis != AXIS_ROWS or tables.ops[first, O_KIND] != KIND_CONV or size >= tables.ops[first, O_ROWS_H]:
+        return False
+    shared = tables.ops[first, O_KERNEL_H] - tables.ops[first, O_STRIDE]
+    return 0 < shared <= size * tables.ops[first, O_STRIDE]
+
+
+@inner
 def _set_way(
-    tables: Tables, c: CostScratch, w: int, row: Any, number: int, outer: int, roots: Any, n_roots: int
+    tables: Tables, c: CostScratch, w: int, row: Any, number: int, outer: int, halo: int, roots: Any, n_roots: int
 ) -> None:
     """Fill the terms of one way to run the chain of `c.chain`."""
     size, blocks = row[R_SIZE], row[R_BLOCKS]
@@ -118,7 +143,8 @@ def _set_way(
     last = first + c.chain[C_N] - 1
     full, rest = _tiles(tables, first, axis, size)
     passes = full + (rest > 0) if blocks > 1 and outer == 0 else 1
-    c.way[w, 0], c.way[w, 1], c.way[w, 2] = number, 0, outer
+    c.way[w, 0], c.way[w, 1], c.way[w, 2] = number, halo, outer
+    c.chain[C_HALO] = halo
     c.cycles[w] = row[R_CYCLES] * tables.scalars[TICKS]
     for term in range(4):
         c.fixed[w, term] = 0
@@ -159,7 +185,7 @@ def _place(ways: Any, start: int, end: int, bits: int, ticks: int, energy: int) 
 
 
 @inner
-def _add_way(ways: Any, start: int, end: int, row: int, outer: int, bits: int, ticks: int, energy: int) -> int:
+def _add_way(ways: Any, start: int, end: int, way: Any, bits: int, ticks: int, energy: int) -> int:
     """Add a way to the list [start, end) unless another is no worse; returns the new end, or −1 without room."""
     place = _place(ways, start, end, bits, ticks, energy)
     if place < 0:
@@ -177,7 +203,7 @@ def _add_way(ways: Any, start: int, end: int, row: int, outer: int, bits: int, t
     for other in range(kept, place, -1):
         for column in range(ways.shape[1]):
             ways[other, column] = ways[other - 1, column]
-    ways[place, W_ROW], ways[place, W_HALO], ways[place, W_OUTER] = row, 0, outer
+    ways[place, W_ROW], ways[place, W_HALO], ways[place, W_OUTER] = way[0], way[1], way[2]
     ways[place, W_BITS], ways[place, W_TICKS], ways[place, W_ENERGY] = bits, ticks, energy
     return kept + 1
 
@@ -195,6 +221,7 @@ def chain_ways(
     """
     count = 0
     c.chain[C_FIRST], c.chain[C_AXIS] = first, axis
+    window = tables.ops[first, O_IN0_ROOT0]
     for end in range(n_ops):
         if ends[end] == 0:
             continue
@@ -203,15 +230,20 @@ def chain_ways(
         for number in range(n_rows):
             if rows[number, R_OPS] != end + 1:
                 continue
+            halos = 2 if _may_keep_halo(tables, first, axis, rows[number, R_SIZE]) else 1
             for outer in range(2 if rows[number, R_BLOCKS] > 1 else 1):
-                if n >= c.way.shape[0]:
-                    return -1
-                _set_way(tables, c, n, rows[number], number, outer, roots, n_roots[end])
-                n += 1
+                for halo in range(halos):
+                    if n >= c.way.shape[0]:
+                        return -1
+                    _set_way(tables, c, n, rows[number], number, outer, halo, roots, n_roots[end])
+                    n += 1
         for mask in range(1 << n_roots[end]):
             for resident in range(2):
                 start = count
                 for w in range(n):
+                    # Nothing is loaded of a resident input, so there is no halo to keep.
+                    if c.way[w, 1] == 1 and mask & 1 == 1 and n_roots[end] > 0 and roots[0] == window:
+                        continue
                     bits, bus, edges, energy = c.fixed[w, 0], c.fixed[w, 1], c.fixed[w, 2], c.fixed[w, 3]
                     for r in range(n_roots[end]):
                         if mask >> r & 1 == 0:
@@ -225,7 +257,7 @@ def chain_ways(
                         edges += c.store[w, 2]
                         energy += c.store[w, 3]
                     ticks = max(bus, edges + c.cycles[w])
-                    count = _add_way(ways, start, count, c.way[w, 0], c.way[w, 2], bits, ticks, energy)
+                    count = _add_way(ways, start, count, c.way[w], bits, ticks, energy)
                     if count < 0:
                         return -1
                 lists[end, mask, resident, 0], lists[end, mask, resident, 1] = start, count

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from accelsim.arch import Accelerator
 from accelsim.energy import static_pj_per_cycle, unit_energies
-from accelsim.kernels.chain_cost import W_OUTER, W_ROW, WAY_COLUMNS, CostScratch, chain_ways
+from accelsim.kernels.chain_cost import W_HALO, W_OUTER, W_ROW, WAY_COLUMNS, CostScratch, chain_ways
 from accelsim.kernels.chain_path import S_SLOT
 from accelsim.kernels.chain_table import (
     R_BLOCKS,
@@ -159,7 +159,7 @@ def _rows(search: Search, start: ChainStart, n_ops: int) -> Int64:
 
 def _ways(search: Search, start: ChainStart, n_ops: int, rows: Int64) -> Ways:
     most = int(start.n_roots[n_ops - 1])
-    room = max(16, 2 * len(rows))
+    room = max(16, 4 * len(rows))
     roots = np.array(start.roots or (-1,), np.int64)
     terms = CostScratch(
         np.zeros(len(CHAIN_COLUMNS), np.int64), np.empty((room, 3), np.int64), np.empty((room, 4), np.int64),
@@ -210,7 +210,8 @@ def mapping_of(search: Search, found: list[Ways], steps: tuple[tuple[int, int, i
         owner = int(space.step_start[step])
         start, item = space.starts[owner], found[owner]
         row = item.rows[item.ways[way, W_ROW]]
-        chains[number] = (start.first, row[R_OPS], start.axis, row[R_SIZE], row[R_BLOCKS], item.ways[way, W_OUTER])
+        outer, halo = item.ways[way, [W_OUTER, W_HALO]]
+        chains[number] = (start.first, row[R_OPS], start.axis, row[R_SIZE], row[R_BLOCKS], outer, halo)
         ops = slice(start.first, start.first + int(row[R_OPS]))
         parts[ops], n_parts[ops] = _parts(search, start, row)
         slot = int(space.steps[step, S_SLOT])
