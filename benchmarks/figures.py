@@ -11,12 +11,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeVar
 
 # Before numpy is loaded: its libraries read it once.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+from timing import table
 
 from accelsim.analysis.trio_vit_model import ALL, NONE, PIXEL_GROUPS, authors_cycles
 from accelsim.api import Report, evaluate, simulate
@@ -37,16 +39,6 @@ ENDLESS_BITS_PER_S = 10**15
 @cache
 def report_of(arch: str, plan: str, model: str, resolution: int) -> Report:
     return evaluate(model, resolution, load_accelerator(arch), load_plan(plan))
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a Markdown table."""
-    names = list(head)
-    print("| " + " | ".join(names) + " |")
-    print("|" + "---|" * len(names))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print()
 
 
 def head_cycles(report: Report) -> float:

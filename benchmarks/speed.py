@@ -7,25 +7,18 @@ One process and one thread.  Times are the best and the median of the repetition
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 # Before numpy is loaded: its libraries read it once.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numba
-import numpy as np
+from timing import Timing, benchmark_parser, measured, print_machine, process_times, repeated, write_numbers
 
 from accelsim.arch import Accelerator, Dram
 from accelsim.config import load_accelerator, load_plan
@@ -41,48 +34,6 @@ KERNEL_CASES = (("efficientvit_b1", "trio_vit", "uniform8"), ("efficientvit_b1",
                 ("deit_small", "m2vit_ddr4_banked", "m2q"))  # fmt: skip
 KIB_256 = 2_097_152
 MEASURE_S = 1.0
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds per repetition, and how many units of work one repetition does."""
-
-    name: str
-    best_s: float
-    median_s: float
-    repetitions: int
-    work: int
-    unit: str
-
-    def line(self) -> str:
-        """One row of the Markdown table."""
-        rate = f"{self.work / self.best_s:,.0f} {self.unit}/s" if self.unit else ""
-        return f"| {self.name} | {seconds(self.best_s)} | {seconds(self.median_s)} | {self.repetitions} | {rate} |"
-
-
-def seconds(value: float) -> str:
-    """A time with three digits and a unit."""
-    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
-        if value * factor >= 1:
-            return f"{value * factor:.3g} {unit}"
-    return f"{value * 1e9:.3g} ns"
-
-
-def measured(name: str, samples: Sequence[float], work: int = 1, unit: str = "") -> Timing:
-    """Best and median of repetitions that were timed one by one."""
-    return Timing(name, min(samples), statistics.median(samples), len(samples), work, unit)
-
-
-def repeated(action: Callable[[], Any], budget_s: float) -> list[float]:
-    """Times of single calls until the budget is used (at least five), after one call that is not counted."""
-    action()
-    samples: list[float] = []
-    stop = time.perf_counter() + budget_s
-    while len(samples) < 5 or time.perf_counter() < stop:
-        start = time.perf_counter()
-        action()
-        samples.append(time.perf_counter() - start)
-    return samples
 
 
 def lowered_of(model: str, arch: str, plan: str) -> Lowered:
@@ -143,18 +94,6 @@ def designs_end_to_end(arch: str, plan_name: str, n: int) -> Timing:
     return Timing(name, mean, statistics.median(samples), n, 1, "designs")
 
 
-def process_times(command: list[str], repetitions: int, **environment: str) -> list[float]:
-    """Wall time of whole processes."""
-    samples = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        subprocess.run(
-            command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | environment
-        )
-        samples.append(time.perf_counter() - start)
-    return samples
-
-
 def command_line(repetitions: int, quick: bool) -> list[Timing]:
     """Start-up of Python, imports, a run with compiled kernels, and the first run of all."""
     run = [sys.executable, "-m", "codesign.cli", "run", "efficientvit_b1"]
@@ -172,26 +111,9 @@ def command_line(repetitions: int, quick: bool) -> list[Timing]:
     return timings
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
-    return {
-        "cpus": os.cpu_count(),
-        "architecture": platform.machine(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "numba": numba.__version__,
-        "numpy": np.__version__,
-        "threads": 1,
-    }
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Speed of the simulator")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, no compilation")
-    parser.add_argument("--json", help="also write the numbers to this file")
-    arguments = parser.parse_args()
-    about = machine()
-    print("Machine: " + ", ".join(f"{key} {value}" for key, value in about.items()) + "\n")
+    arguments = benchmark_parser("Speed of the simulator").parse_args()
+    about = print_machine()
     print("| what | best | median | repetitions | rate of the best |")
     print("|---|---|---|---|---|")
     timings: list[Timing] = []
@@ -206,9 +128,7 @@ def main() -> int:
     cases = (("trio_vit", "uniform8"), ("m2vit", "m2q"), ("m2vit_ddr4_banked", "m2q"))
     show([designs_end_to_end(arch, plan, n) for arch, plan in cases])
     show(command_line(2 if arguments.quick else 5, arguments.quick))
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as stream:
-            json.dump({"machine": about, "timings": [asdict(row) for row in timings]}, stream, indent=1)
+    write_numbers(arguments.json, about, timings=[asdict(row) for row in timings])
     return 0
 
 
