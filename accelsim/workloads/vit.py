@@ -36,11 +36,15 @@ VARIANTS: dict[str, Variant] = {
 
 
 def build_vit(name: str, resolution: int) -> Workload:
-    """The network `name` (a key of `VARIANTS`) at a resolution in pixels, a multiple of the patch size 16.
+    """The network `name` (a key of `VARIANTS`) at a resolution in pixels, a multiple of the patch size 16."""
+    return build_variant(name, VARIANTS[name], resolution)
+
+
+def build_variant(name: str, variant: Variant, resolution: int) -> Workload:
+    """A network of any channels, blocks and heads at a resolution in pixels, a multiple of the patch size 16.
 
     The classifier reads the class token only, so the final LayerNorm runs on that one row.
     """
-    variant = VARIANTS[name]
     net = WorkloadBuilder(name, resolution)
     patches = net.conv("patch_embed", "patch_embed", net.input, variant.dim, kernel=PATCH, stride=PATCH, padding=0,
                        bias=True)  # fmt: skip
