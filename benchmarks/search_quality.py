@@ -4,8 +4,9 @@
 
 All 10,000 designs of examples/search_b1.yaml are swept first, so the true front is known and every later search finds
 its designs in the study: it runs as `accelsim search` does, but nothing is simulated.  The hypervolume is a share of
-that of the true front; the reference point is 1.1 x the worst value of each objective on the true front.  `--study`
-keeps the sweep and reuses it.  Needs the extra `search`.
+that of the true front.  The reference point is 1.1 x the worst value of each objective, on the true front, or with
+`--reference all` among all designs within the limits: a larger box, of which any search finds most.  `--study` keeps
+the sweep and reuses it.  Needs the extra `search`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ SPACE = Path(__file__).parents[1] / "examples" / "search_b1.yaml"
 BUDGETS = (50, 100, 200, 500, 1_000)
 SEEDS = 21
 QUARTILES = (25, 50, 75)
+# Whose worst values make the reference point: those on the true front, or all within the limits.
+CORNERS = ("front", "all")
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ TASKS = (
 )
 
 
-def truth_of(rows: Sequence[Mapping[str, Any]], task: Task) -> Truth:
-    """Front of all designs of the study that are within the limits of a task."""
+def truth_of(rows: Sequence[Mapping[str, Any]], task: Task, corner: str) -> Truth:
+    """Front of all designs of the study within the limits of a task; `corner` (`CORNERS`) makes the reference point."""
     allowed = [
         [float(row[name]) for name in task.objectives]
         for row in rows
@@ -72,7 +75,7 @@ def truth_of(rows: Sequence[Mapping[str, Any]], task: Task) -> Truth:
     ]
     points = np.array(allowed)
     front = np.unique(points[pareto_front(points)], axis=0)
-    reference = front.max(axis=0) * REFERENCE_MARGIN
+    reference = (front if corner == CORNERS[0] else points).max(axis=0) * REFERENCE_MARGIN
     named = dict(zip(task.objectives, reference.tolist(), strict=True))
     return Truth(len(front), len(points), named, hypervolume(front, reference))
 
@@ -100,10 +103,10 @@ def smaller(space: Space) -> Space:
     return replace(space, axes=tuple(replace(a, values=a.values[::2]) if len(a.values) > 2 else a for a in space.axes))
 
 
-def measure(space: Space, study: Path, task: Task, budgets: Sequence[int], seeds: int) -> dict[str, Any]:
+def measure(space: Space, study: Path, task: Task, corner: str, budgets: Sequence[int], seeds: int) -> dict[str, Any]:
     """Shares of the true hypervolume by searcher, budget and seed."""
     with open_study(study, space.fingerprint(), program_version()) as opened:
-        truth = truth_of(opened.rows(), task)
+        truth = truth_of(opened.rows(), task, corner)
     shares = {
         name: {
             budget: [searched(space, study, task, truth, name, seed, budget) for seed in range(seeds)]
@@ -155,6 +158,7 @@ def main() -> int:
     parser = benchmark_parser("Hypervolume of searches against the designs that they looked at")
     parser.add_argument("--plot", help="also draw the curves into this file (.png)")
     parser.add_argument("--study", help="keep the sweep of the grid in this file, or use the one that is there")
+    parser.add_argument("--reference", default=CORNERS[0], choices=CORNERS, help="the worst of which designs")
     parser.add_argument("--seeds", type=int, default=None, help=f"searches per point (default {SEEDS}, quick 3)")
     arguments = parser.parse_args()
     space = smaller(load_space(SPACE)) if arguments.quick else load_space(SPACE)
@@ -163,7 +167,7 @@ def main() -> int:
     about, results = print_machine(), []
     with swept(space, arguments.study, 1 if arguments.quick else None) as study:
         for task in TASKS:
-            results.append(measure(space, study, task, budgets, seeds))
+            results.append(measure(space, study, task, arguments.reference, budgets, seeds))
             print_found(results[-1], seeds)
     if arguments.plot:
         draw(arguments.plot, results, seeds)

@@ -1,0 +1,149 @@
+"""The benchmarks run, print tables and keep numbers; what is exact is checked, times never are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "benchmarks" / "data" / "peers.csv"
+
+
+def run(name: str, folder: Path, *options: str) -> tuple[str, dict[str, Any]]:
+    """Printed text and numbers of `benchmarks/<name>.py --quick`."""
+    numbers = folder / f"{name}.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick", "--json", str(numbers), *options]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+    found = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", env=env)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("Machine: cpus ")
+    return found.stdout, json.loads(numbers.read_text(encoding="utf-8"))
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Cells of every Markdown table: lines of the head and the body; all lines of a table have as many cells."""
+    found: list[list[list[str]]] = [[]]
+    for line in text.splitlines():
+        if line.startswith("|"):
+            if not line.startswith("|---"):
+                found[-1].append([cell.strip() for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    whole = [table for table in found if table]
+    assert all(len(line) == len(table[0]) for table in whole for line in table)
+    return whole
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    return run("peers", tmp_path_factory.mktemp("peers"))
+
+
+def test_timing_scalesim_gives_the_cycles_of_scalesim(peers: tuple[str, dict[str, Any]]) -> None:
+    checks = {(c["dataflow"], c["workload"]): c for c in peers[1]["scalesim"]}
+    simulated = {key: check["simulated"] for key, check in checks.items()}
+    assert simulated == {
+        ("ws", "gemm"): 125_279, ("os", "gemm"): 112_391, ("is", "gemm"): 104_663,
+        ("ws", "gemms"): 6_740_638, ("os", "gemms"): 5_996_726, ("is", "gemms"): 6_252_118,
+    }  # fmt: skip
+    with open(PEERS, encoding="utf-8", newline="") as file:
+        reported = [row for row in csv.DictReader(file) if row["tool"] == "SCALE-Sim"]
+    assert len(reported) == len(checks)
+    for row in reported:
+        check = checks[row["setting"], row["workload"]]
+        assert check["closed_form"] == check["simulated"]
+        # As exact as the peer's number was kept.
+        assert abs(int(row["cycles"]) - check["simulated"]) * 2 < int(row["rounded_to"]) + 1
+
+
+def test_cycles_of_the_arrays_beside_the_peers(peers: tuple[str, dict[str, Any]]) -> None:
+    text, numbers = peers
+    cycles = {row["system"]: row["cycles"] for row in numbers["ours"]}
+    assert len(cycles) == 13
+    # Nothing of it depends on a mapper's taste: whole operands fit, and every fold streams without a gap.
+    assert cycles["systolic ws, endless memory"]["gemm"] == 84_777
+    assert cycles["adder tree 32 x 32 x 1, endless memory"]["gemm"] == 84_689
+    for name, found in cycles.items():
+        assert found["gemm"] > 84_672, name
+        assert found["gemms"] > 4_491_096, name
+        if "scalesim" not in name:
+            assert found["deit_small"] > found["gemm_network"] > 4_491_096, name
+            assert cycles[f"{name.removesuffix(', endless memory')}, endless memory"]["gemm"] <= found["gemm"]
+    beside, own, scalesim = tables(text)
+    assert len(beside) == 1 + 1 + len({(row["tool"], row["setting"]) for row in numbers["peers"]}) + 13
+    assert (len(own), len(scalesim)) == (14, 7)
+    assert all(line[-1] for line in beside[2:]), "a row does not say what its cycles hold"
+
+
+def test_a_gemm_of_the_peers_is_known_by_its_macs() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from gemms import GEMM, deit_small_gemms, gemm_network
+    finally:
+        sys.path.pop(0)
+    counts = deit_small_gemms()
+    assert (len(counts), sum(counts.values())) == (8, 194)
+    assert sum(gemm.macs * count for gemm, count in counts.items()) == gemm_network().macs == 4_598_882_304
+    assert GEMM.macs == 86_704_128
+
+
+def test_scaling_counts_rows_exactly_and_fits_slopes(tmp_path: Path) -> None:
+    text, numbers = run("scaling", tmp_path)
+    curves = numbers["curves"]
+    rows = {point["x"]: point["sizes"] for point in curves["tiles"]["points"]}
+    # A load and a store per tile and one row on the array, and the weights once.
+    assert {count: sizes["rows"] for count, sizes in rows.items()} == {c: 3 * c + 1 for c in (1, 16, 256, 4096, 65536)}
+    assert {sizes["templates"] for count, sizes in rows.items() if count > 1} == {10}, "phases are not compressed"
+    depths = {point["x"]: point["sizes"]["cycles"] for point in curves["layers"]["points"]}
+    assert depths[12] == 2_703_701
+    assert [point["x"] for point in curves["designs"]["points"]] == [10, 100]
+    assert [point["x"] for point in curves["workers"]["points"]] == [1, 2]
+    for curve in curves.values():
+        assert set(curve["slopes"]["slope, all"]) == set(curve["points"][0]["times_s"])
+    assert [table[0][0] for table in tables(text)] == ["tiles", "blocks", "designs", "processes"]
+
+
+def test_slope_is_the_exponent() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from timing import slope
+    finally:
+        sys.path.pop(0)
+    x = [1.0, 2.0, 5.0, 30.0]
+    assert slope(x, [3 * value**1.5 for value in x]) == pytest.approx(1.5)
+    assert slope(x, [7.0] * 4) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match="positive"):
+        slope([1.0, 1.0], [1.0, 2.0])
+
+
+def test_search_quality_is_a_share_of_the_true_front(tmp_path: Path) -> None:
+    pytest.importorskip("pymoo")
+    picture = tmp_path / "quality.png"
+    text, numbers = run("search_quality", tmp_path, "--plot", str(picture))
+    assert "540 evaluated" in text
+    first, second = numbers["results"]
+    assert (first["front"], first["allowed"], second["front"], second["allowed"]) == (6, 540, 17, 540)
+    assert [list(found["shares"]) for found in (first, second)] == [["nsga2", "random"], ["nsga3", "nsga2", "random"]]
+    for found in (first, second):
+        for by_budget in found["shares"].values():
+            assert list(by_budget) == ["50", "100"]
+            assert all(0 < share <= 1 + 1e-12 for shares in by_budget.values() for share in shares)
+            # More designs of the same sequence never dominate less.
+            assert all(low <= high for low, high in zip(by_budget["50"], by_budget["100"], strict=True))
+    assert picture.stat().st_size < 120_000
+    assert len(tables(text)) == 2
+
+
+def test_speed_prints_a_rate_for_every_kernel(tmp_path: Path) -> None:
+    text, numbers = run("speed", tmp_path)
+    (lines,) = tables(text)
+    assert len(lines) == 1 + len(numbers["timings"])
+    kernels = [row for row in numbers["timings"] if row["name"].startswith("kernel") and row["unit"] == "rows"]
+    assert [row["work"] for row in kernels][:4] == [2_863, 2_727, 36_233, 36_224]
