@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 from gemms import Gemm, one_gemm, one_tile
-from timing import benchmark_parser, print_machine, repeated, seconds, slope, table, write_numbers
+from timing import benchmark_parser, children_cpu_s, print_machine, repeated, seconds, slope, table, write_numbers
 
 from accelsim.api import Report, simulate
 from accelsim.arch import Accelerator, Buffer
@@ -118,34 +118,38 @@ def price(report: Report) -> object:
     return replace(report).metrics()
 
 
-def sweep_s(space: Space, samples: int, workers: int) -> float:
-    """Wall time of a sweep of `samples` random designs into a new study, start and end of its processes included."""
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        summary = run_sweep(replace(space, samples=samples), Path(folder) / "s.sqlite", workers, progress=False)
-        elapsed_s = time.perf_counter() - start
-    assert summary.evaluated == samples, summary
-    return elapsed_s
+def sweep_times(space: Space, samples: int, workers: int, repetitions: int) -> dict[str, float]:
+    """Medians of sweeps of `samples` random designs into new studies, start and end of their processes included.
+
+    `sweep` is wall time, `CPU` user and system time of all processes: other work on the machine stretches it less.
+    """
+    found = []
+    for _ in range(repetitions):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter(), time.process_time() + children_cpu_s()
+            summary = run_sweep(replace(space, samples=samples), Path(folder) / "s.sqlite", workers, progress=False)
+            stop = time.perf_counter(), time.process_time() + children_cpu_s()
+        assert summary.evaluated == samples, summary
+        found.append([after - before for before, after in zip(start, stop, strict=True)])
+    wall_s, cpu_s = (statistics.median(times) for times in zip(*found, strict=True))
+    return {"sweep": wall_s, "CPU": cpu_s}
 
 
 def designs(counts: Sequence[int], repetitions: int) -> list[Point]:
     """Sweeps of more and more designs in this process, mapped, lowered, simulated, priced and stored."""
     space = load_space(SPACE)
-    sweep_s(space, 1, 1)
-    return [
-        Point(count, {}, {"sweep": statistics.median(sweep_s(space, count, 1) for _ in range(repetitions))})
-        for count in counts
-    ]
+    sweep_times(space, 1, 1, 1)
+    return [Point(count, {}, sweep_times(space, count, 1, repetitions)) for count in counts]
 
 
 def workers(counts: Sequence[int], samples: int, repetitions: int) -> list[Point]:
     """The same sweep on more and more processes, beside one with a design each: start and end of the processes."""
     space, points = load_space(SPACE), []
-    sweep_s(space, 1, 1)
+    sweep_times(space, 1, 1, 1)
     for count in counts:
-        sweeps = statistics.median(sweep_s(space, samples, count) for _ in range(repetitions))
-        starts = statistics.median(sweep_s(space, count, count) for _ in range(repetitions))
-        points.append(Point(count, {"designs": samples}, {"sweep": sweeps, "start and end": starts}))
+        times = sweep_times(space, samples, count, repetitions)
+        start_s = sweep_times(space, count, count, repetitions)["sweep"]
+        points.append(Point(count, {"designs": samples}, {**times, "start and end": start_s}))
     return points
 
 

@@ -137,14 +137,15 @@ def draw(path: str, results: Sequence[Mapping[str, Any]], seeds: int) -> None:
     """Median and quartile band of every searcher over evaluations, one panel per task."""
     from codesign.plots.frame import COLOURS, MARKERS, new_figure, picture_path, save
 
-    colours = dict(zip(("nsga2", "nsga3", "random"), COLOURS, strict=False))
-    figure = new_figure(9.0, 3.6)
+    styles = dict(zip(("nsga2", "nsga3", "random"), zip(COLOURS, MARKERS, strict=True), strict=False))
+    figure = new_figure(8.0, 3.2)
     for axes, found in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
-        for marker, (name, by_budget) in zip(MARKERS, found["shares"].items(), strict=False):
+        for name, by_budget in found["shares"].items():
+            colour, marker = styles[name]
             budgets = list(by_budget)
             low, middle, high = np.percentile(list(by_budget.values()), QUARTILES, axis=1) * 100
-            axes.fill_between(budgets, low, high, color=colours[name], alpha=0.2, linewidth=0)
-            axes.plot(budgets, middle, color=colours[name], marker=marker, markersize=4, label=name)
+            axes.fill_between(budgets, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(budgets, middle, color=colour, marker=marker, markersize=4, label=name)
         axes.set(xscale="log", xlabel="designs evaluated", ylabel="share of the true hypervolume, %")
         axes.set_xticks(budgets, [f"{budget:,}" for budget in budgets])
         axes.minorticks_off()

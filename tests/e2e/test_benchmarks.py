@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
 PEERS = ROOT / "benchmarks" / "data" / "peers.csv"
 
 
@@ -80,6 +81,16 @@ def test_cycles_of_the_arrays_beside_the_peers(peers: tuple[str, dict[str, Any]]
     assert len(beside) == 1 + 1 + len({(row["tool"], row["setting"]) for row in numbers["peers"]}) + 13
     assert (len(own), len(scalesim)) == (14, 7)
     assert all(line[-1] for line in beside[2:]), "a row does not say what its cycles hold"
+
+
+def test_the_page_has_the_cycles_of_this_version(peers: tuple[str, dict[str, Any]]) -> None:
+    here, page = tables(peers[0]), tables(PAGE.read_text(encoding="utf-8"))
+    beside, own, scalesim = (next(t for t in page if t[0] == table[0]) for table in here)
+    assert [(line[0], line[1], line[3], line[5]) for line in beside] == [
+        (line[0], line[1], line[3], line[5]) for line in here[0]
+    ]
+    assert [line[:3] for line in own] == [line[:3] for line in here[1]]
+    assert scalesim == here[2]
 
 
 def test_a_gemm_of_the_peers_is_known_by_its_macs() -> None:
