@@ -181,7 +181,7 @@ CURVES: dict[str, tuple[str, str, tuple[str, str, str]]] = {
     "designs": (
         "Designs: one sweep of EfficientViT-B1, one process, stored",
         "designs",
-        ("designs", "sweep", "designs/s"),
+        ("designs", "CPU", "designs/CPU s"),
     ),
     "workers": ("Workers: the same sweep on several processes", "processes", ("designs", "sweep", "designs/s")),
 }
