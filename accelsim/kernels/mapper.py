@@ -96,8 +96,10 @@ def load_bits(ops: Any, chain: Any, k: int, operand: int, size: int, first_tile:
 @inner
 def load_slots(ops: Any, chain: Any, k: int, operand: int, size: int) -> int:
     """Slots of the ring of loaded tiles of `size` units: two, or three of a kept halo, and no more than tiles."""
-    slots = 3 if keeps_halo(chain, k, operand) else 2
-    return min(slots, ceil_div(axis_extent(ops, chain[C_FIRST], chain[C_AXIS]), size))
+    extent = axis_extent(ops, chain[C_FIRST], chain[C_AXIS])
+    if keeps_halo(chain, k, operand) and 2 * size < extent:
+        return 3
+    return 2 if size < extent else 1
 
 
 @inner
