@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from accelsim.counts import ENGINE_COUNTS, count_columns
 from accelsim.energy import ConventionSpread, convention_spread, price_per_op
 from accelsim.engines.registry import rules_of
 from accelsim.lowering import Lowered, check_batch, lower
+from accelsim.mappers.choice import DEFAULT_MAPPER, Mapper
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.mapping import Mapping, MappingArrays, arrays_to_mapping, mapping_to_arrays
 from accelsim.optable import EngineTable, OpTable, engine_table, op_table
@@ -21,6 +22,9 @@ from accelsim.plan import QuantPlan
 from accelsim.program import CAUSES, Int64
 from accelsim.result import SimResult, named_counts, run_program
 from accelsim.workloads.registry import build_workload
+
+if TYPE_CHECKING:
+    from accelsim.mappers.exhaustive import Found
 
 # Images simulated to read the steady-state interval between finishes.
 STEADY_IMAGES = 4
@@ -30,7 +34,8 @@ STEADY_IMAGES = 4
 class Report:
     """One design, simulated; what needs more work than that is computed when it is first asked for.
 
-    `to_json` is the machine-readable form, `metrics` the part that studies keep.
+    `to_json` is the machine-readable form, `metrics` the part that studies keep.  `found` is what the exhaustive mapper
+    found, None when the mapping came from the heuristic one or a file.
     """
 
     accelerator: Accelerator
@@ -39,6 +44,7 @@ class Report:
     arrays: MappingArrays
     lowered: Lowered
     result: SimResult
+    found: Found | None = None
 
     @cached_property
     def mapping(self) -> Mapping:
@@ -141,6 +147,7 @@ class Report:
                 "spill": self.bound.spill_cycles,
                 "cut": self.bound.cut_cycles,
             },
+            **({"mapper": self.found.to_json()} if self.found is not None else {}),
             "counts": named_counts(self.totals, count_columns(self.accelerator)),
             **({"dram_events": result.named_dram_events()} if result.program.dram is not None else {}),
             "fingerprints": {
@@ -194,22 +201,36 @@ def simulate(
     record: bool = False,
     fuse: bool = True,
     mapping_name: str = "mapping",
+    mapper: Mapper = DEFAULT_MAPPER,
 ) -> Report:
     """Map (unless a mapping is given), lower, simulate and price one design.
 
-    Raises InfeasibleError with numbers when the accelerator cannot run the workload, AccelsimError when the given
-    mapping is not legal for it.
+    `fuse=False` makes every op its own chain; the exhaustive mapper has no such space.  Raises InfeasibleError with
+    numbers when the accelerator cannot run the workload, AccelsimError when the given mapping is not legal for it.
     """
-    if mapping is None:
-        arrays, engines, lowered = map_and_lower(table, accelerator, fuse)
-    else:
+    found = None
+    if mapping is not None:
         engines = engine_table(accelerator, table)
         arrays = mapping_to_arrays(mapping, table, engines, accelerator, mapping_name)
         lowered = lower(table, engines, accelerator, arrays)
+    elif mapper.exhaustive and fuse:
+        from accelsim.mappers.exhaustive import find_mapping
+
+        found = find_mapping(table, accelerator, mapper.objective, mapper.steady)
+        arrays, engines, lowered = found.kept.arrays, found.engines, found.kept.lowered
+    else:
+        arrays, engines, lowered = map_and_lower(table, accelerator, fuse)
     check_batch(lowered.program, batch, record)
-    return Report(accelerator, table, engines, arrays, lowered, run_program(lowered, batch, record))
+    return Report(accelerator, table, engines, arrays, lowered, run_program(lowered, batch, record), found)
 
 
-def evaluate(model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan, batch: int = 1) -> Report:
+def evaluate(
+    model: str,
+    resolution: int | None,
+    accelerator: Accelerator,
+    plan: QuantPlan,
+    batch: int = 1,
+    mapper: Mapper = DEFAULT_MAPPER,
+) -> Report:
     """Report of a built-in model (its default resolution when None) under a plan on an accelerator."""
-    return simulate(op_table(build_workload(model, resolution), plan), accelerator, batch=batch)
+    return simulate(op_table(build_workload(model, resolution), plan), accelerator, batch=batch, mapper=mapper)

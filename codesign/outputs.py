@@ -14,6 +14,7 @@ from codesign.plots.frame import SUFFIXES
 
 if TYPE_CHECKING:
     from accelsim.api import Report
+    from accelsim.mappers.exhaustive import Found
 
 
 def check_outputs(paths: Iterable[str | None], picture: str | None = None) -> None:
@@ -84,6 +85,8 @@ def print_summary(report: Report) -> None:
         f"  lower bound     {bound.cycles:>14,}   of any mapping: {bound.compute_cycles:,} compute, "
         f"{bound.vector_cycles:,} vector, {bound.spill_cycles:,} traffic, {bound.cut_cycles:,} cut"
     )
+    if report.found is not None:
+        _print_search(report, report.found)
     print(f"  steady state    {interval:>14,.0f}   cycles per image, {data['frames_per_s']:.1f} frames/s")
     print(f"  energy          {energy_uj:>14,.1f}   µJ (arithmetic), {energy2_uj:,.1f} µJ (synthesized)")
     print(f"  EDP             {edp_njs:>14,.1f}   nJ·s (arithmetic), {edp2_njs:,.1f} nJ·s (synthesized)")
@@ -105,6 +108,16 @@ def print_summary(report: Report) -> None:
         print(f"  {unit:10} {busy[unit] / data['cycles_total']:6.1%} {filled_text}          {shares}")
     largest = sorted(data["ops"], key=lambda row: -row["cycles"])[:5]
     print("  longest ops: " + ", ".join(f"{row['name']} {row['cycles'] / data['cycles_total']:.1%}" for row in largest))
+
+
+def _print_search(report: Report, found: Found) -> None:
+    """What the exhaustive mapper found: the optimum of its objective beside the simulated values."""
+    per_second = 1e-3 / report.accelerator.clock_hz
+    unit, scale = {"latency": ("cycles", 1.0), "energy": ("µJ", 1e-6), "edp": ("nJ·s", per_second)}[found.objective]
+    simulated = [one for one in (found.exhaustive, found.heuristic) if one is not None]
+    values = ", ".join(f"{one.origin} {one.value(found.objective) * scale:,.1f}" for one in simulated)
+    optimum = "nothing fits" if found.optimum is None else f"{found.optimum * scale:,.1f}"
+    print(f"  mapper          {optimum:>14}   {unit}, optimum of {found.objective}; simulated: {values}")
 
 
 def trace_rows(report: Report) -> list[TraceRow]:

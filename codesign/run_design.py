@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from accelsim.api import Report
     from accelsim.arch import Accelerator
     from accelsim.ir import Workload
+    from accelsim.mappers.choice import Mapper
     from accelsim.mapping import Mapping
     from accelsim.plan import QuantPlan
 
@@ -29,7 +30,11 @@ def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None
     if batch:
         parser.add_argument("--batch", type=positive, default=1, help="images in a row (default 1)")
     parser.add_argument("--no-fuse", action="store_true", help="every op its own chain")
-    parser.add_argument("--mapping", help="use this mapping file instead of the mapper")
+    parser.add_argument(
+        "--mapper", default="heuristic",
+        help="heuristic (default), or exhaustive:OBJECTIVE[:steady], OBJECTIVE latency, energy or edp",
+    )  # fmt: skip
+    parser.add_argument("--mapping", help="use this mapping file instead of a mapper")
     parser.set_defaults(batch=1)
 
 
@@ -43,6 +48,7 @@ class Design:
     mapping_file: str | None
     batch: int
     fuse: bool
+    mapper: Mapper
 
     def mapping(self) -> Mapping | None:
         """The mapping of the file, or None without one.  Raises AccelsimError when it is not a mapping."""
@@ -55,17 +61,28 @@ class Design:
 
         table = op_table(self.workload, self.plan)
         name = self.mapping_file or "mapping"
-        return simulate(table, self.accelerator, mapping, self.batch, record, self.fuse, name)
+        return simulate(table, self.accelerator, mapping, self.batch, record, self.fuse, name, self.mapper)
 
 
 def read_design(arguments: argparse.Namespace) -> Design:
-    """Read the files and build the network.  Raises AccelsimError with the faults of the first that has any."""
+    """Read files and names and build the network.  Raises AccelsimError with the faults of the first that has any."""
     from accelsim.config import load_accelerator, load_plan
     from accelsim.workloads.registry import build_workload
 
     accelerator, plan = load_accelerator(arguments.arch), load_plan(arguments.plan)
     workload = build_workload(arguments.model, arguments.resolution)
-    return Design(workload, accelerator, plan, arguments.mapping, arguments.batch, not arguments.no_fuse)
+    mapper = _read_mapper(arguments)
+    return Design(workload, accelerator, plan, arguments.mapping, arguments.batch, not arguments.no_fuse, mapper)
+
+
+def _read_mapper(arguments: argparse.Namespace) -> Mapper:
+    from accelsim.mappers.choice import mapper_of
+
+    mapper = mapper_of(arguments.mapper, "--mapper")
+    other = "--mapping" if arguments.mapping is not None else "--no-fuse" if arguments.no_fuse else ""
+    if mapper.exhaustive and other:
+        raise AccelsimError(Problem("--mapper", f"{arguments.mapper} together with {other}", "one of them"))
+    return mapper
 
 
 def _read_mapping(path: str) -> Any:

@@ -11,6 +11,7 @@ from accelsim.arch import Accelerator
 from accelsim.energy import price
 from accelsim.lowering import DoesNotFitError, Lowered, lower
 from accelsim.mappers.chain_ways import FJ_PER_PJ, mapping_of, prepare, ways_of
+from accelsim.mappers.choice import EXHAUSTIVE, HEURISTIC, OBJECTIVES
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.mappers.memo import Memo
 from accelsim.mappers.paths import Network, Path
@@ -19,8 +20,6 @@ from accelsim.optable import EngineTable, OpTable, engine_table
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from accelsim.result import run_program
 
-OBJECTIVES = ("latency", "energy", "edp")
-HEURISTIC, EXHAUSTIVE = "heuristic", "exhaustive"
 # Images simulated when the interval between images counts.
 STEADY_IMAGES = 4
 # When regions that fit by sum cannot be placed: this share of the capacity is tried next, so many times.
