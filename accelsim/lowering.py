@@ -31,6 +31,8 @@ from accelsim.program import N_COLUMNS, REGION_BITS, REGION_BUFFER, REGION_OFFSE
 PREFETCH_CHAINS = 4
 # How often regions are placed anew, those first that stuck out of the buffer.
 PLACEMENTS = 24
+# Room for templates at first; it grows when that is too little.
+TEMPLATES_PER_OP = 64
 # Total time must stay far below 2^63 ticks, also for a batch.
 MAX_TICKS = 1 << 58
 MAX_IMAGES = 1_000_000
@@ -83,7 +85,7 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     total time could overflow int64.
     """
     tables = make_tables(table, engines, accelerator, arrays)
-    size = 4096
+    size = TEMPLATES_PER_OP * len(table.op_names)
     while True:
         out = _output(table, accelerator, size)
         lower_program(tables, out, len(arrays.chains))

@@ -257,6 +257,8 @@ def chain_ways(
                         edges += c.store[w, 2]
                         energy += c.store[w, 3]
                     ticks = max(bus, edges + c.cycles[w])
+                    if c.rates.size == 0:
+                        energy = bus  # of ways that take equally long, the one with less traffic
                     count = _add_way(ways, start, count, c.way[w], bits, ticks, energy)
                     if count < 0:
                         return -1

@@ -26,6 +26,9 @@ from accelsim.optable import (
 )
 from accelsim.program import Int64
 
+# Of equally fast paths the one with less bus time: a tick of it weighs so little that all of it is less than a tick.
+BUS_WEIGHT = 2.0**-34
+
 
 @dataclass(frozen=True, eq=False)
 class Path:
@@ -85,13 +88,13 @@ class Network:
             taken.append((step, way - int(self.first_way[step]), before))
             ticks, energy = ticks + int(self.ways[way, W_TICKS]), energy + float(self.ways[way, W_ENERGY])
             op, mask = self.search.space.starts[int(space.step_start[step])].first, before
-        energy += self.static_fj_per_tick * ticks
+        energy = energy + self.static_fj_per_tick * ticks if len(self.search.rates.counts) else 0.0
         return Path(ticks, energy, (per_tick, per_energy), capacity_bits, tuple(reversed(taken)))
 
     def least(self, objective: str, capacity_bits: int) -> list[Path]:
         """Optima of an objective: one path, or for `front` the supported ones, fastest first; empty when none fits."""
         if objective in ("latency", "energy"):
-            weights = (1.0, 0.0) if objective == "latency" else (self.static_fj_per_tick, 1.0)
+            weights = (1.0, BUS_WEIGHT) if objective == "latency" else (self.static_fj_per_tick, 1.0)
             path = self.shortest(*weights, capacity_bits)
             return [] if path is None else [path]
         supported = list(self._supported(objective == "edp", capacity_bits))
