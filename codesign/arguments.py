@@ -20,15 +20,17 @@ def positive(text: str) -> int:
     return value
 
 
-def announce_compilation() -> None:
-    """Before the first run of all: say on standard error that the kernels are compiled, and compile them."""
+def announce_compilation(exhaustive: bool = False) -> None:
+    """Say once that the kernels are compiled now, and compile them; `exhaustive`: also those of that mapper."""
     from accelsim.kernels.jit import compiled_once_notice
 
-    if compiled_once_notice():
-        print("accelsim: first run: compiling the kernels once, about half a minute …", file=sys.stderr, flush=True)
+    first = compiled_once_notice()
+    if first or (exhaustive and compiled_once_notice("chain_table")):
+        time = "about a minute" if exhaustive else "about half a minute"
+        print(f"accelsim: first run: compiling the kernels once, {time} …", file=sys.stderr, flush=True)
         from accelsim.first_run import compile_kernels
 
-        compile_kernels()
+        compile_kernels(exhaustive)
 
 
 def not_negative(text: str) -> int:

@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
     design = read_design(arguments)
     check_outputs([arguments.json, arguments.trace, arguments.save_mapping])
     mapping = design.mapping()
-    _announce_compilation()
+    _announce_compilation(design.mapper.exhaustive)
     from accelsim.trace import write_json
     from codesign.outputs import print_summary, recorded_trace
 

@@ -113,7 +113,7 @@ def _drawing(draw: Callable[[Report, str], None]) -> Callable[[argparse.Namespac
         design = read_design(arguments)
         check_outputs([], arguments.output)
         mapping = design.mapping()
-        announce_compilation()
+        announce_compilation(design.mapper.exhaustive)
         draw(design.simulate(mapping, record=True), arguments.output)
         print(f"wrote {arguments.output}")
         return 0

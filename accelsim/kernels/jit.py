@@ -35,14 +35,15 @@ def inner(function: _F) -> _F:
     return cast(_F, njit(nogil=True, error_model="numpy", **options)(function))
 
 
-def compiled_once_notice() -> bool:
-    """True when no usable kernel of this package is in numba's cache yet.
+def compiled_once_notice(module: str | None = None) -> bool:
+    """True when no usable kernel of this package (or of one module of it, by its name) is in numba's cache yet.
 
     A caller can then say that the first run takes longer.  Looks where numba writes its index files (``*.nbi``):
     `NUMBA_CACHE_DIR` if set, else beside the kernels, else numba's folder of the user.  Folders that cannot be read
     count as empty.
     """
-    return not any(True for folder in _folders() for _ in _indices(folder, _modules()))
+    modules = _modules() if module is None else (f"{module}.",)
+    return not any(True for folder in _folders() for _ in _indices(folder, modules))
 
 
 def drop_stale(folders: Iterable[Path], sources: Iterable[Path], modules: tuple[str, ...]) -> int:
