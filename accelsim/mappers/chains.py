@@ -46,6 +46,8 @@ MAX_SLOTS = 8
 # Longest extent of which every tile size is tried; beyond it the breakpoints of ⌈extent / tiles⌉ and steps of a word.
 EVERY_SIZE = 256
 SIZE_STEP = 16
+# Regions that a tile can read (docs/contract.md).
+READS = 3
 _ROOTS = slice(O_IN0_ROOT0, O_IN1_ROOT1 + 1)
 
 
@@ -126,6 +128,7 @@ def _slots(table: OpTable) -> Int64:
     rows = table.tensors
     free = (rows[:, T_INPUT] == 0) & (rows[:, T_OUTPUT] == 0) & (rows[:, T_TWIN] != OFF_CHIP)
     free &= rows[:, T_LAST] > rows[:, T_FIRST]
+    free[_too_many_to_read(table)] = False
     slot_of = np.full(len(rows), -1, np.int64)
     busy_until = [-1] * MAX_SLOTS
     banned: set[int] = set()
@@ -138,6 +141,17 @@ def _slots(table: OpTable) -> Int64:
     for t in banned - {-1}:
         slot_of[t] = -1
     return slot_of
+
+
+def _too_many_to_read(table: OpTable) -> list[int]:
+    """Twins that some op cannot read from two places, because a tile reads at most three regions."""
+    found: set[int] = set()
+    for k, op in enumerate(table.ops):
+        pairs = op[_ROOTS].reshape(2, 2).tolist()
+        weights = int(widest_weight_bits(table.ops, table.slices, k) > 0)
+        if sum(root >= 0 for pair in pairs for root in pair) + weights > READS:
+            found.update(root for pair in pairs if pair[1] >= 0 for root in pair)
+    return sorted(found)
 
 
 def _alive(table: OpTable, slot_of: Int64) -> tuple[Int64, Int64]:
