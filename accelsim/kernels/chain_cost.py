@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from accelsim.kernels.chain_table import R_BLOCKS, R_BURSTS, R_CYCLES, R_ENERGY, R_OPS, R_SIZE
+from accelsim.kernels.chain_table import (
+    R_BITS,
+    R_BLOCKS,
+    R_BURSTS,
+    R_CYCLES,
+    R_ENERGY,
+    R_LAST,
+    R_OPS,
+    R_SIZE,
+    R_STORED,
+)
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.mapper import (
@@ -55,7 +65,7 @@ class CostScratch(NamedTuple):
     rates: Any  # [count columns]: femtojoules of a count; empty when energy is not asked for
 
 
-# Terms: buffer bits, bus ticks, ticks before the first tile (of a store: behind the last), femtojoules.
+# Terms: buffer bits, bus ticks, ticks before the first tile without latency (of a store: behind the last), femtojoules.
 _BITS, _BUS, _EDGE, _ENERGY = range(4)
 
 
@@ -100,28 +110,27 @@ def _load_terms(tables: Tables, c: CostScratch, k: int, operand: int, size: int,
             if is_first:
                 edge = bursts * tables.scalars[BURST_TICKS]
     if k == c.chain[C_FIRST]:
-        out[_EDGE] += edge + (tables.scalars[READ_LATENCY] if out[_EDGE] == 0 else 0)
+        out[_EDGE] += edge
 
 
 @inner
-def _store_terms(tables: Tables, c: CostScratch, size: int, blocks: int, out: Any) -> None:
-    """Write the terms of storing the output tile by tile; with `blocks`, the channels of a block at a time."""
-    axis, k = c.chain[C_AXIS], c.chain[C_FIRST] + c.chain[C_N] - 1
+def _store_terms(tables: Tables, c: CostScratch, row: Any, outer: int, out: Any) -> None:
+    """Write the terms of storing the output tile by tile; of outer blocks, the channels of a block at a time."""
+    axis, k, size = c.chain[C_AXIS], c.chain[C_FIRST] + c.chain[C_N] - 1, row[R_SIZE]
     full, rest = _tiles(tables, k, axis, size)
     out[_BITS] = output_tile_bits(tables.ops, tables.tensors, k, axis, size) * (2 if full + (rest > 0) > 1 else 1)
     out[_BUS] = out[_EDGE] = out[_ENERGY] = 0
     for part, times in ((size, full), (rest, 1)):
         if part == 0:
             continue
-        runs = 1
-        if axis != AXIS_ROWS:
-            runs = max(1, tables.tensors[tables.ops[k, O_OUT], T_POSITIONS])
-        elif blocks > 1:
-            runs = part * tables.ops[k, O_ROWS_W]
-        bits = ceil_div(output_tile_bits(tables.ops, tables.tensors, k, axis, part), blocks)
-        bursts = _bursts(tables, bits, runs)
-        _move(tables, c, out, bits * times * blocks, bursts * times * blocks, DRAM_WRITE, ACT_READ)
-        out[_EDGE] = bursts * tables.scalars[BURST_TICKS] + tables.scalars[WRITE_LATENCY]
+        runs = 1 if axis == AXIS_ROWS else max(1, tables.tensors[tables.ops[k, O_OUT], T_POSITIONS])
+        bits = output_tile_bits(tables.ops, tables.tensors, k, axis, part)
+        bursts = last = _bursts(tables, bits, runs)
+        if outer == 1:
+            positions = part * tables.ops[k, O_ROWS_W]
+            bursts, last = positions * row[R_STORED], positions * row[R_LAST]
+        _move(tables, c, out, bits * times, bursts * times, DRAM_WRITE, ACT_READ)
+        out[_EDGE] = last * tables.scalars[BURST_TICKS] + tables.scalars[WRITE_LATENCY]
 
 
 @inner
@@ -151,8 +160,7 @@ def _set_way(
         for r in range(n_roots):
             c.load[w, r, term] = 0
     c.fixed[w, _ENERGY] = row[R_ENERGY]
-    bursts = row[R_BURSTS] * passes
-    _move(tables, c, c.fixed[w], bursts * tables.scalars[BURST_BITS], bursts, DRAM_READ, WEIGHT_WRITE)
+    _move(tables, c, c.fixed[w], row[R_BITS] * passes, row[R_BURSTS] * passes, DRAM_READ, WEIGHT_WRITE)
     loads = blocks if outer == 1 else 1
     for k in range(first, last + 1):
         if k < last:
@@ -170,7 +178,7 @@ def _set_way(
                 _load_terms(tables, c, k, operand, size, loads, c.fixed[w])
             else:
                 _load_terms(tables, c, k, operand, size, loads, c.load[w, place])
-    _store_terms(tables, c, size, loads, c.store[w])
+    _store_terms(tables, c, row, outer, c.store[w])
 
 
 @inner
@@ -251,6 +259,8 @@ def chain_ways(
                             bus += c.load[w, r, 1]
                             edges += c.load[w, r, 2]
                             energy += c.load[w, r, 3]
+                    # Loads follow each other on the bus: their latency counts once.
+                    edges += tables.scalars[READ_LATENCY] if edges > 0 else 0
                     if resident == 0:
                         bits += c.store[w, 0]
                         bus += c.store[w, 1]

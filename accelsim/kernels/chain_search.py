@@ -10,7 +10,7 @@ from __future__ import annotations
 from accelsim.kernels.jit import inner
 from accelsim.kernels.splits import Scratch
 
-F_CYCLES, F_BURSTS, F_ENERGY = range(3)
+F_CYCLES, F_BURSTS, F_ENERGY, F_BLOCKS = range(4)
 # Columns of an option that are no cycles: weight bursts and femtojoules.
 _OTHERS = 2
 # Beyond this many partial combinations the dominated ones are looked for.
@@ -18,29 +18,32 @@ _SIFT = 64
 
 
 @inner
-def beaten(s: Scratch, n_found: int, cycles: int, bursts: int, energy: int) -> bool:
+def beaten(s: Scratch, n_found: int, cycles: int, bursts: int, energy: int, blocks: int) -> bool:
     """True when a result is no worse in anything."""
     for r in range(n_found):
-        if s.found[r, F_CYCLES] <= cycles and s.found[r, F_BURSTS] <= bursts and s.found[r, F_ENERGY] <= energy:
-            return True
+        if s.found[r, F_CYCLES] <= cycles and s.found[r, F_BURSTS] <= bursts:
+            if s.found[r, F_ENERGY] <= energy and s.found[r, F_BLOCKS] <= blocks:
+                return True
     return False
 
 
 @inner
-def add_result(s: Scratch, n_found: int, cycles: int, bursts: int, energy: int) -> int:
+def add_result(s: Scratch, n_found: int, cycles: int, bursts: int, energy: int, blocks: int) -> int:
     """Put a result behind those that it does not beat; returns their number, which is its place, or −1 without room."""
     kept = 0
     for r in range(n_found):
-        if s.found[r, F_CYCLES] < cycles or s.found[r, F_BURSTS] < bursts or s.found[r, F_ENERGY] < energy:
+        better = s.found[r, F_CYCLES] < cycles or s.found[r, F_BURSTS] < bursts
+        if better or s.found[r, F_ENERGY] < energy or s.found[r, F_BLOCKS] < blocks:
             if kept < r:
-                for c in range(3):
+                for c in range(s.found.shape[1]):
                     s.found[kept, c] = s.found[r, c]
                 for f in range(s.found_option.shape[1]):
                     s.found_option[kept, f] = s.found_option[r, f]
             kept += 1
     if kept >= s.found.shape[0]:
         return -1
-    s.found[kept, F_CYCLES], s.found[kept, F_BURSTS], s.found[kept, F_ENERGY] = cycles, bursts, energy
+    s.found[kept, F_CYCLES], s.found[kept, F_BURSTS] = cycles, bursts
+    s.found[kept, F_ENERGY], s.found[kept, F_BLOCKS] = energy, blocks
     return kept
 
 
@@ -66,7 +69,7 @@ def _first_found(s: Scratch, n_flexible: int) -> None:
     for d in range(width - _OTHERS):
         cycles = max(cycles, s.labels[1, 0, d])
     s.found[0, F_CYCLES], s.found[0, F_BURSTS] = cycles, s.labels[1, 0, width - 2]
-    s.found[0, F_ENERGY] = s.labels[1, 0, width - 1]
+    s.found[0, F_ENERGY], s.found[0, F_BLOCKS] = s.labels[1, 0, width - 1], 1
 
 
 @inner
@@ -98,7 +101,7 @@ def _sift(s: Scratch, generation: int, f: int, count: int) -> int:
 @inner
 def _record(s: Scratch, n_found: int, f: int, m: int, option: int, cycles: int, bursts: int, energy: int) -> int:
     """Add the whole combination that ends with `option` behind partial combination m of layer f − 1."""
-    place = add_result(s, n_found, cycles, bursts, energy)
+    place = add_result(s, n_found, cycles, bursts, energy, 1)
     if place < 0:
         return -1
     s.found_option[place, s.flexible[f]] = option
@@ -156,7 +159,7 @@ def _combine_flexible(s: Scratch, n_flexible: int) -> int:
                     cycles = max(cycles, s.labels[old, m, d] + s.x[k, o, d] + s.rest[f + 1, d])
                 bursts = s.labels[old, m, width - 2] + s.x[k, o, width - 2] + s.rest[f + 1, width - 2]
                 energy = s.labels[old, m, width - 1] + s.x[k, o, width - 1] + s.rest[f + 1, width - 1]
-                if beaten(s, n_found, cycles, bursts, energy):
+                if beaten(s, n_found, cycles, bursts, energy, 1):
                     continue
                 if f == n_flexible - 1:
                     n_found = _record(s, n_found, f, m, o, cycles, bursts, energy)

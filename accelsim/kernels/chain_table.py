@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from accelsim.kernels.chain_search import F_BURSTS, F_CYCLES, F_ENERGY, add_result, beaten, combine
+from accelsim.kernels.chain_search import F_BLOCKS, F_BURSTS, F_CYCLES, F_ENERGY, add_result, beaten, combine
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.mapper import (
@@ -21,7 +21,7 @@ from accelsim.kernels.mapper import (
     axis_extent,
     widest_weight_bits,
 )  # fmt: skip
-from accelsim.kernels.splits import Scratch, op_options, part_energy, round_energy, set_items
+from accelsim.kernels.splits import Scratch, given_last, op_options, part_energy, round_energy, set_items
 from accelsim.kernels.sub_array import I_ROWS, I_TIMES, I_UNITS, least_load, load_cycles
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.kernels.tables import BURST_BITS, Tables
@@ -32,15 +32,23 @@ from accelsim.optable import (
     E_LANES,
     KIND_VECTOR,
     O_KIND,
+    O_OBITS,
     O_ROWS_W,
     O_SLICES,
+    O_UNIT_CHANNELS,
     O_UNITS,
 )  # fmt: skip
 
 # A row: ops of the chain, tile size, weight blocks, most lanes used (0: all), cycles, weight bursts of one pass,
-# femtojoules of the units, and which of the results at this size it is.
-ROW_COLUMNS: tuple[str, ...] = ("ops", "size", "blocks", "lanes", "cycles", "bursts", "energy", "choice")
-R_OPS, R_SIZE, R_BLOCKS, R_LANES, R_CYCLES, R_BURSTS, R_ENERGY, R_CHOICE = range(len(ROW_COLUMNS))
+# femtojoules of the units, and which of the results at this size it is.  Of weights in blocks also their bits, and the
+# bursts that store a position block by block: of all blocks and of the last.  The energy of a row of uncut weights has
+# their way into the buffer.
+ROW_COLUMNS: tuple[str, ...] = (
+    "ops", "size", "blocks", "lanes", "cycles", "bursts", "energy", "choice", "bits", "stored", "last",
+)  # fmt: skip
+(
+    R_OPS, R_SIZE, R_BLOCKS, R_LANES, R_CYCLES, R_BURSTS, R_ENERGY, R_CHOICE, R_BITS, R_STORED, R_LAST,
+) = range(len(ROW_COLUMNS))  # fmt: skip
 STATUS_ROOM = -1
 
 
@@ -50,13 +58,14 @@ def set_parts(
 ) -> int:
     """Parts of op k from the units per engine and slice, each on its fastest sub-array; returns their number."""
     n_slices = tables.slices.shape[1]
-    count = 0
+    count, left = 0, rest
     for part in range(tables.ops[k, O_SLICES]):
         for e in range(tables.engines.shape[0]):
             units = share[e * n_slices + part]
             if units == 0:
                 continue
-            n_items = set_items(tables, k, axis, size, full, rest, units, items)
+            n_items = set_items(tables, k, axis, size, full, rest, units, left, items)
+            left -= given_last(axis, n_items, items)
             best = least_load(tables, k, e, part, items, n_items)
             parts[count, P_ENGINE], parts[count, P_SLICE], parts[count, P_UNITS] = e, part, units
             parts[count, P_LANES], parts[count, P_WIDTH], parts[count, P_PIXELS] = best[1], best[2], best[3]
@@ -145,7 +154,7 @@ def _set_block_parts(tables: Tables, k: int, share: Any, lanes: int, parts: Any)
 def _combine_blocks(
     tables: Tables, k: int, size: int, full: int, rest: int, capacity: int, s: Scratch, parts: Any
 ) -> int:
-    """As `combine` for one op whose weights pass in blocks: results by cycles and blocks.
+    """As `combine` for one op whose weights pass in blocks.
 
     The choice of a result is its option and its lanes.  Fewer lanes make finer blocks; they are tried where whole
     blocks are not the fewest possible, or not as fast as uncut weights.
@@ -159,7 +168,7 @@ def _combine_blocks(
         ideal = 0
         for e in range(n_engines):
             ideal = max(ideal, s.x[0, m, e])
-        total, fewest = 0, 0
+        least_bursts, fewest = 0, 0
         for lanes in range(most, 0, -1):
             n_parts = _set_block_parts(tables, k, s.x_share[0, m], lanes, parts)
             if fewest == 0:
@@ -167,15 +176,17 @@ def _combine_blocks(
                     tables.ops, tables.slices, tables.engines, tables.modes, k, parts, n_parts, 1, 0
                 )
                 fewest = max(2, ceil_div(total * 2, capacity))
-            if s.rates.size == 0 and beaten(s, n_found, ideal, fewest, 0):
+                least_bursts = ceil_div(total, tables.scalars[BURST_BITS])
+            if s.rates.size == 0 and beaten(s, n_found, ideal, least_bursts, 0, fewest):
                 break
             blocks = blocks_needed(tables, k, parts, n_parts, capacity)
             if blocks == 0:
                 continue
             cycles = _block_load(tables, k, size, full, rest, parts, n_parts, blocks, s)
-            if beaten(s, n_found, cycles, blocks, s.energy[0, 0]):
+            bursts = _block_bursts(tables, k, parts, n_parts, blocks)
+            if beaten(s, n_found, cycles, bursts, s.energy[0, 0], blocks):
                 continue
-            n_found = add_result(s, n_found, cycles, blocks, s.energy[0, 0])
+            n_found = add_result(s, n_found, cycles, bursts, s.energy[0, 0], blocks)
             if n_found < 0:
                 return STATUS_ROOM
             s.found_option[n_found, 0], s.found_option[n_found, 1] = m, lanes
@@ -193,6 +204,23 @@ def _block_bursts(tables: Tables, k: int, parts: Any, n_parts: int, blocks: int)
         )
         total += ceil_div(bits, tables.scalars[BURST_BITS])
     return total
+
+
+@inner
+def _set_block_row(tables: Tables, k: int, parts: Any, n_parts: int, row: Any) -> None:
+    """Columns of a row of op k that depend on how its blocks divide weights and output channels."""
+    blocks = row[R_BLOCKS]
+    channel_bits = tables.ops[k, O_UNIT_CHANNELS] * tables.ops[k, O_OBITS]
+    for block in range(blocks):
+        units = 0
+        for p in range(n_parts):
+            share = block_units(tables.ops, tables.engines, tables.modes, tables.slices, k, parts[p], blocks)
+            units += max(0, min(share, parts[p, P_UNITS] - block * share))
+        row[R_LAST] = ceil_div(units * channel_bits, tables.scalars[BURST_BITS])
+        row[R_STORED] += row[R_LAST]
+        row[R_BITS] += block_weight_bits(
+            tables.ops, tables.slices, tables.engines, tables.modes, k, parts, n_parts, blocks, block
+        )
 
 
 @inner
@@ -241,6 +269,8 @@ def chain_table(
     """
     count = 0
     cut_first = must_cut(tables, first, axis, capacity)
+    if not cut_first and widest_weight_bits(tables.ops, tables.slices, first) > capacity:
+        return 0
     for size in sizes:
         there = set_options(tables, first, n_ops, axis, size, s)
         if there == STATUS_ROOM:
@@ -255,12 +285,14 @@ def chain_table(
             for r in range(n_found):
                 rows[count, R_OPS], rows[count, R_SIZE], rows[count, R_CHOICE] = end + 1, size, r
                 rows[count, R_CYCLES], rows[count, R_BURSTS] = s.found[r, F_CYCLES], s.found[r, F_BURSTS]
-                rows[count, R_ENERGY], rows[count, R_BLOCKS], rows[count, R_LANES] = s.found[r, F_ENERGY], 1, 0
+                rows[count, R_ENERGY], rows[count, R_BLOCKS] = s.found[r, F_ENERGY], s.found[r, F_BLOCKS]
+                rows[count, R_LANES] = rows[count, R_BITS] = rows[count, R_STORED] = rows[count, R_LAST] = 0
                 if cut:
-                    blocks, lanes = s.found[r, F_BURSTS], s.found_option[r, 1]
-                    n_parts = _set_block_parts(tables, first, s.x_share[0, s.found_option[r, 0]], lanes, parts)
-                    rows[count, R_BLOCKS], rows[count, R_LANES] = blocks, lanes
-                    rows[count, R_BURSTS] = _block_bursts(tables, first, parts, n_parts, blocks)
+                    rows[count, R_LANES] = s.found_option[r, 1]
+                    n_parts = _set_block_parts(
+                        tables, first, s.x_share[0, s.found_option[r, 0]], rows[count, R_LANES], parts
+                    )
+                    _set_block_row(tables, first, parts, n_parts, rows[count])
                 count += 1
     return count
 

@@ -22,7 +22,7 @@ from accelsim.kernels.mapper import (
 from accelsim.kernels.part_forms import unit_granule
 from accelsim.kernels.sub_array import I_ROWS, I_TIMES, I_UNITS, least_load, whole_is_best
 from accelsim.kernels.tables import BURST_BITS, VECTOR_LATENCY, VECTOR_PORT, Tables
-from accelsim.kernels.tile_counts import PER_ENGINE, WEIGHT_READ, count_part
+from accelsim.kernels.tile_counts import PER_ENGINE, WEIGHT_READ, WEIGHT_WRITE, count_part
 from accelsim.optable import (
     AXIS_GROUPS,
     E_PIPELINE,
@@ -66,7 +66,7 @@ class Scratch(NamedTuple):
     back: Any  # [ops, labels, 2]: label before, option
     flexible: Any  # [ops]: ops with more than one option
     rest: Any  # [ops, engines + 4]: least that the ops from here on add
-    found: Any  # [results, 3]: cycles, weight bursts, femtojoules
+    found: Any  # [results, 4]: cycles, weight bursts, femtojoules, weight blocks
     found_option: Any  # [results, ops]: option of every op
     part: Any  # [part columns]
     counts: Any  # [count columns]
@@ -75,15 +75,18 @@ class Scratch(NamedTuple):
 
 
 @inner
-def set_items(tables: Tables, k: int, axis: int, size: int, full: int, rest: int, units: int, items: Any) -> int:
+def set_items(
+    tables: Tables, k: int, axis: int, size: int, full: int, rest: int, units: int, left: int, items: Any
+) -> int:
     """The tiles that a share of `units` of op k is executed as; returns the length of the list.
 
-    Along the groups axis `units` is per full tile, and a shorter last tile takes its part of it, rounded up.
+    Along the groups axis `units` is per full tile, and a shorter last tile gives its part of it, rounded up, while
+    `left` units of that tile last.
     """
     if axis == AXIS_GROUPS:
         rows = tables.ops[k, O_ROWS_H] * tables.ops[k, O_ROWS_W]
         items[0, I_UNITS], items[0, I_ROWS], items[0, I_TIMES] = units, rows, full
-        items[1, I_UNITS], items[1, I_ROWS], items[1, I_TIMES] = min(rest, ceil_div(units * rest, size)), rows, 1
+        items[1, I_UNITS], items[1, I_ROWS], items[1, I_TIMES] = min(left, ceil_div(units * rest, size)), rows, 1
     else:
         width = tables.ops[k, O_ROWS_W]
         items[0, I_UNITS], items[0, I_ROWS], items[0, I_TIMES] = units, size * width, full
@@ -92,35 +95,48 @@ def set_items(tables: Tables, k: int, axis: int, size: int, full: int, rest: int
 
 
 @inner
+def given_last(axis: int, n_items: int, items: Any) -> int:
+    """Units of a shorter last tile that a share has taken along the groups axis."""
+    return items[1, I_UNITS] if axis == AXIS_GROUPS and n_items == 2 else 0
+
+
+@inner
 def _points(
     tables: Tables, k: int, axis: int, size: int, full: int, rest: int, e: int, units: int, room: int, s: Scratch
 ) -> int:
     """Shares of engine e at which another unit would make it take longer; −1 when there are more than `room`.
 
-    Multiples of the granule while ports keep up with the array; else every number.
+    Multiples of the granule, of a full tile and of a shorter last one, while ports keep up with the array; else every
+    number.
     """
     part = s.able[e]
     granule = unit_granule(tables.ops, tables.engines, tables.modes, k, tables.slices[k, part, S_COMBO], e, 0, 0)
-    n_items = set_items(tables, k, axis, size, full, rest, min(units, granule), s.items)
+    n_items = set_items(tables, k, axis, size, full, rest, min(units, granule), rest, s.items)
     step = granule if whole_is_best(tables, k, e, part, s.items, n_items) else 1
-    if units // step + 2 > room:
-        return -1
     count = 0
-    for share in range(0, units, step):
-        s.points[e, count] = share
-        count += 1
+    for share in range(units):
+        ends = share % step == 0
+        if axis == AXIS_GROUPS and not ends:
+            last = ceil_div(share * rest, size)
+            ends = last % step == 0 and ceil_div((share + 1) * rest, size) > last
+        if ends and count + 2 > room:
+            return -1
+        if ends:
+            s.points[e, count] = share
+            count += 1
     s.points[e, count] = units
     return count + 1
 
 
 @inner
 def _add_share(
-    tables: Tables, k: int, axis: int, size: int, full: int, rest: int, e: int, units: int, old: int, now: int, n: int,
+    tables: Tables, k: int, axis: int, size: int, full: int, rest: int, e: int, units: int, left: int, now: int, n: int,
     s: Scratch,
-) -> None:  # fmt: skip
-    """Extend the option at n of the new generation by `units` on engine e."""
+) -> int:  # fmt: skip
+    """Extend the option at n of the new generation by `units` on engine e; returns what is left of the last tile."""
     part = s.able[e]
-    n_items = set_items(tables, k, axis, size, full, rest, units, s.items)
+    n_items = set_items(tables, k, axis, size, full, rest, units, left, s.items)
+    left -= given_last(axis, n_items, s.items)
     load, lanes, width, pixels = least_load(tables, k, e, part, s.items, n_items)
     if s.rates.size > 0:
         s.part[P_ENGINE], s.part[P_SLICE] = e, part
@@ -132,6 +148,7 @@ def _add_share(
     s.tile[now, n, e] += tile
     s.share[now, n, e * tables.slices.shape[1] + part] = units
     s.bits[now, n] += part_weight_bits(tables.ops, tables.slices, k, part, units)
+    return left
 
 
 @inner
@@ -193,10 +210,13 @@ def _share_out(
                 if made >= room:
                     return -1
                 _copy(s, old, m, now, made)
+                last_left = rest
                 for e in range(n_engines):
                     share = left if e == last else (s.points[e, s.odometer[e, 0]] if s.able[e] >= 0 else 0)
                     if share > 0:
-                        _add_share(tables, k, axis, size, full, rest, e, share, old, now, made, s)
+                        last_left = _add_share(
+                            tables, k, axis, size, full, rest, e, share, last_left, now, made, s
+                        )
                 made += 1
         # The next combination of points.
         e = 0
@@ -266,7 +286,8 @@ def op_options(tables: Tables, k: int, place: int, axis: int, size: int, full: i
         if s.rates.size > 0:
             # What depends on the tiles: parameters are read for each; all else of a vector op is always the same.
             read = tables.ops[k, O_PARAM_BITS] * (full + (rest > 0)) * s.rates[n_engines * PER_ENGINE + WEIGHT_READ]
-            s.x[place, 0, n_engines + 3] = int(read - s.idle[n_engines] * load)
+            written = tables.ops[k, O_PARAM_BITS] * s.rates[n_engines * PER_ENGINE + WEIGHT_WRITE]
+            s.x[place, 0, n_engines + 3] = int(read + written - s.idle[n_engines] * load)
         s.n[place] = 1
         return 1
     count, now = _array_options(tables, k, axis, size, full, rest, s)
@@ -285,6 +306,8 @@ def op_options(tables: Tables, k: int, place: int, axis: int, size: int, full: i
             bits = 0
         elif whole_weights:
             bits = widest_weight_bits(tables.ops, tables.slices, k)
+        if s.rates.size > 0:
+            s.energy[now, m] += int(bits * s.rates[n_engines * PER_ENGINE + WEIGHT_WRITE])
         s.x[place, m, n_engines + 2], s.x[place, m, n_engines + 3] = ceil_div(bits, burst), s.energy[now, m]
         for p in range(s.share.shape[2]):
             s.x_share[place, m, p] = s.share[now, m, p]

@@ -192,7 +192,7 @@ def scratch(search: Search, n_ops: int, options: int) -> Scratch:
         x_share=np.zeros((most, options, shares), np.int64), n=np.empty(most, np.int64),
         labels=np.empty((2, labels, n + 4), np.int64), back=np.empty((most, labels, 2), np.int64),
         flexible=np.empty(most, np.int64), rest=np.empty((most + 1, n + 4), np.int64),
-        found=np.empty((results, 3), np.int64), found_option=np.zeros((results, most), np.int64),
+        found=np.empty((results, 4), np.int64), found_option=np.zeros((results, most), np.int64),
         part=np.zeros(N_PART, np.int64), counts=np.zeros(len(search.rates.counts), np.int64),
         rates=search.rates.counts, idle=search.rates.idle,
     )  # fmt: skip
