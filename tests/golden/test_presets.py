@@ -89,12 +89,6 @@ def test_runs_or_is_infeasible_with_numbers(preset, model, plan):
         assert found.result.cycles_total > 0
 
 
-@pytest.mark.parametrize(("preset", "model", "plan"), CASES)
-def test_no_mapping_beats_the_design_bound(preset, model, plan):
-    report = report_of(preset, model, plan)
-    assert 0 < report.bound.traffic_cycles <= report.bound.cycles <= report.result.cycles_total
-
-
 @pytest.mark.parametrize("plan", PLANS)
 def test_what_must_run_runs(plan):
     for preset in preset_names():

@@ -1,0 +1,132 @@
+"""What the exhaustive mapper adds up is what the program of its mapping does: chain by chain, and in the sum."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from accelsim.api import simulate
+from accelsim.arch import Accelerator
+from accelsim.config import load_accelerator, load_plan
+from accelsim.energy import static_pj_per_cycle, unit_energies
+from accelsim.kernels.chain_cost import W_BITS, W_TICKS
+from accelsim.kernels.mapper import C_FIRST, C_N, C_TILE, working_bits
+from accelsim.lowering import DoesNotFitError, Lowered, lower
+from accelsim.mappers.chain_ways import FJ_PER_PJ, Search, mapping_of
+from accelsim.mappers.exhaustive import find_front, find_mapping
+from accelsim.mappers.memo import Memo
+from accelsim.mappers.paths import Network, Path
+from accelsim.mapping import MappingArrays, arrays_to_mapping, mapping_to_arrays
+from accelsim.optable import T_BITS, T_FIRST, T_LAST, OpTable, engine_table, op_table
+from accelsim.problems import AccelsimError
+from accelsim.result import run_program
+from accelsim.workloads.registry import build_workload, model_names
+from tests.fuzz.laws import check_laws
+from tests.support.designs import accelerators
+from tests.support.searches import chain_figures, network_of, random_table, search_of
+
+SOME = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+OBJECTIVES = st.sampled_from(["latency", "energy", "edp"])
+working = numba.njit(lambda ops, tensors, resident, chain, size: working_bits(ops, tensors, resident, chain, size))
+
+
+def drawn(seed: int, accelerator: Accelerator) -> Search:
+    """The search of a random network; the example is dropped where network and design do not go together."""
+    table = random_table(seed)
+    assume(table is not None)
+    assert table is not None
+    try:
+        return search_of(table, accelerator)
+    except AccelsimError:
+        assume(False)
+        raise
+
+
+def lowered_path(network: Network, path: Path) -> tuple[MappingArrays, Lowered]:
+    search = network.search
+    arrays = mapping_of(search, network.found, path.steps)
+    try:
+        return arrays, lower(search.table, search.engines, search.accelerator, arrays)
+    except DoesNotFitError:
+        assume(False)
+        raise
+
+
+def best(network: Network, objective: str) -> Path:
+    paths = network.least(objective, network.search.accelerator.activation_buffer.capacity_bits)
+    assume(paths)
+    return paths[0]
+
+
+@SOME
+@given(accelerators(), st.integers(0, 10**6), OBJECTIVES)
+def test_ticks_of_every_chain_are_those_of_its_rows(accelerator: Accelerator, seed: int, objective: str) -> None:
+    network = network_of(drawn(seed, accelerator))
+    path = best(network, objective)
+    arrays, lowered = lowered_path(network, path)
+    figures = chain_figures(lowered, arrays, network.search)
+    ticks = [int(network.ways[network.first_way[step] + way, W_TICKS]) for step, way, _ in path.steps]
+    assert ticks == [figure.objective for figure in figures]
+    assert path.ticks == sum(ticks)
+    busy = run_program(lowered).unit_busy_ticks
+    assert np.sum([figure.busy for figure in figures], axis=0).tolist() == busy.tolist()
+
+
+@SOME
+@given(accelerators(), st.integers(0, 10**6), OBJECTIVES)
+def test_energy_is_that_of_the_counts(accelerator: Accelerator, seed: int, objective: str) -> None:
+    """Within the rounding of shares, and a femtojoule per number that the kernels cut to whole ones."""
+    network = network_of(drawn(seed, accelerator))
+    path = best(network, objective)
+    _, lowered = lowered_path(network, path)
+    ticks = accelerator.bus_ticks().per_cycle
+    idle, leakage = static_pj_per_cycle(accelerator)
+    busy = dict(zip(lowered.program.units, run_program(lowered).unit_busy_ticks.tolist(), strict=True))
+    exact = float(lowered.counts.sum(axis=0) @ unit_energies(accelerator)) * FJ_PER_PJ
+    for unit, rate in [*idle.items(), ("", 0.0)]:
+        exact += rate * FJ_PER_PJ * (path.ticks - busy[unit]) / ticks if unit else 0.0
+    exact += leakage * FJ_PER_PJ * path.ticks / ticks
+    slack = 40.0 * len(lowered.program.op_names)
+    assert path.energy_fj <= exact + slack
+    assert exact <= path.energy_fj * (1 + 1 / 255) + slack
+
+
+@SOME
+@given(accelerators(), st.integers(0, 10**6), OBJECTIVES)
+def test_chains_and_residents_fit_the_buffer(accelerator: Accelerator, seed: int, objective: str) -> None:
+    network = network_of(drawn(seed, accelerator))
+    path = best(network, objective)
+    table, capacity = network.search.table, accelerator.activation_buffer.capacity_bits
+    arrays = mapping_of(network.search, network.found, path.steps)
+    for (step, way, _), chain in zip(path.steps, arrays.chains, strict=True):
+        need = int(working(table.ops, table.tensors, arrays.resident, chain, int(chain[C_TILE])))
+        assert need == int(network.ways[network.first_way[step] + way, W_BITS])
+        first, last = int(chain[C_FIRST]), int(chain[C_FIRST] + chain[C_N] - 1)
+        alive = (table.tensors[:, T_FIRST] <= last) & (table.tensors[:, T_LAST] >= first) & (arrays.resident == 1)
+        assert need + int(table.tensors[alive, T_BITS].sum()) <= capacity
+
+
+@SOME
+@given(accelerators(), st.integers(0, 10**6), OBJECTIVES)
+def test_found_mappings_are_legal_and_kept_is_no_worse(accelerator: Accelerator, seed: int, objective: str) -> None:
+    search = drawn(seed, accelerator)
+    table = search.table
+    try:
+        found = find_mapping(table, accelerator, objective, memo=Memo())
+    except AccelsimError:
+        assume(False)
+        raise
+    kept = found.kept
+    again = mapping_to_arrays(arrays_to_mapping(kept.arrays, table, accelerator), table, search.engines, accelerator)
+    for name in ("chains", "n_parts", "resident"):
+        assert (getattr(again, name) == getattr(kept.arrays, name)).all()
+    report = simulate(table, accelerator, arrays_to_mapping(kept.arrays, table, accelerator))
+    assert report.result.cycles_total == kept.cycles
+    check_laws(report)
+    for other in (found.heuristic, found.exhaustive):
+        assert other is None or kept.value(objective) <= other.value(objective)
