@@ -21,7 +21,7 @@ from accelsim.mappers.memo import Memo
 from accelsim.mappers.paths import Network, Path
 from accelsim.mapping import MappingArrays, arrays_to_mapping, mapping_to_arrays
 from accelsim.optable import T_BITS, T_FIRST, T_LAST, OpTable, engine_table, op_table
-from accelsim.problems import AccelsimError
+from accelsim.problems import AccelsimError, InfeasibleError
 from accelsim.result import run_program
 from accelsim.workloads.registry import build_workload, model_names
 from tests.fuzz.laws import check_laws
@@ -130,3 +130,24 @@ def test_found_mappings_are_legal_and_kept_is_no_worse(accelerator: Accelerator,
     check_laws(report)
     for other in (found.heuristic, found.exhaustive):
         assert other is None or kept.value(objective) <= other.value(objective)
+
+
+DESIGNS = (
+    ("trio_vit", "uniform8"), ("m2vit", "m2q"), ("tiny", "uniform8"), ("systolic_ws", "uniform8"),
+    ("bitfusion_edge", "uniform4"),
+)  # fmt: skip
+SMALL = {"swin_tiny": 56, "swin_small": 56}
+
+
+@pytest.mark.parametrize("model", model_names())
+@pytest.mark.parametrize(("arch", "plan"), DESIGNS)
+def test_built_in_networks(model: str, arch: str, plan: str) -> None:
+    """At a low resolution: runs, keeps the better one, and no program of one image beats its design bound."""
+    table, accelerator = op_table(build_workload(model, SMALL.get(model, 64)), load_plan(plan)), load_accelerator(arch)
+    try:
+        found = find_mapping(table, accelerator)
+    except InfeasibleError as refusal:
+        pytest.skip(str(refusal)[:100])
+    assert found.optimum is not None
+    assert found.exhaustive is not None
+    assert found.kept.cycles <= min(one.cycles for one in (found.exhaustive, found.heuristic) if one is not None)
