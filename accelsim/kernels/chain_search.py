@@ -21,9 +21,9 @@ _SIFT = 64
 def beaten(s: Scratch, n_found: int, cycles: int, bursts: int, energy: int, blocks: int) -> bool:
     """True when a result is no worse in anything."""
     for r in range(n_found):
-        if s.found[r, F_CYCLES] <= cycles and s.found[r, F_BURSTS] <= bursts:
-            if s.found[r, F_ENERGY] <= energy and s.found[r, F_BLOCKS] <= blocks:
-                return True
+        faster = s.found[r, F_CYCLES] <= cycles and s.found[r, F_BURSTS] <= bursts
+        if faster and s.found[r, F_ENERGY] <= energy and s.found[r, F_BLOCKS] <= blocks:
+            return True
     return False
 
 

@@ -21,8 +21,9 @@ from accelsim.kernels.mapper import (
     axis_extent,
     widest_weight_bits,
 )  # fmt: skip
+from accelsim.kernels.part_forms import used_size
 from accelsim.kernels.splits import Scratch, given_last, op_options, part_energy, round_energy, set_items
-from accelsim.kernels.sub_array import I_ROWS, I_TIMES, I_UNITS, least_load, load_cycles
+from accelsim.kernels.sub_array import I_ROWS, I_TIMES, I_UNITS, least_load
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.kernels.tables import BURST_BITS, Tables
 from accelsim.kernels.tiling import block_units, block_weight_bits, used_blocks
@@ -30,7 +31,9 @@ from accelsim.optable import (
     AXIS_ROWS,
     E_FORM,
     E_LANES,
+    E_WIDTH,
     KIND_VECTOR,
+    O_DEPTHWISE,
     O_KIND,
     O_OBITS,
     O_ROWS_W,
@@ -66,7 +69,7 @@ def set_parts(
                 continue
             n_items = set_items(tables, k, axis, size, full, rest, units, left, items)
             left -= given_last(axis, n_items, items)
-            best = least_load(tables, k, e, part, items, n_items)
+            best = least_load(tables, k, e, part, items, n_items, 0, 0)
             parts[count, P_ENGINE], parts[count, P_SLICE], parts[count, P_UNITS] = e, part, units
             parts[count, P_LANES], parts[count, P_WIDTH], parts[count, P_PIXELS] = best[1], best[2], best[3]
             count += 1
@@ -105,7 +108,8 @@ def _block_load(
 ) -> int:
     """Cycles of the busiest engine over all tiles and weight blocks of op k; `s.energy[0, 0]` gets their energy.
 
-    Lanes set the size of a block, so a part keeps those that it has, and its whole width and all its pixel groups.
+    Lanes set the size of a block (of a depthwise op the width), so a part keeps those that it has; the other sizes of
+    its sub-array, which are written to `parts`, are those that take least.
     """
     n_engines = tables.engines.shape[0]
     s.energy[0, 0] = 0
@@ -121,7 +125,13 @@ def _block_load(
             s.items[n + 1, I_UNITS], s.items[n + 1, I_TIMES] = units - whole * share, times
             s.items[n, I_ROWS] = s.items[n + 1, I_ROWS] = rows * tables.ops[k, O_ROWS_W]
             n += 2
-        load = load_cycles(tables, k, e, parts[p, P_SLICE], s.items, n, parts[p, P_LANES], 0, 0)
+        engine, wide = tables.engines[e], tables.ops[k, O_DEPTHWISE] == 1
+        lanes = 0 if wide else used_size(parts[p, P_LANES], engine[E_LANES])
+        width = used_size(parts[p, P_WIDTH], engine[E_WIDTH]) if wide else 0
+        load, lanes, width, pixels = least_load(tables, k, e, parts[p, P_SLICE], s.items, n, lanes, width)
+        parts[p, P_LANES] = lanes if lanes < engine[E_LANES] else 0
+        parts[p, P_WIDTH] = width if width < engine[E_WIDTH] else 0
+        parts[p, P_PIXELS] = pixels
         s.load[0, 0, e] += load
         if s.rates.size > 0:
             for column in range(N_PART):
@@ -134,8 +144,8 @@ def _block_load(
 
 
 @inner
-def _set_block_parts(tables: Tables, k: int, share: Any, lanes: int, parts: Any) -> int:
-    """Parts of op k on at most `lanes` lanes of every engine (0: all); returns their number."""
+def _set_block_parts(tables: Tables, k: int, share: Any, most: int, parts: Any) -> int:
+    """Parts of op k on at most `most` lanes of every engine (depthwise: lane inputs); returns their number."""
     n_slices = tables.slices.shape[1]
     count = 0
     for part in range(tables.ops[k, O_SLICES]):
@@ -143,9 +153,13 @@ def _set_block_parts(tables: Tables, k: int, share: Any, lanes: int, parts: Any)
             if share[e * n_slices + part] > 0:
                 parts[count, P_ENGINE], parts[count, P_SLICE] = e, part
                 parts[count, P_UNITS] = share[e * n_slices + part]
-                fewer = tables.engines[e, E_FORM] == FORM_TREE and lanes < tables.engines[e, E_LANES]
-                parts[count, P_LANES] = lanes if fewer else 0
-                parts[count, P_WIDTH] = parts[count, P_PIXELS] = 0
+                wide = tables.ops[k, O_DEPTHWISE] == 1
+                fewer = (
+                    tables.engines[e, E_FORM] == FORM_TREE and most < tables.engines[e, E_WIDTH if wide else E_LANES]
+                )
+                parts[count, P_LANES] = most if fewer and not wide else 0
+                parts[count, P_WIDTH] = most if fewer and wide else 0
+                parts[count, P_PIXELS] = 0
                 count += 1
     return count
 
@@ -162,12 +176,14 @@ def _combine_blocks(
     n_engines = tables.engines.shape[0]
     most = 0
     for e in range(n_engines):
-        most = max(most, tables.engines[e, E_LANES])
+        most = max(most, tables.engines[e, E_WIDTH if tables.ops[k, O_DEPTHWISE] == 1 else E_LANES])
     n_found = 0
     for m in range(s.n[0]):
         ideal = 0
         for e in range(n_engines):
-            ideal = max(ideal, s.x[0, m, e])
+            for part in range(tables.slices.shape[1]):
+                if s.x_share[0, m, e * tables.slices.shape[1] + part] > 0:
+                    ideal = max(ideal, s.x[0, m, e])
         least_bursts, fewest = 0, 0
         for lanes in range(most, 0, -1):
             n_parts = _set_block_parts(tables, k, s.x_share[0, m], lanes, parts)
@@ -313,7 +329,9 @@ def chain_parts(
         return STATUS_ROOM
     if cut:
         share = s.x_share[0, s.found_option[choice, 0]]
+        blocks = s.found[choice, F_BLOCKS]
         n_parts[0] = _set_block_parts(tables, first, share, s.found_option[choice, 1], parts[0])
+        _block_load(tables, first, size, full, rest, parts[0], n_parts[0], blocks, s)
         return 0
     for place in range(n_ops):
         n_parts[place] = 0

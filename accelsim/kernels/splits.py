@@ -137,13 +137,13 @@ def _add_share(
     part = s.able[e]
     n_items = set_items(tables, k, axis, size, full, rest, units, left, s.items)
     left -= given_last(axis, n_items, s.items)
-    load, lanes, width, pixels = least_load(tables, k, e, part, s.items, n_items)
+    load, lanes, width, pixels = least_load(tables, k, e, part, s.items, n_items, 0, 0)
     if s.rates.size > 0:
         s.part[P_ENGINE], s.part[P_SLICE] = e, part
         s.part[P_LANES], s.part[P_WIDTH], s.part[P_PIXELS] = lanes, width, pixels
         s.energy[now, n] += part_energy(tables, k, n_items, s) - int(s.idle[e] * load)
     s.items[0, I_TIMES] = 1
-    tile = least_load(tables, k, e, part, s.items, 1)[0]
+    tile = least_load(tables, k, e, part, s.items, 1, 0, 0)[0]
     s.load[now, n, e] += load
     s.tile[now, n, e] += tile
     s.share[now, n, e * tables.slices.shape[1] + part] = units
@@ -214,9 +214,7 @@ def _share_out(
                 for e in range(n_engines):
                     share = left if e == last else (s.points[e, s.odometer[e, 0]] if s.able[e] >= 0 else 0)
                     if share > 0:
-                        last_left = _add_share(
-                            tables, k, axis, size, full, rest, e, share, last_left, now, made, s
-                        )
+                        last_left = _add_share(tables, k, axis, size, full, rest, e, share, last_left, now, made, s)
                 made += 1
         # The next combination of points.
         e = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner
-from accelsim.kernels.part_forms import sized_part_cycles
+from accelsim.kernels.part_forms import sized_part_cycles, used_size
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.kernels.tables import Tables
 from accelsim.optable import (
@@ -84,27 +84,27 @@ def whole_is_best(tables: Tables, k: int, e: int, part: int, items: Any, n_items
 
 
 @inner
-def least_load(tables: Tables, k: int, e: int, part: int, items: Any, n_items: int) -> Any:
-    """(cycles, lanes, width, pixels) of the fastest sub-array of engine e; sizes are 0 when that is the whole array.
+def least_load(tables: Tables, k: int, e: int, part: int, items: Any, n_items: int, lanes: int, width: int) -> Any:
+    """(cycles, lanes, width, pixels) of the fastest sub-array of engine e; sizes are 0 where that is the whole array.
 
-    Systolic arrays are used whole.
+    `lanes` and `width` are given sizes, 0 for any.  Systolic arrays are used whole.
     """
     engine = tables.engines[e]
-    best = load_cycles(tables, k, e, part, items, n_items, 0, 0, 0)
-    best_lanes, best_width, best_pixels = 0, 0, 0
     if engine[E_FORM] != FORM_TREE:
-        return best, 0, 0, 0
-    top = engine[E_LANES]
-    for width in range(engine[E_WIDTH], 0, -1):
-        if _ideal_cycles(tables, k, e, part, items, n_items, top, width, engine[E_PIXELS]) >= best:
+        return load_cycles(tables, k, e, part, items, n_items, 0, 0, 0), 0, 0, 0
+    best = load_cycles(tables, k, e, part, items, n_items, lanes, width, 0)
+    best_lanes, best_width, best_pixels = lanes, width, 0
+    most_lanes, fewest_lanes = used_size(lanes, engine[E_LANES]), used_size(lanes, 1)
+    for w in range(used_size(width, engine[E_WIDTH]), used_size(width, 1) - 1, -1):
+        if _ideal_cycles(tables, k, e, part, items, n_items, most_lanes, w, engine[E_PIXELS]) >= best:
             break
-        for lanes in range(top, 0, -1):
-            if _ideal_cycles(tables, k, e, part, items, n_items, lanes, width, engine[E_PIXELS]) >= best:
+        for n in range(most_lanes, fewest_lanes - 1, -1):
+            if _ideal_cycles(tables, k, e, part, items, n_items, n, w, engine[E_PIXELS]) >= best:
                 break
             for pixels in range(engine[E_PIXELS], 0, -1):
-                if _ideal_cycles(tables, k, e, part, items, n_items, lanes, width, pixels) >= best:
+                if _ideal_cycles(tables, k, e, part, items, n_items, n, w, pixels) >= best:
                     break
-                cycles = load_cycles(tables, k, e, part, items, n_items, lanes, width, pixels)
+                cycles = load_cycles(tables, k, e, part, items, n_items, n, w, pixels)
                 if cycles < best:
-                    best, best_lanes, best_width, best_pixels = cycles, lanes, width, pixels
+                    best, best_lanes, best_width, best_pixels = cycles, n, w, pixels
     return best, best_lanes, best_width, best_pixels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain as flat
 from itertools import combinations, product
@@ -109,22 +109,25 @@ class Brute:
         return list(dict.fromkeys(runs))
 
     def _block_runs(self, op: Op, size: int) -> Iterator[Run]:
-        """Weight blocks on all lanes and on fewer of them."""
+        """Weight blocks on all lanes and on fewer of them (depthwise: lane inputs), which make the blocks finer."""
         hardware = self.hardware
         shares = Shares(hardware, op, ROWS, size, self.fine)
-        most = max(engine.lanes for engine in hardware.engines)
+        axis = 1 if op.f["depthwise"] else 0
+        most = max(hardware.whole(e)[axis] for e in range(len(hardware.engines)))
         for split in shares.splits():
-            for lanes in range(most, 0, -1):
+            for limit in range(most, 0, -1):
                 parts = []
                 for e, s, units in split:
-                    whole = hardware.whole(e)
-                    parts.append(Part(e, s, units, (min(lanes, whole[0]) if hardware.is_tree(e) else whole[0], *whole[1:])))
+                    sizes = list(hardware.whole(e))
+                    if hardware.is_tree(e):
+                        sizes[axis] = min(limit, sizes[axis])
+                    parts.append(Part(e, s, units, (sizes[0], sizes[1], sizes[2])))
                 blocks = self._fewest_blocks(op, parts)
                 if blocks:
                     yield self._block_run(op, parts, shares, blocks)
 
     def _block_units(self, op: Op, part: Part, blocks: int) -> int:
-        granule = self.hardware.granule(op, part.slice, part.engine, part.sizes[0])
+        granule = self.hardware.granule(op, part.slice, part.engine, part.sizes)
         return up(up(part.units, blocks), granule) * granule
 
     def _in_block(self, op: Op, part: Part, blocks: int, block: int) -> int:
@@ -140,9 +143,23 @@ class Brute:
                     return max(up(p.units, self._block_units(op, p, blocks)) for p in parts)
         return 0
 
+    def _fastest(self, op: Op, part: Part, shares: Shares, blocks: int) -> Part:
+        """The part on the sub-array that takes least of those with the same blocks."""
+        if not self.hardware.is_tree(part.engine):
+            return part
+        width, items = op.f["rows_w"], []
+        for block in range(blocks):
+            units = self._in_block(op, part, blocks, block)
+            items += [(units, shares.size * width, shares.full), (units, shares.rest * width, 1)]
+        lanes, widths, pixels = (range(size, 0, -1) for size in self.hardware.whole(part.engine))
+        lanes, widths = (lanes, [part.sizes[1]]) if op.f["depthwise"] else ([part.sizes[0]], widths)
+        tried = [replace(part, sizes=(n, w, p)) for w in widths for n in lanes for p in pixels]
+        return min(tried, key=lambda one: self.hardware.total(op, one.slice, one.engine, items, one.sizes))
+
     def _block_run(self, op: Op, parts: list[Part], shares: Shares, blocks: int) -> Run:
         hardware, loads, energy, width = self.hardware, [0] * len(self.hardware.engines), 0.0, op.f["rows_w"]
         kinds = []
+        parts = [self._fastest(op, part, shares, blocks) for part in parts]
         for block in range(blocks):
             bits = stored = 0
             for part in parts:
@@ -236,9 +253,7 @@ class Brute:
             total += self.ops[k].output_bits(axis, size) * min(slots, tiles)
         return total
 
-    def _stores(
-        self, last: int, axis: int, size: int, full: int, rest: int, cut: Run | None
-    ) -> tuple[int, int, int]:
+    def _stores(self, last: int, axis: int, size: int, full: int, rest: int, cut: Run | None) -> tuple[int, int, int]:
         """(bursts of all stores, of the last one, bits)."""
         op, total, final, bits = self.ops[last], 0, 0, 0
         positions = max(1, self.tensors[op.f["output"]][T_POSITIONS])
@@ -273,9 +288,9 @@ class Brute:
         free = []
         for t in outputs:
             tensor = self.tensors[t]
-            if not (tensor[T_INPUT] or tensor[T_OUTPUT] or tensor[T_TWIN] == OFF_CHIP):
-                if tensor[T_LAST] > tensor[T_FIRST]:
-                    free.append(t)
+            in_dram = tensor[T_INPUT] or tensor[T_OUTPUT] or tensor[T_TWIN] == OFF_CHIP
+            if not in_dram and tensor[T_LAST] > tensor[T_FIRST]:
+                free.append(t)
         for chosen in flat.from_iterable(combinations(free, n) for n in range(len(free) + 1)):
             together = all(self.tensors[t][T_TWIN] < 0 or self.tensors[t][T_TWIN] in chosen for t in chosen)
             if together:
@@ -287,7 +302,9 @@ class Brute:
             for resident in self.residents(cut):
                 ways = []
                 for first, last, axis in cut:
-                    alive = [t for t in resident if self.tensors[t][T_FIRST] <= last and self.tensors[t][T_LAST] >= first]
+                    alive = [
+                        t for t in resident if self.tensors[t][T_FIRST] <= last and self.tensors[t][T_LAST] >= first
+                    ]
                     room = capacity_bits - sum(self.tensors[t][T_BITS] for t in alive)
                     used = frozenset(t for t in alive)
                     ways.append([way for way in self.ways(first, last, axis, used) if way.bits <= room])

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from accelsim.arch import Accelerator, Engine
+from accelsim.arch import Accelerator
 from accelsim.counts import count_columns
 from accelsim.energy import static_pj_per_cycle, unit_energies
 from accelsim.engines.registry import rules_of
@@ -97,9 +97,7 @@ class Hardware:
         self.accelerator = accelerator
         self.engines = accelerator.engines
         self.modes = engine_table(accelerator, table).modes
-        self.rate = dict(
-            zip(count_columns(accelerator), (unit_energies(accelerator) * 1000).tolist(), strict=True)
-        )
+        self.rate = dict(zip(count_columns(accelerator), (unit_energies(accelerator) * 1000).tolist(), strict=True))
         idle, leakage = static_pj_per_cycle(accelerator)
         self.idle = [idle[engine.name] * 1000 for engine in self.engines] + [idle["vector"] * 1000]
         self.static = sum(self.idle) + leakage * 1000
@@ -118,13 +116,13 @@ class Hardware:
         engine = self.engines[e]
         return engine.lanes, engine.lane_width, engine.pixel_groups
 
-    def granule(self, op: Op, s: int, e: int, lanes: int) -> int:
+    def granule(self, op: Op, s: int, e: int, sizes: Sizes) -> int:
         """Units that one pass holds."""
         if op.f["depthwise"]:
-            return self.engines[e].lane_width if self.is_tree(e) else 1
+            return sizes[1] if self.is_tree(e) else 1
         if not op.f["units_are_cols"]:
             return 1
-        return lanes * int(self.modes[op.slices[s]["combo"], e, 1])
+        return sizes[0] * int(self.modes[op.slices[s]["combo"], e, 1])
 
     def _cycles(self, op: Op, s: int, e: int, units: int, rows: int, sizes: Sizes, limited: bool = True) -> int:
         """Occupancy of one tile; without limits as if ports and output stage kept up."""
@@ -217,7 +215,9 @@ class Shares:
 
     def vector(self) -> Option:
         op, hardware = self.op, self.h
-        load = sum(times * self._vector_cycles(size) for size, times in ((self.size, self.full), (self.rest, 1)) if size)
+        load = sum(
+            times * self._vector_cycles(size) for size, times in ((self.size, self.full), (self.rest, 1)) if size
+        )
         tiles = self.full + (self.rest > 0)
         unit = hardware.accelerator.vector
         energy = op.f["param_bits"] * tiles * hardware.rate["weight_read_bits"] - hardware.idle[-1] * load
@@ -254,7 +254,7 @@ class Shares:
         for s, facts in enumerate(op.slices):
             units = self.size if self.axis == GROUPS else facts["units"]
             if units > 0:
-                pools.append(list(self._pool({e: s for e in self.h.able(op, s)}, units)))
+                pools.append(list(self._pool(dict.fromkeys(self.h.able(op, s), s), units)))
         balanced: dict[int, int] = {}
         for s, facts in enumerate(op.slices):
             if facts["units"] < 0:
@@ -274,7 +274,7 @@ class Shares:
                 yield [(e, able[e], share) for e, share in zip(engines, every, strict=True) if share]
 
     def _points(self, e: int, s: int, units: int) -> list[int]:
-        granule = self.h.granule(self.op, s, e, self.h.engines[e].lanes)
+        granule = self.h.granule(self.op, s, e, self.h.whole(e))
         items = self.items(min(granule, units), NO_LIMIT)
         step = granule
         whole = self.h.whole(e)
@@ -305,11 +305,6 @@ class Shares:
             bits = op.widest_bits
         tile = max(tiles[e] + hardware.pipeline(e) for e in range(n) if tiles[e])
         return Option(tuple(loads), tile, bits, energy + bits * hardware.rate["weight_write_bits"])
-
-
-def engine_of(hardware: Hardware, e: int) -> Engine:
-    """Engine e."""
-    return hardware.engines[e]
 
 
 def fixed_energy_fj(hardware: Hardware, ops: list[Op]) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.config import load_plan
-from accelsim.kernels.mapper import C_AXIS, C_BLOCKS, C_FIRST, C_N, C_WEIGHT_OUTER
+from accelsim.kernels.mapper import C_BLOCKS, C_FIRST, C_N
 from accelsim.lowering import Lowered
 from accelsim.mappers.chain_ways import Search, prepare, ways_of
 from accelsim.mappers.memo import Memo
@@ -17,7 +17,7 @@ from accelsim.mappers.paths import Network
 from accelsim.mapping import MappingArrays
 from accelsim.optable import E_PIPELINE, OpTable, engine_table, op_table
 from accelsim.problems import AccelsimError
-from accelsim.program import LATENCY, OCCUPANCY, OP, OPENS, READ0, UNIT, WRITE, Int64
+from accelsim.program import LATENCY, OCCUPANCY, OP, READ0, UNIT, WRITE, Int64
 from tests.fuzz.networks import random_workload
 
 PLANS = ("uniform8", "m2q", "w4a8")
