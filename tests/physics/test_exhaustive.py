@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from accelsim.arch import Accelerator, Buffer, Dram, Engine, EngineKind, Mode, OutputStage, VectorUnit
-from accelsim.config import load_plan, plan_from_data
+from accelsim.config import load_plan
 from accelsim.ir import Loop, Tensor, Workload
 from accelsim.optable import OpTable, op_table
 from accelsim.plan import QuantPlan

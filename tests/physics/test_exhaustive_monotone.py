@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from accelsim.arch import Accelerator, Buffer, Dram, Engine
-from accelsim.config import load_plan
 from accelsim.optable import OpTable
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError
@@ -48,7 +47,9 @@ def pairs(draw: st.DrawFn) -> tuple[Accelerator, Accelerator]:
     bits = [buffer.capacity_bits * draw(st.sampled_from([1, 1, 2, 3])) for buffer in
             (small.activation_buffer, small.weight_buffer)]  # fmt: skip
     engines = tuple(larger_engine(draw, engine) for engine in small.engines)
-    assume(all(big.pipeline_cycles <= engine.pipeline_cycles for big, engine in zip(engines, small.engines, strict=True)))
+    assume(
+        all(big.pipeline_cycles <= engine.pipeline_cycles for big, engine in zip(engines, small.engines, strict=True))
+    )
     large = replace(
         small, engines=engines, activation_buffer=Buffer(bits[0], 8192, 64), weight_buffer=Buffer(bits[1], 8192, 64),
         dram=replace(dram, bandwidth_bits_per_s=dram.bandwidth_bits_per_s * factor),

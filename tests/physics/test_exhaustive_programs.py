@@ -16,11 +16,11 @@ from accelsim.kernels.chain_cost import W_BITS, W_TICKS
 from accelsim.kernels.mapper import C_FIRST, C_N, C_TILE, working_bits
 from accelsim.lowering import DoesNotFitError, Lowered, lower
 from accelsim.mappers.chain_ways import FJ_PER_PJ, Search, mapping_of
-from accelsim.mappers.exhaustive import find_front, find_mapping
+from accelsim.mappers.exhaustive import find_mapping
 from accelsim.mappers.memo import Memo
 from accelsim.mappers.paths import Network, Path
 from accelsim.mapping import MappingArrays, arrays_to_mapping, mapping_to_arrays
-from accelsim.optable import T_BITS, T_FIRST, T_LAST, OpTable, engine_table, op_table
+from accelsim.optable import T_BITS, T_FIRST, T_LAST, op_table
 from accelsim.problems import AccelsimError, InfeasibleError
 from accelsim.result import run_program
 from accelsim.workloads.registry import build_workload, model_names
