@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from accelsim.arch import Accelerator
+from accelsim.mappers.choice import DEFAULT_MAPPER, Mapper
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.space import Point
@@ -17,8 +18,8 @@ from codesign.store import Row, metrics_of, program_version
 if TYPE_CHECKING:
     from accelsim.api import Report
 
-# (model, resolution, accelerator, plan) → the numbers of `study_metrics`.
-Evaluate = Callable[[str, int | None, Accelerator, QuantPlan], Mapping[str, Any]]
+# (model, resolution, accelerator, plan, mapper) → the numbers of `study_metrics`.
+Evaluate = Callable[[str, int | None, Accelerator, QuantPlan, Mapper], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Task:
     accelerator: Accelerator | None = None
     plan: QuantPlan | None = None
     problem: str = ""
+    mapper: Mapper = DEFAULT_MAPPER
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ def evaluate_chunk(tasks: Sequence[Task], evaluate: Evaluate | None = None) -> l
     return [_row(task, evaluate or evaluate_design) for task in tasks]
 
 
-def evaluate_design(model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan) -> dict[str, Any]:
-    """Simulate one design.  Raises InfeasibleError or AccelsimError as `accelsim.api.evaluate`."""
+def evaluate_design(
+    model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan, mapper: Mapper
+) -> dict[str, Any]:
+    """Map and simulate one design.  Raises InfeasibleError or AccelsimError as `accelsim.api.evaluate`."""
     from accelsim.api import evaluate
 
-    return study_metrics(evaluate(model, resolution, accelerator, plan))
+    return study_metrics(evaluate(model, resolution, accelerator, plan, mapper=mapper))
 
 
 def study_metrics(report: Report) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def _row(task: Task, evaluate: Evaluate) -> Row:
     if task.accelerator is None or task.plan is None:
         return row_of(task, "invalid", problem=task.problem)
     try:
-        numbers = evaluate(task.point.model, task.point.resolution, task.accelerator, task.plan)
+        numbers = evaluate(task.point.model, task.point.resolution, task.accelerator, task.plan, task.mapper)
         return row_of(task, "ok", metrics=metrics_of(numbers))
     except InfeasibleError as error:
         return row_of(task, "infeasible", problem=str(error), shortage=shortage(error))

@@ -117,6 +117,11 @@ def front_mask(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str] = ("
     return mask
 
 
+def kind_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """(arch, plan) of a design, and its mapper where the study names it."""
+    return tuple(str(row.get(name)) for name in ("arch", "plan", "mapper") if name != "mapper" or row.get(name))
+
+
 def best_edp_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Per workload, the designs of least EDP under both energy conventions, and whether the winner flips."""
     lines = []
@@ -125,7 +130,7 @@ def best_edp_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         own = [row for row in priced if (row["model"], row["resolution"]) == workload]
         winners = [min(own, key=lambda row: float(row[name])) for name in ("edp_pj_s", "edp_pj_s_synthesized")]
         texts = [
-            f"design {row['point']} ({row['arch']}, {row['plan']}, {float(row['latency_s']) * 1e3:.3f} ms)"
+            f"design {row['point']} ({', '.join(kind_of(row))}, {float(row['latency_s']) * 1e3:.3f} ms)"
             for row in winners
         ]
         name = f"{workload[0]}" if workload[1] is None else f"{workload[0]} at {workload[1]}"

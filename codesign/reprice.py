@@ -14,6 +14,7 @@ from accelsim.arch import Accelerator
 from accelsim.area import accelerator_area
 from accelsim.energy import convention_spread
 from accelsim.files import replacing
+from accelsim.mappers.choice import mapper_of
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.catalog import Catalog, default_catalog
 from codesign.chunks import Task, row_of, shortage
@@ -45,7 +46,8 @@ def reprice_study(source: str | Path, output: str | Path, node_nm: int, catalog:
     The new study is one of the same space with a last axis `accelerator.node_nm: [node_nm]`, so such a sweep goes on in
     it.  A design that could not be priced at its own node (a buffer slower than the clock) or that failed was not
     counted, so it is left out.  Raises AccelsimError, with nothing written, when `output` exists, `source` is of
-    another program version or keeps no space, the space varies the node itself, or its files have changed since.
+    another program version or keeps no space, the space varies the node itself or has a mapper that minimizes energy or
+    EDP (its mappings depend on prices), or its files have changed since.
     """
     catalog = catalog or default_catalog()
     if Path(output).exists():
@@ -83,6 +85,11 @@ def _space_of(source: str | Path, study: Study) -> Space:
     space = space_from_json(json.loads(meta["space_data"]), str(source))
     if any(axis.field == NODE_FIELD for axis in space.axes):
         raise AccelsimError(Problem(str(source), f"its space varies {NODE_FIELD} already", "a space of one node"))
+    weighing = [name for name in space.choices("mapper") if mapper_of(name).objective != "latency"]
+    if weighing:
+        what = f"mappings by {', '.join(weighing)} were chosen by energies, which are others at another node"
+        expected, lever = "mappings by heuristic or exhaustive:latency", f"a sweep with an axis {NODE_FIELD}"
+        raise AccelsimError(Problem(str(source), what, expected, (lever,)))
     return space
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from accelsim.arch import Accelerator
 from accelsim.ir import digest
+from accelsim.mappers.choice import mapper_of
 from accelsim.problems import AccelsimError, Problem
 from codesign.catalog import Catalog, default_catalog
 from codesign.chunks import Evaluate, Task
@@ -22,7 +23,6 @@ from codesign.executors import open_crew, rows_of
 from codesign.space import Point, Space
 from codesign.store import Row, Study, design_key, open_study, program_version
 
-MAPPER = "heuristic"
 COMMIT_EVERY_S = 5.0
 BATCH_SIZE = 64
 # Accelerators kept, some kilobytes each.
@@ -177,11 +177,12 @@ class TaskMaker:
             accelerator, accelerator_id = built
             plan = catalog.plan(point.plan)
             workload_id = catalog.workload_id(point.model, point.resolution)
+            mapper = mapper_of(point.mapper)
         except AccelsimError as error:
-            place = [point.arch, point.plan, point.model, point.resolution, point.overrides(), MAPPER, self._program]
-            return Task(point, digest(place), problem=str(error))
-        key = design_key(workload_id, plan.fingerprint(), accelerator_id, MAPPER, self._program)
-        return Task(point, key, accelerator, plan)
+            place = [point.arch, point.plan, point.model, point.resolution, point.overrides(), point.mapper]
+            return Task(point, digest([*place, self._program]), problem=str(error))
+        key = design_key(workload_id, plan.fingerprint(), accelerator_id, mapper.name, self._program)
+        return Task(point, key, accelerator, plan, mapper=mapper)
 
     def _accelerator(self, point: Point) -> tuple[Accelerator, str] | None:
         """The accelerator of a point and its fingerprint."""

@@ -1,4 +1,4 @@
-"""A design space in YAML: a base design, axes over any field of the accelerator, plan, model or resolution, a sampling.
+"""A design space in YAML: a base design, axes over its fields and any field of the accelerator, a sampling.
 
 Schema `accelsim.space/1`; `examples/sweep_b1.yaml` is a commented example.  Every fault of a file is reported at once
 with file, line and field.
@@ -17,11 +17,14 @@ from accelsim.arch import Accelerator
 from accelsim.config_walk import near
 from accelsim.config_yaml import FAULTY, Source, child, read_source
 from accelsim.ir import digest
+from accelsim.mappers.choice import HEURISTIC, MAPPER_NAMES, mapper_of
 from accelsim.problems import AccelsimError, Problem
 from codesign.catalog import COSMETIC, Catalog, default_catalog, has_field, unknown_part, with_field
 
 FORMAT = "accelsim.space/1"
-DESIGN_FIELDS = ("arch", "plan", "model", "resolution")
+DESIGN_FIELDS = ("arch", "plan", "model", "resolution", "mapper")
+# What a base that does not name a field stands for.
+DEFAULTS = {"mapper": HEURISTIC}
 PREFIX = "accelerator."
 DEFAULT = "default"
 
@@ -37,7 +40,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Point:
-    """One design of a space.  `index` is its place in the full grid, `values` the axis values that made it."""
+    """One design of a space.  `index` is its place in the full grid, `values` the axis values that made it.
+
+    A mapper of the base that is not the heuristic one stands among the values too, so that tables and pictures name it.
+    """
 
     index: int
     arch: str
@@ -45,6 +51,7 @@ class Point:
     model: str
     resolution: int | None
     values: Mapping[str, Any]
+    mapper: str = HEURISTIC
 
     def overrides(self) -> dict[str, Any]:
         """Accelerator fields that differ from the named accelerator, without the `accelerator.` prefix."""
@@ -96,8 +103,12 @@ class Space:
             rest, digit = divmod(rest, len(axis.values))
             values[axis.field] = axis.values[digit]
         values = {axis.field: values[axis.field] for axis in self.axes}
-        design: dict[str, Any] = {field: values.get(field, self.base.get(field)) for field in DESIGN_FIELDS}
-        return Point(index, design["arch"], design["plan"], design["model"], design["resolution"], values)
+        if "mapper" in self.base:
+            values.setdefault("mapper", self.base["mapper"])
+        design: dict[str, Any] = {field: values.get(field, self._of_base(field)) for field in DESIGN_FIELDS}
+        return Point(
+            index, design["arch"], design["plan"], design["model"], design["resolution"], values, design["mapper"]
+        )
 
     def points(self) -> Iterator[Point]:
         """All points in a fixed order: the grid's, or that of a seeded sample without repetition."""
@@ -111,7 +122,10 @@ class Space:
         for axis in self.axes:
             if axis.field == field:
                 return axis.values
-        return (self.base.get(field),)
+        return (self._of_base(field),)
+
+    def _of_base(self, field: str) -> Any:
+        return self.base.get(field, DEFAULTS.get(field))
 
     def fingerprint(self) -> str:
         """Hash of what decides the set of points; line numbers and the file's name do not."""
@@ -174,9 +188,9 @@ class _Reader:
             self.fault("format", f"is {data.get('format')!r}", FORMAT)
         base = self.mapping(data, "base", required=False)
         self.known_keys("base", base, DESIGN_FIELDS)
-        for field in DESIGN_FIELDS:
-            if base.get(field) is not None:
-                self.design_value(child("base", field), field, base[field])
+        base = {field: self.design_value(child("base", field), field, base[field], True) for field in base}
+        if base.get("mapper") in (None, HEURISTIC):
+            base.pop("mapper", None)
         axes = tuple(self.axes(self.mapping(data, "axes", required=True)))
         for field in ("arch", "plan", "model"):
             if base.get(field) is None and field not in (axis.field for axis in axes):
@@ -198,22 +212,29 @@ class _Reader:
             if not isinstance(values, list) or not values:
                 self.fault(place, "has no list of values", "a list with at least one value")
                 continue
-            values = [_whole(value) for value in values]
+            values = [self.design_value(child(place, k), field, _whole(value)) for k, value in enumerate(values)]
             for index, value in enumerate(values):
                 if value in values[:index] and type(value) is type(values[values.index(value)]):
                     self.fault(child(place, index), f"{value!r} is given twice")
-                if field in DESIGN_FIELDS:
-                    self.design_value(child(place, index), field, value)
             yield Axis(field, tuple(values), self.source.line(place))
 
-    def design_value(self, place: str, field: str, value: Any) -> None:
-        if value is FAULTY:
-            return
+    def design_value(self, place: str, field: str, value: Any, optional: bool = False) -> Any:
+        """The value of a field in its one spelling; a fault is recorded, except that `optional` values may be None."""
+        if value is FAULTY or field not in DESIGN_FIELDS or (optional and value is None):
+            return value
         if field == "resolution":
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
                 self.fault(place, f"{value!r} is not a resolution", "a positive number of pixels, or null")
         elif not isinstance(value, str):
-            self.fault(place, f"{value!r} is not a name", f"the name of a known {field}, or a file")
+            named = " | ".join(MAPPER_NAMES) if field == "mapper" else f"the name of a known {field}, or a file"
+            self.fault(place, f"{value!r} is not a name", named)
+        elif field == "mapper":
+            try:
+                return mapper_of(value).name
+            except AccelsimError as error:
+                (problem,) = error.problems
+                self.fault(place, problem.what, problem.expected, near(value, MAPPER_NAMES))
+        return value
 
     def sampling(self, data: Mapping[str, Any]) -> tuple[int | None, int]:
         method = data.get("method", "grid")

@@ -8,7 +8,7 @@ from typing import Any
 
 from codesign.plots.frame import Rows
 
-DESIGN_FIELDS = ("model", "resolution", "arch", "plan")
+DESIGN_FIELDS = ("model", "resolution", "arch", "plan", "mapper")
 PREFIX = "accelerator."
 BITS_PER_KIB = 8192
 

@@ -15,6 +15,7 @@ import numpy as np
 from accelsim.config_walk import near
 from accelsim.files import replacing
 from accelsim.problems import AccelsimError, Problem
+from codesign.pareto import kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,18 +111,13 @@ def by_workload(rows: Rows, metrics: Sequence[str], where: str, most: int) -> di
     return {" at ".join(str(part) for part in key if part is not None): group for key, group in groups.items()}
 
 
-def styles(rows: Rows) -> dict[tuple[str, str], tuple[str, str]]:
-    """Colour and marker by (arch, plan), in order of first appearance."""
+def styles(rows: Rows) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Colour and marker by `kind_of`, in order of first appearance."""
     kinds = dict.fromkeys(kind_of(row) for row in rows)
     return {
         kind: (COLOURS[index % len(COLOURS)], MARKERS[(index + index // len(COLOURS)) % len(MARKERS)])
         for index, kind in enumerate(kinds)
     }
-
-
-def kind_of(row: Mapping[str, Any]) -> tuple[str, str]:
-    """(arch, plan) of a design."""
-    return str(row.get("arch")), str(row.get("plan"))
 
 
 def scaled(rows: Rows, metric: str) -> tuple[Any, str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from accelsim.problems import AccelsimError, Problem
-from codesign.pareto import front_mask, knee
+from codesign.pareto import front_mask, kind_of, knee
 from codesign.plots.frame import (
     GREY,
     QUANTITIES,
@@ -20,7 +20,6 @@ from codesign.plots.frame import (
     by_workload,
     check_metrics,
     csv_beside,
-    kind_of,
     log_axis,
     new_figure,
     panel_figure,
@@ -41,7 +40,7 @@ OBJECTIVES = ("latency_s", "energy_pj")
 MAX_PANELS = 6
 MAX_LINES = 3
 LEAST = {"latency_s": "fastest", "energy_pj": "lowest energy", "area_mm2": "smallest area"}
-Styles = Mapping[tuple[str, str], tuple[str, str]]
+Styles = Mapping[tuple[str, ...], tuple[str, str]]
 
 
 def plot_pareto(
@@ -119,7 +118,7 @@ def _panel(
         if chosen.any():
             axis.scatter(
                 x[chosen], y[chosen], s=26 if len(rows) <= RASTER_MARKS else 10, c=colour, marker=marker, alpha=0.55,
-                linewidths=0, label=f"{kind[0]}, {kind[1]} ({chosen.sum()})", rasterized=len(rows) > RASTER_MARKS,
+                linewidths=0, label=f"{', '.join(kind)} ({chosen.sum()})", rasterized=len(rows) > RASTER_MARKS,
             )  # fmt: skip
     order = np.flatnonzero(on_front)[np.lexsort((y[on_front], x[on_front]))]
     axis.plot(x[order], y[order], "-", color="black", lw=1.2, zorder=3, label=f"front ({len(order)})")
@@ -208,7 +207,7 @@ def _pair(
     for kind, (colour, marker) in looks.items():
         chosen = on_front & np.array([own == kind for own in kinds])
         if chosen.any():
-            label = f"front: {kind[0]}, {kind[1]} ({chosen.sum()})"
+            label = f"front: {', '.join(kind)} ({chosen.sum()})"
             axis.scatter(
                 x[chosen], y[chosen], s=26, c=colour, marker=marker, edgecolors="black", linewidths=0.4, label=label,
                 zorder=3, rasterized=raster,

@@ -59,13 +59,13 @@ if __name__ == "__main__":
 class Driver:
     """Runs the sweep of `tmp_path` in a process of its own."""
 
-    def __init__(self, folder, space=SPACE, words=()):
+    def __init__(self, folder, space=SPACE, words=(), script=DRIVER):
         self.folder = folder
         self.words = words
         self.study = folder / "a.sqlite"
         (folder / "pids").mkdir()
         (folder / "space.yaml").write_text(space)
-        (folder / "driver.py").write_text(DRIVER)
+        (folder / "driver.py").write_text(script)
 
     def start(self, workers=1, sleep_s=0.01):
         command = [sys.executable, "driver.py", "space.yaml", "a.sqlite", str(workers), *self.words]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from accelsim.arch import Accelerator, Buffer, Dram, Engine, EngineKind, Mode, OutputStage, VectorUnit
 from accelsim.config import accelerator_from_data
+from accelsim.mappers.choice import DEFAULT_MAPPER
 from accelsim.plan import QuantPlan, Rule
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.catalog import Catalog
@@ -53,7 +54,7 @@ def workload_id(model, resolution):
 CATALOG = Catalog(accelerator, accelerator_from_data, plan, workload_id)
 
 
-def evaluate(model, resolution, design, quant_plan):
+def evaluate(model, resolution, design, quant_plan, mapper=DEFAULT_MAPPER):
     """Latency falls and area grows with the array; too small a buffer is infeasible."""
     slots = sum(engine.slots for engine in design.engines)
     needed = 2 << 20
@@ -61,6 +62,7 @@ def evaluate(model, resolution, design, quant_plan):
         have = design.activation_buffer.capacity_bits
         raise InfeasibleError(Problem(model, "does not fit", demand=needed, bound=have, unit="bits"))
     cycles = (resolution or 64) * 1_000_000 // slots + (100 if quant_plan.name == "eight" else 50)
+    cycles -= {"heuristic": 0, "exhaustive:latency": 20, "exhaustive:edp": 10}[mapper.name]
     energy_pj = 1000.0 * cycles + 3.0 * slots + design.activation_buffer.capacity_bits / 1000
     latency_s = cycles / design.clock_hz
     return {
@@ -83,19 +85,19 @@ def evaluate(model, resolution, design, quant_plan):
     }
 
 
-def slow_evaluate(model, resolution, design, quant_plan):
+def slow_evaluate(model, resolution, design, quant_plan, mapper):
     """The same after FAKE_SLEEP_S seconds; leaves the process id in the folder FAKE_PIDS."""
     (Path(os.environ["FAKE_PIDS"]) / str(os.getpid())).touch()
     time.sleep(float(os.environ["FAKE_SLEEP_S"]))
-    return evaluate(model, resolution, design, quant_plan)
+    return evaluate(model, resolution, design, quant_plan, mapper)
 
 
-def slow_simulate(model, resolution, design, quant_plan):
+def slow_simulate(model, resolution, design, quant_plan, mapper):
     """The true simulation, and FAKE_SLEEP_S more."""
     time.sleep(float(os.environ["FAKE_SLEEP_S"]))
-    return evaluate_design(model, resolution, design, quant_plan)
+    return evaluate_design(model, resolution, design, quant_plan, mapper)
 
 
-def dying_evaluate(model, resolution, design, quant_plan):
+def dying_evaluate(model, resolution, design, quant_plan, mapper):
     """Kills its own process, as the system does when memory runs out."""
     os._exit(9)

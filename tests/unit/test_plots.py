@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from accelsim.problems import AccelsimError
 from accelsim.trace import TraceRow
 from codesign.labels import Box, place_labels
-from codesign.pareto import front_mask
-from codesign.plots.frame import QUANTITIES
+from codesign.pareto import best_edp_lines, front_mask
+from codesign.plots.axes_of_study import varying
+from codesign.plots.frame import QUANTITIES, styles
 from codesign.plots.fronts import pareto_figure, plot_pareto
 from codesign.plots.gantt import PARTS, gantt_figure, lane_shares, plot_gantt
 from codesign.store import METRICS
@@ -73,6 +74,20 @@ def test_picture_names_units_designs_and_extremes(tmp_path):
     joined = "\n".join(texts)
     for text in ("fastest", "lowest energy", "best EDP, knee", "2 ms, 3 mJ", "EDP 6 mJ·ms"):
         assert text in joined
+
+
+def test_mappers_are_told_apart(tmp_path):
+    rows = [row(0, 1e-3, 5e6, mapper="heuristic"), row(1, 2e-3, 4e6, mapper="exhaustive:edp")]
+    rows = [{**own, "edp_pj_s": k, "edp_pj_s_synthesized": k} for k, own in zip((2, 1), rows, strict=True)]
+    figure = pareto_figure(rows)
+    texts = texts_in(figure)
+    assert "one, eight, heuristic (1)" in texts
+    assert "one, eight, exhaustive:edp (1)" in texts
+    assert len(styles(rows)) == 2
+    assert "one, eight, exhaustive:edp, 2.000 ms" in best_edp_lines(rows)[0]
+    three = texts_in(pareto_figure([own | {"area_mm2": 1.0} for own in rows], ("latency_s", "energy_pj", "area_mm2")))
+    assert "front: one, eight, exhaustive:edp (1)" in three
+    assert varying(rows)["mapper"] == ["exhaustive:edp", "heuristic"]
 
 
 def test_small_energies_are_in_microjoule(tmp_path):

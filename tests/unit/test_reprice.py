@@ -12,7 +12,7 @@ from codesign.merge import merge_studies
 from codesign.reprice import reprice_study
 from codesign.runner import run_sweep
 from codesign.space import load_space
-from codesign.store import read_study
+from codesign.store import open_study, read_study
 
 # Good designs, one that weights do not fit, one whose values clash, and at 45 nm one whose macros are too slow.
 SPACE = """\
@@ -75,6 +75,28 @@ def test_repriced_rows_are_those_of_a_direct_sweep(study, tmp_path, request, cap
     assert {p: [r[c] for c in columns] for p, r in same.items()} == {
         p: [r[c] for c in columns] for p, r in before.items()
     }
+
+
+def test_mappings_of_least_latency_do_not_depend_on_prices(study, tmp_path):
+    text = SPACE.replace("[uniform8, m2q]", "[uniform8]") + "  mapper: [heuristic, exhaustive:latency]\n"
+    reprice_study(study(text, "a"), tmp_path / "b", 45)
+    found, direct = rows(tmp_path / "b"), rows(study(text + NODE, "direct"))
+    assert found[1] == direct[1]
+    cycles = {row["mapper"]: row["cycles"] for row in found[1] if row["status"] == "ok"}
+    assert cycles["exhaustive:latency"] < cycles["heuristic"]
+
+
+@pytest.mark.parametrize("mapper", ["exhaustive:energy", "exhaustive:edp", "exhaustive:edp:steady"])
+@pytest.mark.parametrize("place", ["base", "axes"])
+def test_mappings_of_least_energy_depend_on_prices(tmp_path, mapper, place, capsys):
+    text = SPACE.replace("32}", f"32, mapper: {mapper}}}") if place == "base" else SPACE + f"  mapper: [{mapper}]\n"
+    (tmp_path / "space.yaml").write_text(text)
+    space = load_space(tmp_path / "space.yaml")
+    open_study(tmp_path / "a", space.fingerprint(), space=space.to_json()).close()
+    assert main(["reprice", str(tmp_path / "a"), "-o", str(tmp_path / "b"), "--node", "45"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"mappings by {mapper} were chosen by energies" in said
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_design_that_could_not_be_priced_is_left_to_a_sweep(study, tmp_path):

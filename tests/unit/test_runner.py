@@ -2,9 +2,9 @@ import pytest
 
 from accelsim.problems import AccelsimError
 from codesign.runner import run_sweep
-from codesign.space import load_space
-from codesign.store import read_study
-from tests.support.design_fakes import CATALOG, dying_evaluate, evaluate
+from codesign.space import Axis, Space, load_space
+from codesign.store import design_key, read_study
+from tests.support.design_fakes import CATALOG, TWO, dying_evaluate, evaluate
 
 TEXT = """\
 format: accelsim.space/1
@@ -84,15 +84,53 @@ def test_ctrl_c_keeps_what_is_finished(sweep, tmp_path, calls):
 
 
 def test_a_fault_in_one_design_is_kept_with_it_and_tried_again(sweep, tmp_path):
-    def faulty(model, resolution, design, quant_plan):
+    def faulty(model, resolution, design, quant_plan, mapper):
         if quant_plan.name == "mixed":
             raise ZeroDivisionError("oops")
-        return evaluate(model, resolution, design, quant_plan)
+        return evaluate(model, resolution, design, quant_plan, mapper)
 
     assert sweep(faulty).by_status == {"ok": 3, "infeasible": 3, "failed": 6}
     assert {row["problem"] for row in stored(tmp_path) if row["status"] == "failed"} == {"ZeroDivisionError: oops"}
     again = sweep()
     assert (again.evaluated, again.by_status) == (6, {"ok": 6, "infeasible": 6})
+
+
+def test_keys_name_the_mapper(tmp_path):
+    """Designs of the heuristic mapper keep the key that they had before there was another."""
+    text = TEXT.partition("axes")[0] + "axes:\n  plan: [eight, mixed]\n"
+    (tmp_path / "plain.yaml").write_text(text)
+    run_sweep(load_space(tmp_path / "plain.yaml", CATALOG), tmp_path / "a.sqlite", 1, evaluate, catalog=CATALOG)
+    plain = stored(tmp_path)
+    (tmp_path / "a.sqlite").unlink()
+    (tmp_path / "more.yaml").write_text(text + "  mapper: [heuristic, exhaustive, 'exhaustive:edp']\n")
+    space = load_space(tmp_path / "more.yaml", CATALOG)
+    assert run_sweep(space, tmp_path / "a.sqlite", 1, evaluate, catalog=CATALOG).evaluated == 6
+    more = stored(tmp_path)
+    assert {row["key"] for row in plain} == {row["key"] for row in more if row["mapper"] == "heuristic"}
+    assert len({row["key"] for row in more}) == 6
+    (first,) = [row for row in plain if row["plan"] == "eight"]
+    ids = ("small-32", CATALOG.plan("eight").fingerprint(), TWO.fingerprint())
+    assert first["key"] == design_key(*ids, "heuristic", first["program"])
+    assert "mapper" not in first
+    cycles = {row["mapper"]: row["cycles"] for row in more if row["plan"] == "eight"}
+    assert cycles["heuristic"] - cycles["exhaustive:latency"] == 20
+    assert cycles["heuristic"] - cycles["exhaustive:edp"] == 10
+
+
+def test_a_mapper_of_the_base_stands_in_the_rows(tmp_path):
+    (tmp_path / "space.yaml").write_text(TEXT.replace("32}", "32, mapper: 'exhaustive:edp'}"))
+    run_sweep(load_space(tmp_path / "space.yaml", CATALOG), tmp_path / "a.sqlite", 1, evaluate, catalog=CATALOG)
+    assert {row["mapper"] for row in stored(tmp_path)} == {"exhaustive:edp"}
+
+
+def test_an_unknown_mapper_of_a_space_made_in_code_is_invalid(tmp_path):
+    base = {"arch": "two", "plan": "eight", "model": "small", "resolution": 32}
+    space = Space("here", base, (Axis("mapper", ("heuristic", "exhaustive", "exhaustiv"), 0),))
+    run_sweep(space, tmp_path / "a.sqlite", 1, evaluate, catalog=CATALOG)
+    found = {row["mapper"]: row for row in stored(tmp_path)}
+    assert found["heuristic"]["cycles"] - found["exhaustive"]["cycles"] == 20
+    assert "unknown mapper 'exhaustiv'" in found["exhaustiv"]["problem"]
+    assert found["exhaustiv"]["status"] == "invalid"
 
 
 def test_values_that_are_invalid_only_together_are_rows_too(tmp_path):

@@ -136,10 +136,10 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(fake, tmp_path, name):
 
 
 def test_failed_designs_are_told_and_tried_again(fake):
-    def faulty(model, resolution, design, quant_plan):
+    def faulty(model, resolution, design, quant_plan, mapper):
         if quant_plan.name == "mixed":
             raise ZeroDivisionError("oops")
-        return evaluate(model, resolution, design, quant_plan)
+        return evaluate(model, resolution, design, quant_plan, mapper)
 
     search = Search("random", THREE, 40, 1, {}, 12)
     first = fake("a", search, 1, faulty)

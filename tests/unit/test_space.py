@@ -99,6 +99,55 @@ def test_fingerprint_knows_the_points_but_not_the_layout(tmp_path):
     assert space_of(tmp_path, HEAD.replace("32", "64") + "axes: {plan: [eight, mixed]}\n").fingerprint() != one
 
 
+def test_the_mapper_is_the_heuristic_one_unless_named(tmp_path):
+    (plain,) = space_of(tmp_path, HEAD + "axes: {plan: [eight]}\n").points()
+    assert (plain.mapper, plain.values) == ("heuristic", {"plan": "eight"})
+    (named,) = space_of(tmp_path, HEAD.replace("32}", "32, mapper: exhaustive}") + "axes: {plan: [eight]}\n").points()
+    # Tables and pictures are made of the values, so they tell whose mappings these are.
+    assert (named.mapper, named.values) == ("exhaustive:latency", {"plan": "eight", "mapper": "exhaustive:latency"})
+    axis = "axes: {mapper: [heuristic, 'exhaustive:edp', 'exhaustive:steady']}\n"
+    space = space_of(tmp_path, HEAD.replace("32}", "32, mapper: 'exhaustive:energy'}") + axis)
+    names = ["heuristic", "exhaustive:edp", "exhaustive:latency:steady"]
+    assert [point.mapper for point in space.points()] == [point.values["mapper"] for point in space.points()] == names
+    assert space.choices("mapper") == tuple(names)
+
+
+def test_one_mapper_has_one_fingerprint_however_it_is_written(tmp_path):
+    axes = "axes: {plan: [eight, mixed]}\n"
+
+    def identity(mapper):
+        return space_of(tmp_path, HEAD.replace("32}", f"32{mapper}}}") + axes).fingerprint()
+
+    assert identity("") == identity(", mapper: heuristic") == identity(", mapper: null")
+    assert identity(", mapper: exhaustive") == identity(", mapper: 'exhaustive:latency'") != identity("")
+    # Studies of older files go on.
+    assert identity("") == "f5e2cae62387c8d5"
+
+
+@pytest.mark.parametrize(
+    ("base", "axes", "words"),
+    [
+        (
+            ", mapper: exhaustiv",
+            "plan: [eight]",
+            "space.yaml:2: base.mapper: unknown mapper 'exhaustiv'; expected",
+        ),
+        (
+            ", mapper: 3",
+            "plan: [eight]",
+            "space.yaml:2: base.mapper: 3 is not a name; expected heuristic |",
+        ),
+        ("", "mapper: ['exhaustive:edq']", "space.yaml:3: axes.mapper[0]: unknown mapper 'exhaustive:edq'"),
+        ("", "mapper: ['heuristic:steady']", "axes.mapper[0]: unknown mapper 'heuristic:steady'"),
+        ("", "mapper: [exhaustive, 'exhaustive:latency']", "axes.mapper[1]: 'exhaustive:latency' is given twice"),
+        ("", "mapper: [null]", "axes.mapper[0]: None is not a name"),
+    ],
+)
+def test_a_wrong_mapper_is_one_problem_at_its_line(tmp_path, base, axes, words):
+    (fault,) = faults_of(tmp_path, HEAD.replace("32}", f"32{base}}}") + f"axes: {{{axes}}}\n")
+    assert words in fault
+
+
 def test_all_faults_at_once_with_line_field_and_suggestion(tmp_path):
     faults = faults_of(
         tmp_path,
