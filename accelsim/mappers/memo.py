@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from threading import Lock
 from typing import Any
 
 DEFAULT_BYTES = 512 * 1024 * 1024
@@ -12,7 +13,8 @@ DEFAULT_BYTES = 512 * 1024 * 1024
 class Memo:
     """A dictionary that forgets what was used longest ago when it holds more than `limit_bytes`.
 
-    Long keys are named by small numbers (`name`), so that a look-up does not hash them again and again.
+    Long keys are named by small numbers (`name`), so that a look-up does not hash them again and again.  Threads of an
+    executor may share it.
     """
 
     def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
@@ -20,25 +22,30 @@ class Memo:
         self.hits = self.misses = self.bytes = 0
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._names: dict[Hashable, int] = {}
+        self._lock = Lock()
 
     def name(self, key: Hashable) -> int:
         """A number that stands for a key, the same for equal keys."""
-        return self._names.setdefault(key, len(self._names))
+        with self._lock:
+            return self._names.setdefault(key, len(self._names))
 
     def get(self, key: Hashable) -> Any:
         """The value of a key, or None."""
-        found = self._values.get(key)
-        if found is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        self._values.move_to_end(key)
-        return found[0]
+        with self._lock:
+            found = self._values.get(key)
+            if found is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._values.move_to_end(key)
+            return found[0]
 
     def put(self, key: Hashable, value: Any, size_bytes: int) -> None:
         """Keep a value; forgets older ones when there is too much."""
-        self._values[key] = (value, size_bytes)
-        self.bytes += size_bytes
-        while self.bytes > self.limit_bytes and len(self._values) > 1:
-            _, (_, freed) = self._values.popitem(last=False)
-            self.bytes -= freed
+        with self._lock:
+            _, replaced = self._values.pop(key, (None, 0))
+            self._values[key] = (value, size_bytes)
+            self.bytes += size_bytes - replaced
+            while self.bytes > self.limit_bytes and len(self._values) > 1:
+                _, (_, freed) = self._values.popitem(last=False)
+                self.bytes -= freed
