@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import announce_compilation
 
 FILES = ("ablation.csv", "ablation.json", "ablation.png")
@@ -29,9 +28,9 @@ def add_ablation(commands: Any) -> None:
 
 def _ablation(arguments: argparse.Namespace) -> int:
     from codesign.ablation_tables import read_page
-    from codesign.outputs import check_outputs
+    from codesign.outputs import check_folder, check_outputs
 
-    folder = None if arguments.output is None else _folder(arguments.output)
+    folder = None if arguments.output is None else check_folder(arguments.output, "-o")
     files = [] if folder is None else [str(folder / name) for name in FILES]
     check_outputs([arguments.json, arguments.page, *(files if folder and folder.is_dir() else [])])
     if arguments.page is not None:
@@ -49,25 +48,13 @@ def _ablation(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _folder(name: str) -> Path:
-    folder = Path(name)
-    if not name or (folder.exists() and not folder.is_dir()):
-        raise AccelsimError(Problem(name or "-o", "is not a folder", "a folder, or a name for a new one"))
-    if not folder.parent.is_dir():
-        levers = (f"mkdir -p {folder.parent}",)
-        raise AccelsimError(Problem(name, f"there is no folder {folder.parent}", "an existing folder", levers))
-    return folder
-
-
 def _write_folder(folder: Path, data: dict[str, Any]) -> None:
     from accelsim.files import write_text_atomic
     from codesign.ablation_plot import plot_ablation
     from codesign.ablation_tables import csv_text
+    from codesign.outputs import make_folder
 
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise AccelsimError(Problem(str(folder), f"cannot be made ({error.strerror})", "a writable place")) from error
+    make_folder(folder)
     csv_path, json_path, picture = (folder / name for name in FILES)
     write_text_atomic(csv_path, csv_text(data))
     write_text_atomic(json_path, json.dumps(data, indent=1) + "\n")

@@ -40,7 +40,7 @@ def not_negative(text: str) -> int:
 
 # Arguments that name files which a command reads, and which it writes.
 READ = ("space", "study", "studies", "file", "a", "b", "arch", "plan", "mapping", "cases", "config")
-WRITTEN = ("output", "json", "trace", "save_mapping", "csv", "parquet", "history")
+WRITTEN = ("output", "json", "trace", "save_mapping", "save_mappings", "csv", "parquet", "history")
 
 
 def refuse_overwriting(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.ablation_commands import add_ablation
 from codesign.arguments import announce_compilation as _announce_compilation
 from codesign.arguments import refuse_overwriting
+from codesign.front_command import add_front
 from codesign.plot_commands import add_plot_commands
 from codesign.run_design import add_run_options, read_design
 from codesign.study_commands import add_commands, print_fit
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         "--fit", action="store_true", help="also say which built-in networks fit an accelerator with plan uniform8"
     )
     check.set_defaults(command=_check)
+    add_front(commands)
     add_sweep_commands(commands)
     add_plot_commands(commands)
     add_commands(commands)

@@ -47,6 +47,25 @@ def check_outputs(paths: Iterable[str | None], picture: str | None = None) -> No
         raise AccelsimError(problems)
 
 
+def check_folder(name: str, option: str) -> Path:
+    """The folder of an option, which is there or can be made.  Raises AccelsimError when neither is so."""
+    folder = Path(name)
+    if not name or (folder.exists() and not folder.is_dir()):
+        raise AccelsimError(Problem(name or option, "is not a folder", "a folder, or a name for a new one"))
+    if not folder.parent.is_dir():
+        levers = (f"mkdir -p {folder.parent}",)
+        raise AccelsimError(Problem(name, f"there is no folder {folder.parent}", "an existing folder", levers))
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder of `check_folder` unless it is there.  Raises AccelsimError when the system refuses."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise AccelsimError(Problem(str(folder), f"cannot be made ({error.strerror})", "a writable place")) from error
+
+
 def check_any(path: str) -> list[Problem]:
     """Every fault of an accelerator, plan or sweep file (or of a preset or built-in plan, by its name)."""
     from accelsim.config import check_file, load_accelerator, load_plan, plan_names, preset_names

@@ -21,12 +21,7 @@ if TYPE_CHECKING:
 
 def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None:
     """Add model, accelerator, plan and mapping options; without `batch` the command runs one image only."""
-    parser.add_argument("model", help="name from `accelsim models`")
-    parser.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
-    parser.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
-    parser.add_argument(
-        "--plan", default="m2q", help="plan name (uniform8, uniform4, w4a8, m2q, m2q:RATIO) or YAML file"
-    )
+    add_design_options(parser)
     if batch:
         parser.add_argument("--batch", type=positive, default=1, help="images in a row (default 1)")
     parser.add_argument("--no-fuse", action="store_true", help="every op its own chain")
@@ -36,6 +31,16 @@ def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None
     )  # fmt: skip
     parser.add_argument("--mapping", help="use this mapping file instead of a mapper")
     parser.set_defaults(batch=1)
+
+
+def add_design_options(parser: argparse.ArgumentParser) -> None:
+    """Add model, resolution, accelerator and plan."""
+    parser.add_argument("model", help="name from `accelsim models`")
+    parser.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
+    parser.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
+    parser.add_argument(
+        "--plan", default="m2q", help="plan name (uniform8, uniform4, w4a8, m2q, m2q:RATIO) or YAML file"
+    )
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,19 @@ class Design:
 
 
 def read_design(arguments: argparse.Namespace) -> Design:
-    """Read files and names and build the network.  Raises AccelsimError with the faults of the first that has any."""
+    """What `add_run_options` name.  Raises AccelsimError with the faults of the first that has any."""
+    workload, accelerator, plan = read_names(arguments)
+    mapper = _read_mapper(arguments)
+    return Design(workload, accelerator, plan, arguments.mapping, arguments.batch, not arguments.no_fuse, mapper)
+
+
+def read_names(arguments: argparse.Namespace) -> tuple[Workload, Accelerator, QuantPlan]:
+    """What `add_design_options` name.  Raises AccelsimError with the faults of the first that has any."""
     from accelsim.config import load_accelerator, load_plan
     from accelsim.workloads.registry import build_workload
 
     accelerator, plan = load_accelerator(arguments.arch), load_plan(arguments.plan)
-    workload = build_workload(arguments.model, arguments.resolution)
-    mapper = _read_mapper(arguments)
-    return Design(workload, accelerator, plan, arguments.mapping, arguments.batch, not arguments.no_fuse, mapper)
+    return build_workload(arguments.model, arguments.resolution), accelerator, plan
 
 
 def _read_mapper(arguments: argparse.Namespace) -> Mapper:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from accelsim.problems import AccelsimError, Problem
-from codesign.arguments import announce_compilation, positive
+from codesign.arguments import announce_compilation
+from codesign.run_design import add_design_options, read_names
 
 FIT_PLAN = "uniform8"
 
@@ -15,10 +16,7 @@ FIT_PLAN = "uniform8"
 def add_commands(commands: Any) -> None:
     """Add their parsers to the subparsers of `accelsim`."""
     explain = commands.add_parser("explain", help="why a design takes its time, and what would help")
-    explain.add_argument("model", help="name from `accelsim models`")
-    explain.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
-    explain.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
-    explain.add_argument("--plan", default="m2q", help="plan name or YAML file (default m2q)")
+    add_design_options(explain)
     explain.add_argument("--json", help="write the explanation as JSON ('-': standard output)")
     explain.set_defaults(command=_explain)
     diff = commands.add_parser("diff", help="two reports of `run --json` side by side")
@@ -39,12 +37,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from accelsim.config import load_accelerator, load_plan
-    from accelsim.workloads.registry import build_workload
     from codesign.outputs import check_outputs
 
-    accelerator, plan = load_accelerator(arguments.arch), load_plan(arguments.plan)
-    workload = build_workload(arguments.model, arguments.resolution)
+    workload, accelerator, plan = read_names(arguments)
     check_outputs([arguments.json])
     announce_compilation()
     from accelsim.explain import explain

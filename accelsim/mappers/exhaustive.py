@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,10 +115,17 @@ def find_mapping(
 def find_front(
     table: OpTable, accelerator: Accelerator, steady: bool = False, memo: Memo | None = None
 ) -> list[Candidate]:
-    """Mappings of which none is both faster and more frugal than another when simulated, fastest first.
+    """Those of `try_front` that `not_beaten` leaves.  Raises as `find_mapping` does."""
+    return not_beaten(try_front(table, accelerator, steady, memo))
 
-    Tried are the corners of the lower hull of time and energy over the declared space, and the heuristic mapping.
-    Raises as `find_mapping` does.
+
+def try_front(
+    table: OpTable, accelerator: Accelerator, steady: bool = False, memo: Memo | None = None
+) -> list[Candidate]:
+    """The corners of the lower hull of time and energy over the declared space, and the heuristic mapping, simulated.
+
+    A corner whose regions cannot be placed is left out, and so is the heuristic mapping where there is none.  Raises as
+    `find_mapping` does.
     """
     heuristic, refusal = _heuristic(table, accelerator, steady)
     search = prepare(table, engine_table(accelerator, table), accelerator, True, memo or _memo)
@@ -128,6 +136,11 @@ def find_front(
     if not tried:
         assert refusal is not None
         raise refusal
+    return tried
+
+
+def not_beaten(tried: Sequence[Candidate]) -> list[Candidate]:
+    """Mappings of which none is at least as fast and as frugal as another, fastest first."""
     front: list[Candidate] = []
     for one in sorted(tried, key=lambda one: (one.cycles, one.energy_pj)):
         if not front or one.energy_pj < front[-1].energy_pj:

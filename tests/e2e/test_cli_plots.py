@@ -165,7 +165,7 @@ def test_commands_and_images_of_the_page_exist():
     for words in commands:
         assert make_parser().parse_args(words).output
     images = [PAGE.parent / part.partition(")")[0] for part in text.split("](")[1:] if part.startswith("images/")]
-    assert len(images) == 7
+    assert len(images) == 8
     assert all(image.stat().st_size < 120_000 for image in images)
 
 
