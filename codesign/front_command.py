@@ -38,7 +38,7 @@ def _front(arguments: argparse.Namespace) -> int:
     workload, accelerator, plan = read_names(arguments)
     check_outputs([arguments.json], arguments.output)
     folder = _folder(arguments.save_mappings, (arguments.json, arguments.output))
-    announce_compilation()
+    announce_compilation(exhaustive=True)
     from accelsim.optable import op_table
     from accelsim.trace import write_json
 

@@ -127,6 +127,11 @@ class Space:
     def _of_base(self, field: str) -> Any:
         return self.base.get(field, DEFAULTS.get(field))
 
+    @property
+    def asks_for_exhaustive_mapper(self) -> bool:
+        """True when some design of the space is not mapped by the heuristic."""
+        return any(name not in (None, HEURISTIC) for name in self.choices("mapper"))
+
     def fingerprint(self) -> str:
         """Hash of what decides the set of points; line numbers and the file's name do not."""
         return digest(list(self.to_json().values()))

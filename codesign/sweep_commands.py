@@ -64,7 +64,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
     from codesign.space import load_space
 
     space = load_space(arguments.space)
-    announce_compilation()
+    announce_compilation(space.asks_for_exhaustive_mapper)
     summary = run_sweep(space, arguments.output, workers=arguments.workers, dask=arguments.dask)
     print(summary)
     return EXIT_FAILED_DESIGNS if summary.by_status.get("failed") else 0
@@ -93,7 +93,7 @@ def _search(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     check_search(search, space)
     check_outputs([arguments.history])
-    announce_compilation()
+    announce_compilation(space.asks_for_exhaustive_mapper)
     found = run_search(space, arguments.output, search, workers=arguments.workers, dask=arguments.dask)
     print("\n".join(_search_lines(found, search)))
     wanted = min(search.budget, space.grid_size)

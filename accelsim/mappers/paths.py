@@ -26,8 +26,8 @@ from accelsim.optable import (
 )
 from accelsim.program import Int64
 
-# Of equally fast paths the one with less bus time: a tick of it weighs so little that all of it is less than a tick.
-BUS_WEIGHT = 2.0**-34
+# Of equally fast paths the one with less bus time, or energy: they weigh so little that all of it is less than a tick.
+BUS_WEIGHT, ENERGY_WEIGHT = 2.0**-34, 2.0**-48
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Network:
         Energy × time is quasi-concave, so its minimum over the hull, and so over all mappings, is at a corner.  Between
         two corners no product is below (ticks of the faster) × (energy of the other).
         """
-        fast = self.shortest(1.0, 0.0, capacity_bits)
+        fast = self.shortest(1.0, ENERGY_WEIGHT, capacity_bits)
         if fast is None:
             return
         frugal = self.shortest(self.static_fj_per_tick, 1.0, capacity_bits)
