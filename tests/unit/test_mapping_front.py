@@ -1,9 +1,14 @@
 """The table and the picture of the mappings of one design."""
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from accelsim.mappers.exhaustive import Candidate, not_beaten
 from accelsim.problems import AccelsimError
 from codesign.front_command import front_lines
+from codesign.pareto import pareto_front
 from codesign.plots.mapping_front import mapping_front_figure, plot_mapping_front
 from tests.support.pictures import overlapping_texts, texts_in
 
@@ -73,6 +78,15 @@ def test_marks_lie_inside_and_the_line_joins_the_front():
     assert axis.get_xlim()[1] > 4.0
     assert axis.get_ylim()[0] < 5.0
     assert axis.get_ylim()[1] > 9.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
+def test_not_beaten_by_the_definition(figures):
+    tried = [Candidate("exhaustive", None, None, float(cycles), float(energy)) for cycles, energy in figures]
+    costs = np.array(figures, float)
+    expected = sorted({tuple(row) for row in costs[pareto_front(costs)].tolist()})
+    # Of equal ones, one stays.
+    assert [(one.cycles, one.energy_pj) for one in not_beaten(tried)] == expected
 
 
 def test_only_pictures_are_written(tmp_path):
