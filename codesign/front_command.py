@@ -76,8 +76,9 @@ def _save(folder: Path, mappings: list[DesignMapping]) -> None:
     from codesign.outputs import make_folder
 
     make_folder(folder)
+    digits = max(2, len(str(len(mappings))))
     for number, mapping in enumerate(mappings, start=1):
-        write_json(folder / f"mapping_{number:02d}.json", mapping.to_json(), indent=1)
+        write_json(folder / f"mapping_{number:0{digits}d}.json", mapping.to_json(), indent=1)
 
 
 def tried_mappings(

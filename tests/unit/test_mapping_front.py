@@ -1,5 +1,8 @@
 """The table and the picture of the mappings of one design."""
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 from accelsim.mappers.exhaustive import Candidate, not_beaten
 from accelsim.problems import AccelsimError
-from codesign.front_command import front_lines
+from codesign.front_command import _save, front_lines
 from codesign.pareto import pareto_front
 from codesign.plots.mapping_front import mapping_front_figure, plot_mapping_front
 from tests.support.pictures import overlapping_texts, texts_in
@@ -78,6 +81,14 @@ def test_marks_lie_inside_and_the_line_joins_the_front():
     assert axis.get_xlim()[1] > 4.0
     assert axis.get_ylim()[0] < 5.0
     assert axis.get_ylim()[1] > 9.0
+
+
+@pytest.mark.parametrize(("count", "last"), [(9, "mapping_09.json"), (120, "mapping_120.json")])
+def test_names_of_mappings_are_in_the_order_of_the_table(tmp_path, count, last):
+    _save(tmp_path / "maps", [SimpleNamespace(to_json=lambda k=k: k) for k in range(1, count + 1)])
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names[-1] == last
+    assert [json.loads((tmp_path / "maps" / name).read_text()) for name in names] == list(range(1, count + 1))
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12))
