@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later, make and pip; everything else goes into .venv.
-#   make demo    two runs, a sweep and its Pareto front as a picture
+#   make demo    three runs, one with the best mapping, a sweep and its Pareto front as a picture
 #   make test    the tests
 #   make lint    style and types
 #   make clean   remove what the other targets made
@@ -16,6 +16,7 @@ demo: $(VENV)/.installed-run
 	rm -f $(DEMO)/sweep.sqlite
 	$(BIN)/accelsim run efficientvit_b1 --arch m2vit --plan m2q
 	$(BIN)/accelsim run efficientvit_b1 --arch trio_vit --plan uniform8
+	$(BIN)/accelsim run efficientvit_b1 --arch m2vit --plan m2q --mapper exhaustive:edp
 	$(BIN)/accelsim sweep examples/sweep_b1.yaml -o $(DEMO)/sweep.sqlite --workers 1
 	$(BIN)/accelsim pareto $(DEMO)/sweep.sqlite -o $(DEMO)/pareto.png
 	@echo "The picture is $(DEMO)/pareto.png, its numbers are $(DEMO)/pareto.csv."
