@@ -23,7 +23,7 @@ from accelsim.kernels.mapper import (
 )  # fmt: skip
 from accelsim.kernels.part_forms import used_size
 from accelsim.kernels.splits import Scratch, given_last, op_options, part_energy, round_energy, set_items
-from accelsim.kernels.sub_array import I_ROWS, I_TIMES, I_UNITS, least_load
+from accelsim.kernels.sub_array import I_ROWS, I_TIMES, I_UNITS, least_load, load_cycles
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.kernels.tables import BURST_BITS, Tables
 from accelsim.kernels.tiling import block_units, block_weight_bits, used_blocks
@@ -31,6 +31,7 @@ from accelsim.optable import (
     AXIS_ROWS,
     E_FORM,
     E_LANES,
+    E_PIPELINE,
     E_WIDTH,
     KIND_VECTOR,
     O_DEPTHWISE,
@@ -106,7 +107,7 @@ def blocks_needed(tables: Tables, k: int, parts: Any, n_parts: int, capacity: in
 def _block_load(
     tables: Tables, k: int, size: int, full: int, rest: int, parts: Any, n_parts: int, blocks: int, s: Scratch
 ) -> int:
-    """Cycles of the busiest engine over all tiles and weight blocks of op k; `s.energy[0, 0]` gets their energy.
+    """Cycles of all tiles and weight blocks of op k, at least one tile and the pipeline; `s.energy[0, 0]` gets energy.
 
     Lanes set the size of a block (of a depthwise op the width), so a part keeps those that it has; the other sizes of
     its sub-array, which are written to `parts`, are those that take least.
@@ -114,7 +115,7 @@ def _block_load(
     n_engines = tables.engines.shape[0]
     s.energy[0, 0] = 0
     for e in range(n_engines):
-        s.load[0, 0, e] = 0
+        s.load[0, 0, e] = s.tile[0, 0, e] = 0
     for p in range(n_parts):
         e, units = parts[p, P_ENGINE], parts[p, P_UNITS]
         share = block_units(tables.ops, tables.engines, tables.modes, tables.slices, k, parts[p], blocks)
@@ -132,6 +133,10 @@ def _block_load(
         parts[p, P_LANES] = lanes if lanes < engine[E_LANES] else 0
         parts[p, P_WIDTH] = width if width < engine[E_WIDTH] else 0
         parts[p, P_PIXELS] = pixels
+        # One tile is the first half of the list.
+        s.items[0, I_TIMES], s.items[1, I_TIMES] = whole, 1
+        s.tile[0, 0, e] += load_cycles(tables, k, e, parts[p, P_SLICE], s.items, 2, lanes, width, pixels)
+        s.items[0, I_TIMES], s.items[1, I_TIMES] = whole * full, full
         s.load[0, 0, e] += load
         if s.rates.size > 0:
             for column in range(N_PART):
@@ -139,7 +144,8 @@ def _block_load(
             s.energy[0, 0] += part_energy(tables, k, n, s) - int(s.idle[e] * load)
     longest = 0
     for e in range(n_engines):
-        longest = max(longest, s.load[0, 0, e])
+        if s.load[0, 0, e] > 0:
+            longest = max(longest, s.load[0, 0, e], s.tile[0, 0, e] + tables.engines[e, E_PIPELINE])
     return longest
 
 

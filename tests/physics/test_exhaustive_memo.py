@@ -14,11 +14,11 @@ from accelsim.ir import Workload
 from accelsim.mappers.exhaustive import find_mapping
 from accelsim.mappers.memo import Memo
 from accelsim.optable import OpTable, op_table
+from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError
 from accelsim.workloads import recipes
 from accelsim.workloads.builder import WorkloadBuilder
-from tests.support.designs import accelerators
-from tests.support.searches import random_table
+from tests.physics.test_exhaustive import designs, plans, table_of
 
 SOME = settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -36,9 +36,9 @@ def relatives(accelerator: Accelerator) -> list[Accelerator]:
     narrow = replace(first, activation_port_bits_per_cycle=24)
     return [
         accelerator,
-        replace(accelerator, weight_buffer=Buffer(weights // 2)) if weights > 65536 else accelerator,
-        replace(accelerator, weight_buffer=Buffer(weights * 2)),
-        replace(accelerator, activation_buffer=Buffer(activations * 2)),
+        replace(accelerator, weight_buffer=Buffer(weights * 2, 8192, 64)),
+        replace(accelerator, weight_buffer=Buffer(weights * 3, 8192, 64)),
+        replace(accelerator, activation_buffer=Buffer(activations * 2, 8192, 64)),
         replace(accelerator, dram=replace(dram, bandwidth_bits_per_s=dram.bandwidth_bits_per_s * 3)),
         replace(accelerator, dram=replace(dram, burst_bits=128)),
         replace(accelerator, clock_hz=accelerator.clock_hz * 2),
@@ -55,9 +55,11 @@ def outcome(table: OpTable, accelerator: Accelerator, objective: str, memo: Memo
 
 
 @SOME
-@given(accelerators(), st.lists(st.integers(0, 10**6), min_size=2, max_size=3), st.randoms(use_true_random=False))
-def test_a_shared_memo_gives_what_a_fresh_one_gives(accelerator: Accelerator, seeds: list[int], rng: Random) -> None:
-    tables = [table for seed in seeds if (table := random_table(seed, 1 << 10)) is not None]
+@given(designs(), st.lists(st.tuples(st.integers(0, 10**6), plans()), min_size=2, max_size=3), st.randoms())
+def test_a_shared_memo_gives_what_a_fresh_one_gives(
+    accelerator: Accelerator, networks: list[tuple[int, QuantPlan]], rng: Random
+) -> None:
+    tables = [table_of(seed, plan) for seed, plan in networks]
     cases = [(t, a, o) for t in tables for a in relatives(accelerator) for o in ("latency", "energy", "edp")]
     shared = Memo()
     for table, design, objective in rng.sample(cases, min(12, len(cases))):

@@ -136,14 +136,17 @@ DESIGNS = (
     ("trio_vit", "uniform8"), ("m2vit", "m2q"), ("tiny", "uniform8"), ("systolic_ws", "uniform8"),
     ("bitfusion_edge", "uniform4"),
 )  # fmt: skip
-SMALL = {"swin_tiny": 56, "swin_small": 56}
+RESOLUTION = {"swin_tiny": 224, "swin_small": 224}
 
 
 @pytest.mark.parametrize("model", model_names())
 @pytest.mark.parametrize(("arch", "plan"), DESIGNS)
 def test_built_in_networks(model: str, arch: str, plan: str) -> None:
     """At a low resolution: runs, keeps the better one, and no program of one image beats its design bound."""
-    table, accelerator = op_table(build_workload(model, SMALL.get(model, 64)), load_plan(plan)), load_accelerator(arch)
+    table, accelerator = (
+        op_table(build_workload(model, RESOLUTION.get(model, 64)), load_plan(plan)),
+        load_accelerator(arch),
+    )
     try:
         found = find_mapping(table, accelerator)
     except InfeasibleError as refusal:

@@ -158,7 +158,7 @@ class Brute:
 
     def _block_run(self, op: Op, parts: list[Part], shares: Shares, blocks: int) -> Run:
         hardware, loads, energy, width = self.hardware, [0] * len(self.hardware.engines), 0.0, op.f["rows_w"]
-        kinds = []
+        kinds, tiles = [], [0] * len(hardware.engines)
         parts = [self._fastest(op, part, shares, blocks) for part in parts]
         for block in range(blocks):
             bits = stored = 0
@@ -167,11 +167,14 @@ class Brute:
                 items = [(units, shares.size * width, shares.full), (units, shares.rest * width, 1)]
                 load = hardware.total(op, part.slice, part.engine, items, part.sizes)
                 loads[part.engine] += load
+                tiles[part.engine] += hardware.total(op, part.slice, part.engine, [(*items[0][:2], 1)], part.sizes)
                 energy += hardware.energy(op, part, items) - hardware.idle[part.engine] * load
                 bits += op.part_bits(part.slice, units)
                 stored += units * op.f["unit_channels"] * op.f["output_bits"]
             kinds.append((bits, stored))
-        return Run(max(loads), 0, energy, tuple(kinds))
+        engines = [e for e in range(len(loads)) if loads[e]]
+        cycles = max(max(loads[e], tiles[e] + hardware.pipeline(e)) for e in engines)
+        return Run(cycles, 0, energy, tuple(kinds))
 
     # Ways.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.config import load_plan
-from accelsim.kernels.mapper import C_BLOCKS, C_FIRST, C_N
+from accelsim.kernels.mapper import C_FIRST, C_N
 from accelsim.lowering import Lowered
 from accelsim.mappers.chain_ways import Search, prepare, ways_of
 from accelsim.mappers.memo import Memo
@@ -58,16 +58,14 @@ def chain_figures(lowered: Lowered, arrays: MappingArrays, search: Search) -> li
     program, n_engines = lowered.program, len(search.engines.engines)
     busy = np.zeros((len(program.op_names), len(program.units)), np.int64)
     first_tile = np.zeros((len(program.op_names), n_engines + 1), np.int64)
-    seen: set[tuple[int, int]] = set()
-    for start, rows, count, _ in program.phases.tolist():
-        now = set()
+    stage = {k: k - int(chain[C_FIRST]) + 1 for chain in arrays.chains for k in range(*_ops(chain).indices(len(busy)))}
+    for start, rows, count, iteration in program.phases.tolist():
         for row in program.templates[start : start + rows]:
             op, unit = int(row[OP]), int(row[UNIT])
             busy[op, unit] += int(row[OCCUPANCY]) * count
-            if unit <= n_engines and (op, unit) not in seen:
+            # The first tile of an op is that of its stage; with outer weight blocks once per block.
+            if unit <= n_engines and iteration == stage[op]:
                 first_tile[op, unit] += int(row[OCCUPANCY if unit < n_engines else LATENCY])
-                now.add((op, unit))
-        seen |= now
     return [
         ChainFigures(
             tuple(int(b) for b in busy[_ops(chain)].sum(axis=0)),
@@ -91,8 +89,7 @@ def _objective(
         tile = int(tiles[dram - 1] or (tiles[:-1] + pipeline * (tiles[:-1] > 0)).max(initial=0))
         sums[:dram] += np.where(loads > 0, loads, tile)
         sums[dram] += tile
-    # Of an op in weight blocks the largest load counts.
-    units = int(busy[:, :dram].max() if chain[C_BLOCKS] > 1 else sums.max())
+    units = int(sums.max())
     bus = int(busy[:, dram].sum())
     return max(bus, units + _edges(chain, lowered, search))
 
