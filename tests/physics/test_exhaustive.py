@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from accelsim.arch import Accelerator, Buffer, Dram, Engine, EngineKind, Mode, OutputStage, VectorUnit
-from accelsim.config import load_plan
+from accelsim.config import load_plan, plan_from_data
 from accelsim.ir import Loop, Tensor, Workload
 from accelsim.optable import OpTable, op_table
 from accelsim.plan import QuantPlan
@@ -174,6 +175,16 @@ def optima(table: OpTable, accelerator: Accelerator, objective: str, fine: bool)
 @given(designs(), st.integers(0, 10**6), plans())
 def test_least_latency_is_that_of_brute_force(move: str, accelerator: Accelerator, seed: int, plan: QuantPlan) -> None:
     found, best = optima(table_of(seed, plan, move), accelerator, "latency", False)
+    assert found == best
+
+
+@SOME
+@given(designs(), st.integers(0, 10**6))
+def test_finer_shares_gain_nothing(accelerator: Accelerator, seed: int) -> None:
+    """Brute force over every number of units; weights of one width that fit uncut, adder trees."""
+    assume(all(engine.dataflow == "none" for engine in accelerator.engines))
+    roomy = replace(accelerator, weight_buffer=Buffer(1 << 16))
+    found, best = optima(table_of(seed, load_plan("uniform8")), roomy, "latency", True)
     assert found == best
 
 
