@@ -106,8 +106,8 @@ def _points(
 ) -> int:
     """Shares of engine e at which another unit would make it take longer; −1 when there are more than `room`.
 
-    Multiples of the granule, of a full tile and of a shorter last one, while ports keep up with the array; else every
-    number.
+    Multiples of the granule, of a full tile and of a shorter last one, and all but one, while ports keep up with the
+    array; else every number.
     """
     part = s.able[e]
     granule = unit_granule(tables.ops, tables.engines, tables.modes, k, tables.slices[k, part, S_COMBO], e, 0, 0)
@@ -115,7 +115,8 @@ def _points(
     step = granule if whole_is_best(tables, k, e, part, s.items, n_items) else 1
     count = 0
     for share in range(units):
-        ends = share % step == 0
+        # All but one: an engine left without units would be charged with the op's tile.
+        ends = share % step == 0 or share == units - 1
         if axis == AXIS_GROUPS and not ends:
             last = ceil_div(share * rest, size)
             ends = last % step == 0 and ceil_div((share + 1) * rest, size) > last

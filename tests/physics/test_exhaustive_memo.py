@@ -21,7 +21,7 @@ from accelsim.workloads.builder import WorkloadBuilder
 from tests.physics.test_exhaustive import designs, plans, table_of
 
 SOME = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 
 

@@ -281,7 +281,8 @@ class Shares:
         keeps_up = self.h.total(self.op, s, e, items, whole) == self.h.total(self.op, s, e, items, whole, False)
         if self.fine or (self.h.is_tree(e) and not keeps_up) or (self.axis == GROUPS and self.rest):
             step = 1
-        return [*range(0, units, step), units]
+        # All but one: an engine left without units would be charged with the op's tile.
+        return sorted({*range(0, units, step), units - 1, units})
 
     def options(self) -> list[Option]:
         """Every way to share the op's tiles."""
