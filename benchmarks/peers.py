@@ -24,7 +24,9 @@ from typing import Any
 # Before numpy is loaded: its libraries read it once.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 from gemms import GEMM, Gemm, deit_small_gemms, gemm_network, one_gemm, one_tile
+from mapped import evaluated
 from timing import (
     benchmark_parser,
     children_cpu_s,
@@ -40,7 +42,12 @@ from accelsim.api import Report, simulate
 from accelsim.arch import Accelerator, Buffer, Dram, Engine, EngineKind, OutputStage
 from accelsim.config import load_accelerator, load_plan
 from accelsim.ir import Workload
-from accelsim.optable import OpTable, op_table
+from accelsim.kernels.chain_table import R_BLOCKS, R_OPS
+from accelsim.mappers.chain_ways import Search, prepare, ways_of
+from accelsim.mappers.choice import mapper_of
+from accelsim.mappers.memo import Memo
+from accelsim.mapping import Mapping
+from accelsim.optable import OpTable, engine_table, op_table
 from accelsim.validation.scalesim import results
 from accelsim.validation.scalesim_files import Layer
 from accelsim.workloads import build_workload
@@ -60,7 +67,16 @@ PROCESSES = 3
 
 # Maps (unless a mapping is given), lowers and simulates: `accelsim.api.simulate` with a mapper chosen.
 Run = Callable[..., Report]
-MAPPERS: dict[str, Run] = {"heuristic": simulate}
+
+
+def exhaustively(layers: OpTable, accelerator: Accelerator, mapping: Mapping | None = None) -> Report:
+    """The exhaustive mapper, for latency, with a fresh memo: as in the peers, no layer knows of the one before."""
+    if mapping is not None:
+        return simulate(layers, accelerator, mapping)
+    return evaluated(layers, accelerator, mapper_of("exhaustive:latency"))
+
+
+MAPPERS: dict[str, Run] = {"heuristic": simulate, "exhaustive": exhaustively}
 
 
 @dataclass(frozen=True)
@@ -233,6 +249,44 @@ def own_details(rows: list[Row]) -> None:
     table(head, lines)
 
 
+def priced(search: Search) -> tuple[int, int]:
+    """Rows of chain tables and mappings of single chains that the search of a design prices with a fresh memo.
+
+    A row is a tile size with engine shares and weight blocks; it is priced with blocks innermost and outermost, with
+    every set of its inputs on chip, and its output on chip and not.  Equal layers are priced, and counted, once.  Not
+    counted: kept halos (no op of these networks has one), shares and sub-arrays dropped on the way, and the paths
+    through the chains.
+    """
+    n_rows = n_mappings = 0
+    # The memo gives equal starts the same object.
+    for start, ways in {id(ways := ways_of(search, start)): (start, ways) for start in search.space.starts}.values():
+        rows = ways.rows
+        orders = np.where(rows[:, R_BLOCKS] > 1, 2, 1)
+        n_rows += len(rows)
+        n_mappings += int((orders * 2 ** (start.n_roots[rows[:, R_OPS] - 1] + 1)).sum())
+    return n_rows, n_mappings
+
+
+def search_rates(rows: list[Row]) -> list[dict[str, Any]]:
+    """Mappings priced per CPU second of a whole evaluation: it also simulates what was chosen."""
+    print("### Mappings of single chains priced by the exhaustive mapper\n")
+    networks = {"gemm": one_gemm(GEMM), "deit_small": build_workload("deit_small")}
+    found: list[dict[str, Any]] = []
+    for row in (row for row in rows if not row.system.as_scalesim):
+        for name, network in networks.items():
+            layers, accelerator = network_table(network), row.system.accelerator
+            search = prepare(layers, engine_table(accelerator, layers), accelerator, False, Memo())
+            n_rows, n_mappings = priced(search)
+            found.append({"system": row.system.name, "workload": name, "rows": n_rows, "mappings": n_mappings,
+                          "cpu_s": row.call_cpu_s[name]})  # fmt: skip
+    lines = [
+        [one["system"], one["workload"], f"{one['rows']:,}", f"{one['mappings']:,}", seconds(one["cpu_s"]),
+         f"{one['mappings'] / one['cpu_s']:,.0f}"] for one in found
+    ]  # fmt: skip
+    table(["array", "workload", "rows of chain tables", "mappings priced", "CPU", "mappings per CPU s"], lines)
+    return found
+
+
 def beside_scalesim(rows: list[Row]) -> list[dict[str, Any]]:
     """SCALE-Sim's reported cycles, its closed form, and our array's cycles with its timing."""
     print("### Timing scalesim against SCALE-Sim 3.0.0\n")
@@ -272,8 +326,9 @@ def main() -> int:
     beside_peers(rows)
     own_details(rows)
     checks = beside_scalesim(rows)
+    rates = search_rates(rows) if arguments.mapper == "exhaustive" else []
     numbers = [{**vars(row), "system": row.system.name, "contains": row.system.contains} for row in rows]
-    write_numbers(arguments.json, about, peers=peers(), ours=numbers, scalesim=checks)
+    write_numbers(arguments.json, about, peers=peers(), ours=numbers, scalesim=checks, rates=rates)
     return 0
 
 

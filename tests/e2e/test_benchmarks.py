@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
+MAPPING_PAGE = ROOT / "docs" / "mapping.md"
 PEERS = ROOT / "benchmarks" / "data" / "peers.csv"
 
 
@@ -154,7 +155,69 @@ def test_search_quality_is_a_share_of_the_true_front(tmp_path: Path) -> None:
 
 def test_speed_prints_a_rate_for_every_kernel(tmp_path: Path) -> None:
     text, numbers = run("speed", tmp_path)
-    (lines,) = tables(text)
+    lines, mapped = tables(text)
     assert len(lines) == 1 + len(numbers["timings"])
+    # One case by three mappers; only the exhaustive ones have a memo to share and to find full.
+    assert [line[1] for line in mapped[1:]] == ["`heuristic`", "`exhaustive:latency`", "`exhaustive:edp`"]
+    assert [sum(cell != "" for cell in line[2:]) for line in mapped[1:]] == [3, 9, 9]
+    reused = {(row["mapper"], row["sweep"], row["memo"]): row["reused"] for row in numbers["mapped"]}
+    assert {share for (mapper, _, memo), share in reused.items() if memo == "again"} == {1.0}
+    for mapper in ("exhaustive:latency", "exhaustive:edp"):
+        assert reused[mapper, "lanes and pixel groups", "shared"] < reused[mapper, "bandwidth", "shared"]
     kernels = [row for row in numbers["timings"] if row["name"].startswith("kernel") and row["unit"] == "rows"]
     assert [row["work"] for row in kernels][:4] == [2_863, 2_727, 36_233, 36_224]
+
+
+def test_exhaustive_mapper_is_never_worse_and_never_below_the_bound(tmp_path: Path) -> None:
+    text, numbers = run("mapping", tmp_path)
+    rows = numbers["rows"]
+    assert len(rows) == (2 * 4 + 2) * 2
+    fits = {(row["model"], row["preset"]): row["kept"] is not None for row in rows}
+    assert [pair for pair, there in fits.items() if not there] == [
+        ("efficientvit_b0", "nvdla_small"), ("efficientvit_b0", "vitcod_dense"), ("levit_128", "nvdla_small"),
+    ]  # fmt: skip
+    for row in (row for row in rows if row["kept"] is not None):
+        assert row[row["kept"]] == min(row["heuristic"], row["exhaustive"])
+        assert 0 < row["bound_cycles"] <= min(row["heuristic_cycles"], row["exhaustive_cycles"])
+        assert row["fraction_placed"] == 1.0
+    here, page = tables(text), tables(MAPPING_PAGE.read_text(encoding="utf-8"))
+    titles = [line for line in text.splitlines() if line.startswith("### ")]
+    ratios = {title: lines for title, lines in zip(titles, here, strict=True) if " over `heuristic`" in title}
+    assert len(ratios) == 4
+    headed = [line for line in MAPPING_PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("### ")]
+    kept = dict(zip(headed, page, strict=True))
+    for title, lines in ratios.items():
+        known = {(line[0], preset): cell for line in kept[title][1:] for preset, cell in zip(kept[title][0], line)}
+        for line in lines[1:-1]:
+            assert {p: known[line[0], p] for p in lines[0][1:]} == dict(zip(lines[0][1:], line[1:], strict=True))
+
+
+def test_cells_of_the_mapping_table_say_who_found_the_mapping() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from mapping import Row, cell
+    finally:
+        sys.path.pop(0)
+
+    def shown(kept: str | None, heuristic: float | None, exhaustive: float | None) -> str:
+        return cell(Row("m", "a", "p", "latency", kept, heuristic, exhaustive, None, None, None, 1, 1.0, 0.0))
+
+    assert shown(None, None, None) == "–"
+    assert shown("exhaustive", None, 5.0) == "*"
+    assert shown("heuristic", 4.0, 5.0) == shown("heuristic", 4.0, None) == "="
+    assert shown("exhaustive", 4.0, 3.0) == "0.75"
+
+
+def test_exhaustive_cycles_beside_the_peers_are_those_of_the_page(tmp_path: Path) -> None:
+    text, numbers = run("peers", tmp_path, "--mapper", "exhaustive")
+    here, page = tables(text), tables(PAGE.read_text(encoding="utf-8"))
+    _, own, _, rates = here
+    systems = {f"**{line[0]}**" for line in own[1:] if "scalesim" not in line[0]}
+    cycles = {line[0]: (line[1], line[3]) for line in here[0] if line[0] in systems}
+    (beside, details) = ([t for t in page if t[0] == table[0]] for table in here[:2])
+    assert {line[0]: (line[1], line[3]) for line in beside[1][1:]} == cycles
+    assert [line[:3] for line in details[1][1:]] == [line[:3] for line in own[1:] if "scalesim" not in line[0]]
+    assert [line[:4] for line in next(t for t in page if t[0] == rates[0])] == [line[:4] for line in rates]
+    gemm = {row["system"]: row for row in numbers["rates"] if row["workload"] == "gemm"}
+    # Every tile of 196 positions, its output on chip or not; with 256 KiB the weights pass in blocks, in two orders.
+    assert (gemm["systolic ws, endless memory"]["mappings"], gemm["systolic ws"]["mappings"]) == (392, 784)
