@@ -155,7 +155,7 @@ def mapped_case(case: tuple[str, str, str], name: str, n: int) -> list[dict[str,
         found.append({"model": model, "arch": arch, "plan": plan, "mapper": name, "sweep": sweep, "memo": state,
                       "designs": len(samples), "cpu_s": statistics.fmean(samples), "reused": reused})  # fmt: skip
 
-    evaluated(network, base, mapper)
+    evaluated(network, base, mapper).metrics()
     for sweep, make in SWEEPS.items():
         designs = make(base, n + 1)
         assert len({design.fingerprint() for design in designs}) == n + 1
@@ -228,7 +228,7 @@ def main() -> int:
         row
         for case in (MAPPED_CASES[:1] if arguments.quick else MAPPED_CASES)
         for name in MAPPERS
-        for row in mapped_case(case, name, 2 if arguments.quick else 10)
+        for row in mapped_case(case, name, 2 if arguments.quick else 5)
     ]
     mapper_table(mapped)
     write_numbers(arguments.json, about, timings=[asdict(row) for row in timings], mapped=mapped)

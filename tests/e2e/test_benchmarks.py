@@ -187,9 +187,9 @@ def test_exhaustive_mapper_is_never_worse_and_never_below_the_bound(tmp_path: Pa
     headed = [line for line in MAPPING_PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("### ")]
     kept = dict(zip(headed, page, strict=True))
     for title, lines in ratios.items():
-        known = {(line[0], preset): cell for line in kept[title][1:] for preset, cell in zip(kept[title][0], line)}
+        known = {line[0]: dict(zip(kept[title][0], line, strict=True)) for line in kept[title]}
         for line in lines[1:-1]:
-            assert {p: known[line[0], p] for p in lines[0][1:]} == dict(zip(lines[0][1:], line[1:], strict=True))
+            assert [known[line[0]][preset] for preset in lines[0][1:]] == line[1:]
 
 
 def test_cells_of_the_mapping_table_say_who_found_the_mapping() -> None:
