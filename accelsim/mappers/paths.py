@@ -26,9 +26,6 @@ from accelsim.optable import (
 )
 from accelsim.program import Int64
 
-# Of equally fast paths the one with less bus time, or energy: they weigh so little that all of it is less than a tick.
-BUS_WEIGHT, ENERGY_WEIGHT = 2.0**-34, 2.0**-48
-
 
 @dataclass(frozen=True, eq=False)
 class Path:
@@ -71,6 +68,9 @@ class Network:
         self.first_way: Int64 = place[:, 1]
         self.lists: Int64 = np.concatenate(lists)
         self.ways: Int64 = np.concatenate([item.ways for item in found])
+        # Of equally fast paths the one with less bus time, or energy: all of it weighs less than half a tick.
+        most = int(np.abs(self.ways[:, W_ENERGY]).max(initial=0)) * len(space.keep)
+        self.tie_weight = 0.5 / (most + 1)
 
     def shortest(self, per_tick: float, per_energy: float, capacity_bits: int) -> Path | None:
         """The path of least weighted cost; None when no mapping of the space fits."""
@@ -94,7 +94,7 @@ class Network:
     def least(self, objective: str, capacity_bits: int) -> list[Path]:
         """Optima of an objective: one path, or for `front` the supported ones, fastest first; empty when none fits."""
         if objective in ("latency", "energy"):
-            weights = (1.0, BUS_WEIGHT) if objective == "latency" else (self.static_fj_per_tick, 1.0)
+            weights = (1.0, self.tie_weight) if objective == "latency" else (self.static_fj_per_tick, 1.0)
             path = self.shortest(*weights, capacity_bits)
             return [] if path is None else [path]
         supported = list(self._supported(objective == "edp", capacity_bits))
@@ -108,7 +108,7 @@ class Network:
         Energy × time is quasi-concave, so its minimum over the hull, and so over all mappings, is at a corner.  Between
         two corners no product is below (ticks of the faster) × (energy of the other).
         """
-        fast = self.shortest(1.0, ENERGY_WEIGHT, capacity_bits)
+        fast = self.shortest(1.0, self.tie_weight, capacity_bits)
         if fast is None:
             return
         frugal = self.shortest(self.static_fj_per_tick, 1.0, capacity_bits)
