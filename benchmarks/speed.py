@@ -40,7 +40,7 @@ KERNEL_CASES = (("efficientvit_b1", "trio_vit", "uniform8"), ("efficientvit_b1",
                 ("efficientvit_b1", "m2vit_ddr4_banked", "m2q"),
                 ("deit_small", "m2vit_ddr4_banked", "m2q"))  # fmt: skip
 MAPPED_CASES = (("efficientvit_b1", "trio_vit", "uniform8"), ("efficientvit_b1", "m2vit", "m2q"),
-                ("deit_small", "trio_vit", "uniform8"))  # fmt: skip
+                ("deit_small", "trio_vit", "uniform8"), ("deit_small", "m2vit", "m2q"))  # fmt: skip
 MAPPERS = tuple(name for name in MAPPER_NAMES if not name.endswith(":energy"))
 KIB_256 = 2_097_152
 MEASURE_S = 1.0
