@@ -23,6 +23,8 @@ from accelsim.result import run_program
 
 # Images simulated when the interval between images counts.
 STEADY_IMAGES = 4
+# Corners of the hull that are simulated for the least EDP: neighbours of the optimum may be better when simulated.
+SIMULATED = 4
 # When regions that fit by sum cannot be placed: this share of the capacity is tried next, so many times.
 _SHRINK, _SHRINKS = (31, 32), 16
 
@@ -101,8 +103,10 @@ def find_mapping(
     network = Network(search, [ways_of(search, start) for start in search.space.starts])
     capacity = accelerator.activation_buffer.capacity_bits
     paths = network.least(objective, capacity)
-    best = _placed(network, paths[0], steady) if paths else None
-    exhaustive, placed = best if best is not None else (None, capacity)
+    tried = [one for path in paths[:SIMULATED] if (one := _placed(network, path, steady)) is not None]
+    exhaustive, placed = None, capacity
+    if tried:
+        exhaustive, placed = min(tried, key=lambda one: one[0].value(objective))
     there = [one for one in (exhaustive, heuristic) if one is not None]
     if not there:
         assert refusal is not None

@@ -92,15 +92,17 @@ class Network:
         return Path(ticks, energy, (per_tick, per_energy), capacity_bits, tuple(reversed(taken)))
 
     def least(self, objective: str, capacity_bits: int) -> list[Path]:
-        """Optima of an objective: one path, or for `front` the supported ones, fastest first; empty when none fits."""
+        """Paths of least value of an objective, the optimum first; empty when none fits.
+
+        `latency` and `energy`: the optimum.  `edp`: the corners looked at on the way to it, best first.  `front`: all
+        corners, fastest first.
+        """
         if objective in ("latency", "energy"):
             weights = (1.0, self.tie_weight) if objective == "latency" else (self.static_fj_per_tick, 1.0)
             path = self.shortest(*weights, capacity_bits)
             return [] if path is None else [path]
         supported = list(self._supported(objective == "edp", capacity_bits))
-        if objective == "edp":
-            return sorted(supported, key=lambda path: path.product)[:1]
-        return sorted(supported, key=lambda path: path.ticks)
+        return sorted(supported, key=lambda path: path.product if objective == "edp" else path.ticks)
 
     def _supported(self, product_only: bool, capacity_bits: int) -> Iterator[Path]:
         """Corners of the lower hull of (ticks, energy); with `product_only` those that may have the least product.
