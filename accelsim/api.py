@@ -14,7 +14,7 @@ from accelsim.counts import ENGINE_COUNTS, count_columns
 from accelsim.energy import ConventionSpread, convention_spread, price_per_op
 from accelsim.engines.registry import rules_of
 from accelsim.lowering import Lowered, check_batch, lower
-from accelsim.mappers.choice import DEFAULT_MAPPER, Mapper
+from accelsim.mappers.choice import DEFAULT_MAPPER, Mapper, mapper_of, refuse_unused
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.mapping import Mapping, MappingArrays, arrays_to_mapping, mapping_to_arrays
 from accelsim.optable import EngineTable, OpTable, engine_table, op_table
@@ -201,22 +201,25 @@ def simulate(
     record: bool = False,
     fuse: bool = True,
     mapping_name: str = "mapping",
-    mapper: Mapper = DEFAULT_MAPPER,
+    mapper: Mapper | str = DEFAULT_MAPPER,
 ) -> Report:
     """Map (unless a mapping is given), lower, simulate and price one design.
 
-    `fuse=False` makes every op its own chain; the exhaustive mapper has no such space.  Raises InfeasibleError with
+    `fuse=False` makes every op its own chain; the exhaustive mapper has no such space.  `mapper` is a `Mapper` or its
+    short name, such as `exhaustive:edp`.  Raises InfeasibleError with
     numbers when the accelerator cannot run the workload, AccelsimError when the given mapping is not legal for it.
     """
+    chosen = mapper_of(mapper) if isinstance(mapper, str) else mapper
+    refuse_unused(chosen, mapping is not None, fuse)
     found = None
     if mapping is not None:
         engines = engine_table(accelerator, table)
         arrays = mapping_to_arrays(mapping, table, engines, accelerator, mapping_name)
         lowered = lower(table, engines, accelerator, arrays)
-    elif mapper.exhaustive and fuse:
+    elif chosen.exhaustive:
         from accelsim.mappers.exhaustive import find_mapping
 
-        found = find_mapping(table, accelerator, mapper.objective, mapper.steady)
+        found = find_mapping(table, accelerator, chosen.objective, chosen.steady)
         arrays, engines, lowered = found.kept.arrays, found.engines, found.kept.lowered
     else:
         arrays, engines, lowered = map_and_lower(table, accelerator, fuse)
@@ -230,7 +233,7 @@ def evaluate(
     accelerator: Accelerator,
     plan: QuantPlan,
     batch: int = 1,
-    mapper: Mapper = DEFAULT_MAPPER,
+    mapper: Mapper | str = DEFAULT_MAPPER,
 ) -> Report:
     """Report of a built-in model (its default resolution when None) under a plan on an accelerator."""
     return simulate(op_table(build_workload(model, resolution), plan), accelerator, batch=batch, mapper=mapper)

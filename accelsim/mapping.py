@@ -9,7 +9,7 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.ir import digest
-from accelsim.kernels.mapper import C_AXIS, C_FIRST, CHAIN_COLUMNS, N_PART, widest_weight_bits
+from accelsim.kernels.mapper import C_AXIS, C_FIRST, CHAIN_COLUMNS, N_PART, reads_whole_views, widest_weight_bits
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.kernels.tiling import used_blocks
 from accelsim.mapping_checks import HALOS, halo_problems, sub_array_problems
@@ -298,6 +298,9 @@ def _check_chain(
             problems.append(
                 Problem(where, f"op {name} needs rows of other tiles", "windows larger than 1 only in the first op")
             )
+        if not reads_whole_views(ops, first, k):
+            what = f"op {name} reads as one a tensor made in the chain and one from outside"
+            problems.append(Problem(where, what, "both or none made in the chain"))
         out = int(ops[k, O_OUT])
         if k < stop - 1 and (table.tensors[out, T_LAST] >= stop or table.tensors[out, T_OUTPUT]):
             problems.append(

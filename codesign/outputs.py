@@ -98,11 +98,12 @@ def print_summary(report: Report) -> None:
     edp_njs, edp2_njs = data["edp_pj_s"] / 1e3, data["edp_pj_s_synthesized"] / 1e3
     read_mb, written_mb = data["dram_read_bits"] / 8e6, data["dram_write_bits"] / 8e6
     title = f"{data['model']} at {data['resolution']} on {data['arch']}, plan {data['plan']}, batch {data['batch']}"
+    of_an_image = ", one image" if data["batch"] > 1 else ""
     print(title)
     print(f"  cycles          {data['cycles_total']:>14,}   {data['latency_s'] * 1e3:.3f} ms at {clock / 1e6:.0f} MHz")
     print(
-        f"  lower bound     {bound.cycles:>14,}   of any mapping: {bound.compute_cycles:,} compute, "
-        f"{bound.vector_cycles:,} vector, {bound.spill_cycles:,} traffic, {bound.cut_cycles:,} cut"
+        f"  lower bound     {bound.cycles:>14,}   of any mapping{of_an_image}: {bound.compute_cycles:,} compute, "
+        f"{bound.vector_cycles:,} vector, {bound.spill_cycles:,} traffic with spills, {bound.cut_cycles:,} cut"
     )
     if report.found is not None:
         _print_search(report, report.found)

@@ -27,7 +27,7 @@ def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None
     parser.add_argument("--no-fuse", action="store_true", help="every op its own chain")
     parser.add_argument(
         "--mapper", default="heuristic",
-        help="heuristic (default), or exhaustive:OBJECTIVE[:steady], OBJECTIVE latency, energy or edp",
+        help="heuristic (default), or exhaustive[:OBJECTIVE][:steady]; OBJECTIVE is latency (default), energy or edp",
     )  # fmt: skip
     parser.add_argument("--mapping", help="use this mapping file instead of a mapper")
     parser.set_defaults(batch=1)
@@ -86,12 +86,10 @@ def read_names(arguments: argparse.Namespace) -> tuple[Workload, Accelerator, Qu
 
 
 def _read_mapper(arguments: argparse.Namespace) -> Mapper:
-    from accelsim.mappers.choice import mapper_of
+    from accelsim.mappers.choice import mapper_of, refuse_unused
 
     mapper = mapper_of(arguments.mapper, "--mapper")
-    other = "--mapping" if arguments.mapping is not None else "--no-fuse" if arguments.no_fuse else ""
-    if mapper.exhaustive and other:
-        raise AccelsimError(Problem("--mapper", f"{arguments.mapper} together with {other}", "one of them"))
+    refuse_unused(mapper, arguments.mapping is not None, not arguments.no_fuse, "--mapper")
     return mapper
 
 

@@ -268,7 +268,10 @@ def chain_ways(
                         energy += c.store[w, 3]
                     ticks = max(bus, edges + c.cycles[w])
                     if c.rates.size == 0:
-                        energy = bus  # of ways that take equally long, the one with less traffic
+                        # Of ways that take equally long, the one with less traffic and fewer tiles.
+                        energy = bus + rows[c.way[w, 0], R_OPS] * tables.scalars[TICKS] * ceil_div(
+                            axis_extent(tables.ops, first, axis), rows[c.way[w, 0], R_SIZE]
+                        )
                     count = _add_way(ways, start, count, c.way[w], bits, ticks, energy)
                     if count < 0:
                         return -1

@@ -259,10 +259,22 @@ def _produced_within(ops: Any, first: int, last: int, root: int) -> bool:
     return False
 
 
+@jit
+def reads_whole_views(ops: Any, first: int, k: int) -> bool:
+    """False when op k reads two tensors as one of which only one is made by ops [first, k): it is in no place whole."""
+    for operand in range(2):
+        a, b = ops[k, O_IN0_ROOT0 + 2 * operand], ops[k, O_IN0_ROOT0 + 2 * operand + 1]
+        if a >= 0 and b >= 0 and _produced_within(ops, first, k - 1, a) != _produced_within(ops, first, k - 1, b):
+            return False
+    return True
+
+
 @inner
 def _can_extend(ops: Any, slices: Any, first: int, k: int, axis: int, weights: int, limit: int) -> bool:
     """Whether op k may join a chain of ops [first, k) cut along `axis`."""
     if ops[k, O_AXES] & axis == 0 or axis_extent(ops, k, axis) != axis_extent(ops, first, axis):
+        return False
+    if not reads_whole_views(ops, first, k):
         return False
     if axis == AXIS_GROUPS and ops[k, O_KIND] == KIND_CONV:
         return False

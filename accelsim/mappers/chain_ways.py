@@ -35,12 +35,13 @@ from accelsim.mappers.chains import ChainSpace, ChainStart, chain_space
 from accelsim.mappers.memo import Memo
 from accelsim.mapping import MappingArrays, max_parts
 from accelsim.optable import EngineTable, OpTable
+from accelsim.problems import AccelsimError, Problem
 from accelsim.program import Int64
 
 Float64 = npt.NDArray[np.float64]
 FJ_PER_PJ = 1000.0
 # Room for the options of an op at first; it grows when that is too little.
-FIRST_OPTIONS = 512
+FIRST_OPTIONS, MOST_OPTIONS = 512, 512 * 4**4
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,11 @@ class Search:
     memo: Memo
     hardware: int
     bus: int
+
+    @property
+    def with_energy(self) -> bool:
+        """Whether ways have energies; otherwise that column has bus time and a cycle for every tile of every op."""
+        return len(self.rates.counts) > 0
 
     @property
     def weight_capacity(self) -> int:
@@ -154,7 +160,17 @@ def _rows(search: Search, start: ChainStart, n_ops: int) -> Int64:
         )  # fmt: skip
         if count != STATUS_ROOM:
             return rows[:count].copy()
-        options, size = options * 4, size * 4
+        options, size = _more(search, start, options), size * 4
+
+
+def _more(search: Search, start: ChainStart, options: int) -> int:
+    """More room for options.  Raises AccelsimError when there are too many to look at."""
+    if options >= MOST_OPTIONS:
+        name = search.table.op_names[start.first]
+        what = f"more than {options:,} ways to share {name} (and the ops behind it) among the engines"
+        levers = ("the heuristic mapper", "fewer engines that can share an op", "wider ports")
+        raise AccelsimError(Problem(f"exhaustive mapper on {search.accelerator.name}", what, "fewer", levers))
+    return options * 4
 
 
 def _ways(search: Search, start: ChainStart, n_ops: int, rows: Int64) -> Ways:
@@ -234,6 +250,6 @@ def _parts(search: Search, start: ChainStart, row: Int64) -> tuple[Int64, Int64]
         search.tables, start.first, n_ops, start.axis, int(row[R_SIZE]), int(row[R_CHOICE]), search.weight_capacity,
         scratch(search, n_ops, options), parts, n_parts,
     ) == STATUS_ROOM:  # fmt: skip
-        options *= 4
+        options = _more(search, start, options)
     search.memo.put(key, (parts, n_parts), int(parts.nbytes + n_parts.nbytes))
     return parts, n_parts

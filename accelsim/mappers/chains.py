@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from accelsim.kernels.chain_path import NO_TWIN, STEP_COLUMNS
-from accelsim.kernels.mapper import widest_weight_bits
+from accelsim.kernels.mapper import reads_whole_views, widest_weight_bits
 from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
@@ -174,14 +174,11 @@ def _may_follow(table: OpTable, first: int, k: int, axis: int) -> bool:
     op = table.ops[k]
     if not op[O_AXES] & axis or _extent(table, k, axis) != _extent(table, first, axis):
         return False
+    if not reads_whole_views(table.ops, first, k):
+        return False
     if axis == AXIS_GROUPS:
         return bool(op[O_KIND] != KIND_CONV and table.ops[first, O_KIND] != KIND_CONV)
-    if op[O_KERNEL_H] != 1 or op[O_STRIDE] != 1 or op[O_IN_H] != op[O_ROWS_H]:
-        return False
-    # Two tensors read as one must both come from the chain, or none.
-    made = set(table.ops[first:k, O_OUT].tolist())
-    pairs = op[_ROOTS].reshape(2, 2).tolist()
-    return all(b < 0 or (a in made) == (b in made) for a, b in pairs)
+    return bool(op[O_KERNEL_H] == 1 and op[O_STRIDE] == 1 and op[O_IN_H] == op[O_ROWS_H])
 
 
 def _may_end(table: OpTable, first: int, last: int) -> bool:

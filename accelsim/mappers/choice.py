@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from accelsim.config_walk import near
 from accelsim.problems import AccelsimError, Problem
 
 HEURISTIC, EXHAUSTIVE = "heuristic", "exhaustive"
@@ -11,7 +12,7 @@ OBJECTIVES = ("latency", "energy", "edp")
 _STEADY = "steady"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mapper:
     """The heuristic mapper, or the exhaustive one with its objective.
 
@@ -43,6 +44,15 @@ def mapper_of(name: str, where: str = "mapper") -> Mapper:
     if kind == HEURISTIC and not rest:
         return DEFAULT_MAPPER
     if kind == EXHAUSTIVE and len(words) <= 1 and objective in OBJECTIVES:
-        return Mapper(True, objective, steady)
-    expected = f"{HEURISTIC}, or {EXHAUSTIVE}:OBJECTIVE[:{_STEADY}] with {', '.join(OBJECTIVES)}"
-    raise AccelsimError(Problem(where, f"unknown mapper {name!r}", expected))
+        return Mapper(exhaustive=True, objective=objective, steady=steady)
+    expected = (
+        f"{HEURISTIC}, or {EXHAUSTIVE}[:OBJECTIVE][:{_STEADY}] with {', '.join(OBJECTIVES)} (default {OBJECTIVES[0]})"
+    )
+    raise AccelsimError(Problem(where, f"unknown mapper {name!r}", expected, near(name, MAPPER_NAMES)))
+
+
+def refuse_unused(mapper: Mapper, has_mapping: bool, fuse: bool, where: str = "mapper") -> None:
+    """Raise AccelsimError when the exhaustive mapper is asked for and could not be used."""
+    other = "a mapping" if has_mapping else "" if fuse else "every op its own chain"
+    if mapper.exhaustive and other:
+        raise AccelsimError(Problem(where, f"{mapper.name} together with {other}", "one of them"))

@@ -23,7 +23,7 @@ from accelsim.result import run_program
 
 # Images simulated when the interval between images counts.
 STEADY_IMAGES = 4
-# Corners of the hull that are simulated for the least EDP: neighbours of the optimum may be better when simulated.
+# Paths that are simulated: those beside the optimum of an objective may be better when simulated.
 SIMULATED = 4
 # When regions that fit by sum cannot be placed: this share of the capacity is tried next, so many times.
 _SHRINK, _SHRINKS = (31, 32), 16
@@ -99,8 +99,7 @@ def find_mapping(
     if objective not in OBJECTIVES:
         raise AccelsimError(Problem("objective", f"unknown {objective!r}", " or ".join(OBJECTIVES)))
     heuristic, refusal = _heuristic(table, accelerator, steady)
-    search = prepare(table, engine_table(accelerator, table), accelerator, objective != "latency", memo or _memo)
-    network = Network(search, [ways_of(search, start) for start in search.space.starts])
+    network = _network(table, accelerator, objective != "latency", memo)
     capacity = accelerator.activation_buffer.capacity_bits
     paths = network.least(objective, capacity)
     tried = [one for path in paths[:SIMULATED] if (one := _placed(network, path, steady)) is not None]
@@ -113,7 +112,7 @@ def find_mapping(
         raise refusal
     kept = min(there, key=lambda one: one.value(objective))
     optimum = _optimum(paths[0], accelerator, objective) if paths else None
-    return Found(objective, search.engines, optimum, exhaustive, heuristic, kept, placed)
+    return Found(objective, network.search.engines, optimum, exhaustive, heuristic, kept, placed)
 
 
 def find_front(
@@ -126,21 +125,27 @@ def find_front(
 def try_front(
     table: OpTable, accelerator: Accelerator, steady: bool = False, memo: Memo | None = None
 ) -> list[Candidate]:
-    """The corners of the lower hull of time and energy over the declared space, and the heuristic mapping, simulated.
+    """Mappings of one design, simulated: among them all that `find_mapping` simulates for any objective.
 
-    A corner whose regions cannot be placed is left out, and so is the heuristic mapping where there is none.  Raises as
-    `find_mapping` does.
+    They are the corners of the lower hull of time and energy over the declared space, the paths of least latency, and
+    the heuristic mapping.  A mapping whose regions cannot be placed is left out.  Raises as `find_mapping` does.
     """
     heuristic, refusal = _heuristic(table, accelerator, steady)
-    search = prepare(table, engine_table(accelerator, table), accelerator, True, memo or _memo)
-    network = Network(search, [ways_of(search, start) for start in search.space.starts])
-    paths = network.least("front", accelerator.activation_buffer.capacity_bits)
-    tried = [placed[0] for path in paths if (placed := _placed(network, path, steady)) is not None]
-    tried += [] if heuristic is None else [heuristic]
+    tried = [] if heuristic is None else [heuristic]
+    for objective in ("front", "latency"):
+        network = _network(table, accelerator, objective == "front", memo)
+        for path in network.least(objective, accelerator.activation_buffer.capacity_bits):
+            placed = _placed(network, path, steady)
+            tried += [] if placed is None else [placed[0]]
     if not tried:
         assert refusal is not None
         raise refusal
     return tried
+
+
+def _network(table: OpTable, accelerator: Accelerator, with_energy: bool, memo: Memo | None) -> Network:
+    search = prepare(table, engine_table(accelerator, table), accelerator, with_energy, memo or _memo)
+    return Network(search, [ways_of(search, start) for start in search.space.starts])
 
 
 def not_beaten(tried: Sequence[Candidate]) -> list[Candidate]:

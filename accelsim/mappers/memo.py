@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 DEFAULT_BYTES = 512 * 1024 * 1024
+MAX_NAMES = 100_000
 
 
 class Memo:
@@ -22,12 +23,18 @@ class Memo:
         self.hits = self.misses = self.bytes = 0
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._names: dict[Hashable, int] = {}
+        self._named = 0
         self._lock = Lock()
 
     def name(self, key: Hashable) -> int:
-        """A number that stands for a key, the same for equal keys."""
+        """A number that stands for a key, the same for equal keys, until there are too many: then all get new ones."""
         with self._lock:
-            return self._names.setdefault(key, len(self._names))
+            if key not in self._names:
+                if len(self._names) >= MAX_NAMES:
+                    self._names.clear()
+                self._names[key] = self._named
+                self._named += 1
+            return self._names[key]
 
     def get(self, key: Hashable) -> Any:
         """The value of a key, or None."""

@@ -26,6 +26,10 @@ from accelsim.optable import (
 )
 from accelsim.program import Int64
 
+# What a tick of bus time (and a cycle for every tile of every op) costs when paths with less traffic and fewer tiles
+# are looked for: the objective of latency counts the bus of a chain only where it is the limit, but chains share it.
+BUS_PRICES = (1 / 16, 1 / 4, 1.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Path:
@@ -68,7 +72,7 @@ class Network:
         self.first_way: Int64 = place[:, 1]
         self.lists: Int64 = np.concatenate(lists)
         self.ways: Int64 = np.concatenate([item.ways for item in found])
-        # Of equally fast paths the one with less bus time, or energy: all of it weighs less than half a tick.
+        # Of equally fast paths the one with less of the other column: all of it weighs less than half a tick.
         most = int(np.abs(self.ways[:, W_ENERGY]).max(initial=0)) * len(space.keep)
         self.tie_weight = 0.5 / (most + 1)
 
@@ -88,18 +92,21 @@ class Network:
             taken.append((step, way - int(self.first_way[step]), before))
             ticks, energy = ticks + int(self.ways[way, W_TICKS]), energy + float(self.ways[way, W_ENERGY])
             op, mask = self.search.space.starts[int(space.step_start[step])].first, before
-        energy = energy + self.static_fj_per_tick * ticks if len(self.search.rates.counts) else 0.0
+        energy = energy + self.static_fj_per_tick * ticks if self.search.with_energy else 0.0
         return Path(ticks, energy, (per_tick, per_energy), capacity_bits, tuple(reversed(taken)))
 
     def least(self, objective: str, capacity_bits: int) -> list[Path]:
         """Paths of least value of an objective, the optimum first; empty when none fits.
 
-        `latency` and `energy`: the optimum.  `edp`: the corners looked at on the way to it, best first.  `front`: all
-        corners, fastest first.
+        `latency`: behind the optimum those that pay for bus time, too, by `BUS_PRICES`.  `energy`: the optimum.  `edp`:
+        the corners looked at on the way to it, best first.  `front`: all corners, fastest first.
         """
-        if objective in ("latency", "energy"):
-            weights = (1.0, self.tie_weight) if objective == "latency" else (self.static_fj_per_tick, 1.0)
-            path = self.shortest(*weights, capacity_bits)
+        if objective == "latency":
+            prices = (self.tie_weight, *BUS_PRICES) if not self.search.with_energy else (self.tie_weight,)
+            paths = [self.shortest(1.0, price, capacity_bits) for price in prices]
+            return [path for path in paths if path is not None]
+        if objective == "energy":
+            path = self.shortest(self.static_fj_per_tick, 1.0, capacity_bits)
             return [] if path is None else [path]
         supported = list(self._supported(objective == "edp", capacity_bits))
         return sorted(supported, key=lambda path: path.product if objective == "edp" else path.ticks)
@@ -139,7 +146,7 @@ class Network:
 
 def _fixed_energy_fj(search: Search) -> float:
     """Dynamic energy of vector ops that no mapping changes: their operations and what they read and write on chip."""
-    if not len(search.rates.counts):
+    if not search.with_energy:
         return 0.0
     table = search.table
     shared = len(search.accelerator.engines) * len(ENGINE_COUNTS)
