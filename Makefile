@@ -1,5 +1,5 @@
 # Needs Python 3.11 or later, make and pip; everything else goes into .venv.
-#   make demo    three runs, one with the best mapping, a sweep and its Pareto front as a picture
+#   make demo    three runs, one with the exhaustive mapper, a sweep and its Pareto front as a picture
 #   make test    the tests
 #   make lint    style and types
 #   make clean   remove what the other targets made

@@ -167,9 +167,7 @@ def mapping_from_json(data: Any, where: str) -> Mapping:
                 "ops, axis, tile, weight_blocks, weight_outer, parts [[engine, slice, units], …] per op; "
                 "a part on a sub-array has lanes, lane width and pixel groups behind its units; maybe a halo"
             )
-            raise AccelsimError(
-                Problem(f"{where}: chains[{number}]", f"malformed chain ({error!r})", expected)
-            ) from error
+            raise AccelsimError(Problem(f"{where}: chains[{number}]", _fault(error), expected)) from error
     resident = data.get("resident", [])
     if not isinstance(resident, list) or not all(isinstance(name, str) for name in resident):
         raise AccelsimError(Problem(f"{where}: resident", "not a list of tensor names", "a list of strings"))
@@ -181,6 +179,10 @@ def _part(data: Any) -> Part:
     if len(numbers) not in (2, 5):
         raise ValueError(f"a part of {len(data)} values")
     return Part(str(engine), *(_whole(number) for number in numbers))
+
+
+def _fault(error: Exception) -> str:
+    return f"has no {error}" if isinstance(error, KeyError) else f"malformed chain: {error}"
 
 
 def _flag(value: Any) -> bool:
