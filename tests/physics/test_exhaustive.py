@@ -106,6 +106,20 @@ def _twins(net: WorkloadBuilder, rng: Random, n: int, tip: str) -> str:
     return net.conv(f"w{n}", "pw", view, rng.choice([2, 4]))
 
 
+def _heads(net: WorkloadBuilder, rng: Random, n: int, tip: str) -> str:
+    """Two products of activations, between them another layer, read as one by heads."""
+    shape = net.tensor(tip)
+    tokens, heads = shape.h * shape.w, rng.choice([d for d in (1, 2, 3) if shape.channels % d == 0])
+    loop = Loop(heads, tokens, 1, tokens, shape.channels // heads)
+    first = net.matmul(f"b{n}", "attn_scores", tip, tip, loop)
+    other = net.conv(f"t{n}", "conv", tip, shape.channels, kernel=rng.choice([1, 3]))
+    second = net.matmul(f"e{n}", "attn_scores", other, tip, loop)
+    pair = rng.choice([(first, second), (second, first)])
+    view = net.view(f"v{n}", pair, tokens, 1, 2 * heads * tokens)
+    recipe = recipes.softmax(heads, tokens, 1, 2 * tokens)
+    return net.vector(f"x{n}", "softmax", (view,), recipe, Tensor(f"x{n}", tokens, 1, 2 * heads * tokens))
+
+
 def _heavy(net: WorkloadBuilder, rng: Random, n: int, tip: str) -> str:
     """A layer whose weights hardly fit."""
     return net.conv(f"h{n}", "pw", tip, rng.choice([8, 11, 14]), kernel=rng.choice([1, 3]), bias=True)
@@ -118,7 +132,7 @@ def _wide(net: WorkloadBuilder, rng: Random, n: int, tip: str) -> str:
 
 
 MOVES = {"layer": _conv, "depthwise": _depthwise, "residual": _residual, "attention": _attention, "twins": _twins,
-         "heavy": _heavy, "wide": _wide}  # fmt: skip
+         "heads": _heads, "heavy": _heavy, "wide": _wide}  # fmt: skip
 
 
 def tiny_network(rng: Random, move: str = "") -> Workload:

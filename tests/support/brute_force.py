@@ -64,12 +64,11 @@ class Brute:
         for n, f in enumerate(ops):
             if len(ops) > 1 and axis == GROUPS and f["kind"] == KIND_CONV:
                 return False
-            if n and axis == ROWS:
-                if f["kernel_h"] != 1 or f["stride"] != 1 or f["in_h"] != f["rows_h"]:
+            if n and axis == ROWS and (f["kernel_h"] != 1 or f["stride"] != 1 or f["in_h"] != f["rows_h"]):
+                return False
+            for a, b in self._roots(f):
+                if a >= 0 and b >= 0 and (a in outputs[:n]) != (b in outputs[:n]):
                     return False
-                for a, b in self._roots(f):
-                    if b >= 0 and (a in outputs[:n]) != (b in outputs[:n]):
-                        return False
         for n, out in enumerate(outputs[:-1]):
             readers = [root for f in ops[n + 1 :] for pair in self._roots(f) for root in pair]
             if out not in readers or self.tensors[out][T_LAST] > last or self.tensors[out][T_OUTPUT]:
