@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from accelsim.api import simulate
-from accelsim.arch import Accelerator
+from accelsim.arch import Accelerator, Buffer
 from accelsim.config import load_accelerator, load_plan
 from accelsim.energy import static_pj_per_cycle, unit_energies
+from accelsim.ir import Loop, Tensor
 from accelsim.kernels.chain_cost import W_BITS, W_TICKS
 from accelsim.kernels.mapper import C_FIRST, C_N, C_TILE, working_bits
 from accelsim.lowering import DoesNotFitError, Lowered, lower
@@ -23,6 +26,8 @@ from accelsim.mapping import MappingArrays, arrays_to_mapping, mapping_to_arrays
 from accelsim.optable import T_BITS, T_FIRST, T_LAST, op_table
 from accelsim.problems import AccelsimError, InfeasibleError
 from accelsim.result import run_program
+from accelsim.workloads import recipes
+from accelsim.workloads.builder import WorkloadBuilder
 from accelsim.workloads.registry import build_workload, model_names
 from tests.fuzz.laws import check_laws
 from tests.support.designs import accelerators
@@ -154,3 +159,27 @@ def test_built_in_networks(model: str, arch: str, plan: str) -> None:
     assert found.optimum is not None
     assert found.exhaustive is not None
     assert found.kept.cycles <= min(one.cycles for one in (found.exhaustive, found.heuristic) if one is not None)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("objective", ["latency", "energy", "edp"])
+def test_a_view_of_two_products_is_made_in_one_place(swapped: bool, objective: str) -> None:
+    """A softmax reads as one what two matrix products wrote before and after a convolution, by heads."""
+    heads, tokens = 8, 32
+    net = WorkloadBuilder("pair", heads, 4)
+    tip = net.conv("q", "pw", net.input, 4)
+    loop = Loop(heads, tokens, 1, tokens, 1)
+    early = net.matmul("b", "attn_scores", tip, tip, loop)
+    late = net.matmul("a", "attn_scores", net.conv("c", "conv", tip, 8, kernel=3), tip, loop)
+    pair = net.view("v", (late, early) if swapped else (early, late), tokens, 1, 2 * heads * tokens)
+    soft = Tensor("x", tokens, 1, 2 * heads * tokens)
+    net.vector("x", "softmax", (pair,), recipes.softmax(heads, tokens, 1, 2 * tokens), soft)
+    table = op_table(net.build(net.conv("o", "pw", "x", 4)), load_plan("uniform8"))
+    tiny = load_accelerator("tiny")
+    slow = replace(tiny.dram, bandwidth_bits_per_s=1_000_000_000)
+    accelerator = tiny.replace(activation_buffer=Buffer(1 << 17, 8192, 64), dram=slow)
+    found = find_mapping(table, accelerator, objective, memo=Memo())
+    for one in (found.exhaustive, found.heuristic):
+        assert one is not None
+        mapping = arrays_to_mapping(one.arrays, table, accelerator)
+        assert simulate(table, accelerator, mapping).result.cycles_total == one.cycles
