@@ -20,8 +20,6 @@ from codesign.validate_command import add_validate
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-# Commands that store what they finish.
-RESUMED = ("sweep", "search")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain("error", error)
     except KeyboardInterrupt:
         kept = "what was finished is stored, the same command continues"
-        print(f"interrupted; {kept if arguments.name in RESUMED else 'nothing was written'}", file=sys.stderr)
+        print(f"interrupted; {kept if getattr(arguments, 'resumes', False) else 'nothing was written'}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
         # Nothing more can be printed: what is left in the buffer must not fail again at exit.
@@ -65,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="accelsim",
         description="Simulate and search accelerators of quantized hybrid Vision Transformers, to the cycle",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="name")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="simulate one model on one accelerator under one plan")
     add_run_options(run)
     run.add_argument(

@@ -19,7 +19,7 @@ def add_sweep_commands(commands: Any) -> None:
     """Add their parsers to the subparsers of `accelsim`."""
     sweep = commands.add_parser("sweep", help="evaluate a design space; the same command resumes")
     _add_study(sweep)
-    sweep.set_defaults(command=_sweep)
+    sweep.set_defaults(command=_sweep, resumes=True)
     search = commands.add_parser("search", help="look for the front of a design space; the same command resumes")
     _add_study(search)
     search.add_argument("--searcher", default="nsga2", help="nsga2 (default), nsga3 or random")
@@ -44,7 +44,7 @@ def add_sweep_commands(commands: Any) -> None:
         help="corner of the hypervolume; may be repeated",
     )
     search.add_argument("--history", metavar="FILE.csv", help="write the hypervolume over evaluations and seconds")
-    search.set_defaults(command=_search)
+    search.set_defaults(command=_search, resumes=True)
     reprice = commands.add_parser("reprice", help="energy, area and EDP of a study at another node, without simulating")
     reprice.add_argument("study")
     reprice.add_argument("-o", "--output", required=True, help="the new study (must not exist)")
