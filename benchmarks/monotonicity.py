@@ -35,10 +35,19 @@ def _grown(rng: Random, value: int) -> int:
     return int(value * rng.choice(GROWTH))
 
 
+def _fed(engine: Engine) -> Engine:
+    """The engine with ports that keep up with it: a sub-array is never faster, which keeps the search short."""
+    activations = engine.lane_width * engine.pixel_groups * 8 * (engine.lanes if engine.depthwise else 1)
+    return replace(
+        engine, activation_port_bits_per_cycle=activations,
+        weight_port_bits_per_cycle=engine.lanes * engine.lane_width * 8,
+    )  # fmt: skip
+
+
 def random_design(rng: Random, base: Accelerator) -> Accelerator:
     """The base with random arrays, buffers and bandwidth."""
     engines = tuple(
-        replace(engine, lanes=rng.randint(4, 24), lane_width=rng.randint(4, 24), pixel_groups=rng.randint(1, 6))
+        _fed(replace(engine, lanes=rng.randint(4, 24), lane_width=rng.randint(4, 24), pixel_groups=rng.randint(1, 6)))
         for engine in base.engines
     )
     dram = base.dram
@@ -63,7 +72,7 @@ def _larger_engine(rng: Random, engine: Engine) -> Engine:
     )  # fmt: skip
     stage = engine.output_stage
     latency = max(0, stage.latency_cycles - (_levels(grown) - _levels(engine)))
-    return replace(grown, output_stage=replace(stage, latency_cycles=latency))
+    return _fed(replace(grown, output_stage=replace(stage, latency_cycles=latency)))
 
 
 def larger_design(rng: Random, small: Accelerator) -> Accelerator:
