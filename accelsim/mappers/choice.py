@@ -53,6 +53,6 @@ def mapper_of(name: str, where: str = "mapper") -> Mapper:
 
 def refuse_unused(mapper: Mapper, has_mapping: bool, fuse: bool, where: str = "mapper") -> None:
     """Raise AccelsimError when the exhaustive mapper is asked for and could not be used."""
-    other = "a mapping" if has_mapping else "" if fuse else "every op its own chain"
+    other = "a mapping (--mapping)" if has_mapping else "" if fuse else "no fusion (--no-fuse)"
     if mapper.exhaustive and other:
         raise AccelsimError(Problem(where, f"{mapper.name} together with {other}", "one of them"))

@@ -68,8 +68,8 @@ def test_pictures_draw_the_mapper_that_was_asked_for(kind):
     ("words", "said"),
     [
         (("--mapper", "exhaustiv"), "--mapper: unknown mapper 'exhaustiv'"),
-        (("--mapper", "exhaustive", "--no-fuse"), "together with --no-fuse"),
-        (("--mapper", "exhaustive", "--mapping", "m.json"), "together with --mapping"),
+        (("--mapper", "exhaustive", "--no-fuse"), "together with no fusion (--no-fuse)"),
+        (("--mapper", "exhaustive", "--mapping", "m.json"), "together with a mapping (--mapping)"),
     ],
 )
 @pytest.mark.parametrize("command", [("run", "--json", "r.json"), ("plot", "stalls", "-o", "p.png")])
@@ -96,12 +96,11 @@ def test_front_prints_and_saves_what_the_api_finds(capsys, steady):
     assert [(row["number"], row["origin"], row["cycles"], row["energy_pj"]) for row in kept] == [
         (number, one.origin, one.cycles, one.energy_pj) for number, one in enumerate(front, start=1)
     ]
-    assert len(front) >= 2
     assert first.startswith("efficientvit_b0 at 64 on m2vit, plan m2q: design bound")
     assert f"{len(data['mappings'])} mappings tried, {len(front)} not beaten" in first
     assert f"{data['bound_cycles']:,} cycles" in first
     assert ("interval ms" if steady else "latency ms") in head
-    assert [line.split()[1] for line in lines] == [f"{one.cycles:,.0f}" for one in front]
+    assert [line.split()[1] for line in lines[: len(front)]] == [f"{one.cycles:,.0f}" for one in front]
     assert Path("f.png").read_bytes().startswith(PNG)
     assert len(Path("f.png").read_bytes()) < 120_000
     assert files(Path("maps")) == [f"mapping_{row['number']:02d}.json" for row in kept]

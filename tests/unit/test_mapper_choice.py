@@ -51,7 +51,7 @@ def test_what_could_not_be_used_is_refused():
     mapping = simulate(table, accelerator).mapping
     with pytest.raises(AccelsimError, match="together with a mapping"):
         simulate(table, accelerator, mapping, mapper="exhaustive")
-    with pytest.raises(AccelsimError, match="together with every op its own chain"):
+    with pytest.raises(AccelsimError, match="together with no fusion"):
         simulate(table, accelerator, fuse=False, mapper="exhaustive")
 
 
