@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AccelsimError as error:
         _complain("error", error)
     except KeyboardInterrupt:
-        kept = "what was finished is stored, the same command continues"
-        print(f"interrupted; {kept if getattr(arguments, 'resumes', False) else 'nothing was written'}", file=sys.stderr)
+        resumes = getattr(arguments, "resumes", False)
+        left = "what was finished is stored, the same command continues" if resumes else "nothing was written"
+        print(f"interrupted; {left}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
         # Nothing more can be printed: what is left in the buffer must not fail again at exit.
