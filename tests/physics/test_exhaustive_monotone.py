@@ -60,13 +60,6 @@ def pairs(draw: st.DrawFn) -> tuple[Accelerator, Accelerator]:
     return small, large
 
 
-def cuts_weights(table: OpTable, accelerator: Accelerator) -> bool:
-    search = search_of(table, accelerator, False)
-    return bool((search.space.step_weights > 0).any()) and any(
-        int(start.weights[0]) * 4 > 3 * search.weight_capacity for start in search.space.starts
-    )
-
-
 def least_cycles(table: OpTable, accelerator: Accelerator) -> Fraction | None:
     try:
         network = network_of(search_of(table, accelerator, False))
@@ -80,6 +73,9 @@ def least_cycles(table: OpTable, accelerator: Accelerator) -> Fraction | None:
 @given(pairs(), st.integers(0, 10**6), EQUAL_WIDTHS)
 def test_a_larger_design_is_never_worse(designs_: tuple[Accelerator, Accelerator], seed: int, plan: QuantPlan) -> None:
     small, large = designs_
+    if len(small.engines) > 1:
+        # Blocks of weights on several engines are outside the law: no weights are cut.
+        small, large = (replace(design, weight_buffer=Buffer(1 << 16)) for design in (small, large))
     table = table_of(seed, plan)
     before = least_cycles(table, small)
     assume(before is not None)
