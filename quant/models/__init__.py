@@ -1,0 +1,1 @@
+"""Torch models whose captured Workload equals the torch-free builder of the same name."""
