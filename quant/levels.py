@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 
@@ -16,6 +17,7 @@ Float64 = NDArray[np.float64]
 
 # Clip candidates as fractions of a filter's largest magnitude: 1.05, 1.03 … 0.07.
 CLIP_FRACTIONS: tuple[float, ...] = tuple((105 - 2 * k) / 100 for k in range(50))
+_SEARCHED_AT_ONCE = 1 << 15  # weights of one pass of the scale search, to stay in the cache
 
 # Term sets of the published additive powers of two, in units of the smallest level, by magnitude bits.
 # Source: Li et al. 2020 (Additive Powers-of-Two Quantization) and its released code; every weight is one element of
@@ -133,22 +135,44 @@ def project(weights: Float64, fmt: Format) -> tuple[Float64, Int64]:
     return project_to(weights, levels(fmt))
 
 
-def project_to(weights: Float64, level_set: Int64) -> tuple[Float64, Int64]:
-    """`project` onto any sorted set of integer levels; what lies outside is clipped to the ends."""
+def project_to(
+    weights: Float64, level_set: Int64, power: float = 2.0, fractions: Sequence[float] = CLIP_FRACTIONS
+) -> tuple[Float64, Int64]:
+    """`project` onto any sorted set of integer levels; what lies outside is clipped to the ends.
+
+    The error is Σ |error|^power; `fractions` are the clip candidates.
+    """
     filters = np.asarray(weights, np.float64)
     members = np.asarray(level_set, np.int64)
-    unit = np.abs(filters).max(axis=1) / float(members[-1])
-    unit = np.where(unit > 0, unit, 1.0)
-    best = np.full(len(filters), np.inf)
-    scale, integers = unit.copy(), np.zeros(filters.shape, np.int64)
-    for fraction in CLIP_FRACTIONS:
-        step = unit * fraction
-        chosen = members[nearest(filters / step[:, None], members)]
-        error = ((chosen * step[:, None] - filters) ** 2).sum(axis=1)
-        better = error < best
-        best[better], scale[better], integers[better] = error[better], step[better], chosen[better]
-    scale = np.where(np.abs(filters).max(axis=1) > 0, scale, 1.0)
+    largest = np.abs(filters).max(axis=1)
+    unit = np.where(largest > 0, largest / float(members[-1]), 1.0)
+    scale, integers = np.ones(len(filters)), np.zeros(filters.shape, np.int64)
+    height = max(1, _SEARCHED_AT_ONCE // filters.shape[1])
+    for start in range(0, len(filters), height):
+        part = slice(start, start + height)
+        found = _best_fraction(filters[part], unit[part, None], members, power, fractions)
+        scale[part] = np.where(largest[part] > 0, unit[part] * found, 1.0)
+        integers[part] = members[nearest(filters[part] / scale[part, None], members)]
     return scale, integers
+
+
+def _best_fraction(
+    filters: Float64, unit: Float64, members: Int64, power: float, fractions: Sequence[float]
+) -> Float64:
+    """Per filter the first fraction of the least error Σ |error|^power."""
+    # A midpoint of two integer levels is a multiple of 1/2: ⌈2v⌉ says how many lie below v, as `nearest` counts them.
+    first, last = 2 * int(members[0]), 2 * int(members[-1])
+    level_of = members[np.searchsorted(members[1:] + members[:-1], np.arange(first, last + 1))].astype(np.float64)
+    best, chosen = np.full(len(filters), np.inf), np.ones(len(filters))
+    doubled = 2 * filters
+    for fraction in fractions:
+        step = unit * fraction
+        above = np.clip(np.ceil(doubled / step), first, last).astype(np.int64) - first
+        error = level_of[above] * step - filters
+        total = np.einsum("fn,fn->f", error, error) if power == 2 else (np.abs(error) ** power).sum(axis=1)
+        better = total < best
+        best[better], chosen[better] = total[better], fraction
+    return chosen
 
 
 def sqnr_db(reference: Float64, approximation: Float64) -> float:
