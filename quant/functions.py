@@ -107,9 +107,9 @@ def bias_add(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
 
 @function("divide")
 def divide(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
-    """Rows 0 … d − 1 of axis −2 divided by its last row d (linear attention); settings eps."""
-    value = operands[0]
-    return value[..., :-1, :] / (rules.divisor(node, value[..., -1:, :]) + float(node.settings["eps"]))
+    """Rows 0 … d − 1 of axis −2 divided by its last row d (linear attention); settings eps.  A zero divisor gives 0."""
+    numerators, divisors = operands[0][..., :-1, :], operands[0][..., -1:, :]
+    return torch.where(divisors == 0, 0.0, numerators / (divisors + float(node.settings["eps"])))
 
 
 @function("normalize")
@@ -117,7 +117,7 @@ def normalize(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """Divide by the sum over axis `settings["dim"]` (quadratic ReLU attention); settings eps."""
     value = operands[0]
     total = value.sum(dim=int(node.settings["dim"]), keepdim=True)
-    return value / (rules.divisor(node, total) + float(node.settings["eps"]))
+    return value / (total + float(node.settings["eps"]))
 
 
 @function("mean")

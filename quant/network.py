@@ -99,10 +99,6 @@ class Numerics:
         """The op's output as it is stored (views are not stored)."""
         return value
 
-    def divisor(self, node: Node, value: Tensor) -> Tensor:
-        """The divisors of a division op."""
-        return value
-
 
 def run(
     network: Network,

@@ -1,0 +1,206 @@
+"""Calibration: from a float network, a plan and statistics to the numbers of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from accelsim.plan import QuantizedWorkload, QuantPlan, apply_plan
+from accelsim.problems import AccelsimError, Problem
+from quant.calibrated import Checkpoint, Divisor, Filters
+from quant.collect import Statistics
+from quant.functional import Affine, log2_code
+from quant.groups import Groups, narrow, operand_values, spread_values
+from quant.network import Network, Node
+from quant.observers import Observed, channel_midpoint, migration_ratio, minmax, mse, percentile, quantile, weight_scale
+from quant.views import rearrange
+
+OBSERVERS = ("mse", "minmax", "percentile")
+TABLE_BITS = 8  # a table of 256 entries
+DIVISOR_BITS = 4
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Options of calibration.
+
+    `observer` chooses the ranges of stored tensors; `power` is that of the error which "mse" and the weights'
+    scales minimise (2.4 in Trio-ViT's code).  `tied_branches` rounds the scales of a joined tensor's parts to powers
+    of two times the first one's.
+    """
+
+    observer: str = "mse"
+    power: float = 2.4
+    bias_correction: bool = True
+    tied_branches: bool = False
+
+    def __post_init__(self) -> None:
+        if self.observer not in OBSERVERS:
+            raise AccelsimError(
+                Problem("observer", f"unknown observer {self.observer!r}", f"one of {', '.join(OBSERVERS)}")
+            )
+
+    def observe(self, seen: Tensor | Observed, bits: int, symmetric: bool) -> Affine:
+        """Quantizer of one scale group."""
+        if self.observer == "minmax":
+            return minmax(seen, bits, symmetric=symmetric)
+        if self.observer == "percentile":
+            return percentile(seen, bits, symmetric=symmetric)
+        return mse(seen, bits, self.power, symmetric=symmetric)
+
+
+def calibrate(
+    network: Network,
+    plan: QuantPlan,
+    statistics: Statistics,
+    labels: Mapping[str, Groups],
+    options: Calibration | None = None,
+) -> Checkpoint:
+    """Scales, zero points, integer weights and biases of a network under a plan (round to nearest)."""
+    chosen = Calibration() if options is None else options
+    quantized = apply_plan(network.workload, plan)
+    stored = {}
+    for name, seen in statistics.groups.items():
+        stored[name] = _stored(name, seen, quantized, statistics, labels[name], chosen)
+    if chosen.tied_branches:
+        _tie_branches(network, stored)
+    before = {
+        name: _scalar(chosen.observe(seen, TABLE_BITS, symmetric=False))
+        for name, seen in statistics.preactivation.items()
+    }
+    filters = {}
+    for node in network.nodes:
+        if node.has_filters:
+            filters[node.name] = _filters(node, plan, statistics, chosen)
+    divisors = _divisors(network, plan, statistics, labels, stored) if plan.division == "log2_shift" else {}
+    return Checkpoint(network, plan, filters, stored, before, divisors)
+
+
+def _scalar(affine: Affine) -> Affine:
+    return Affine(affine.scale.reshape(()), affine.zero_point.reshape(()), affine.low, affine.high)
+
+
+def _stored(
+    name: str,
+    seen: list[Observed],
+    quantized: QuantizedWorkload,
+    statistics: Statistics,
+    groups: Groups,
+    options: Calibration,
+) -> Affine:
+    workload, plan = quantized.workload, quantized.plan
+    bits = quantized.activation_bits[name]
+    if name == workload.input:
+        return _scalar(options.observe(seen[0], bits, symmetric=not plan.input_zero_point))
+    rule = plan.rule_for(workload.op_by_name[name])
+    if rule.granularity in ("channel_scale", "channel_offset"):
+        make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
+        return make(statistics.channels[name], bits, rule.zero_point, options)
+    parts = [options.observe(one, bits, symmetric=not rule.zero_point) for one in seen]
+    scale = groups.spread(torch.stack([part.scale.reshape(()) for part in parts]))
+    zero = groups.spread(torch.stack([part.zero_point.reshape(()) for part in parts]))
+    return Affine(scale, zero, parts[0].low, parts[0].high)
+
+
+def _channel_scales(seen: Observed, bits: int, zero_point: bool, options: Calibration) -> Affine:
+    """Channel-wise migration (Trio-ViT): the channels divided by their ratios share one quantizer."""
+    magnitude = torch.maximum(seen.high.abs(), seen.low.abs())
+    p99 = float(quantile(seen.values.abs().reshape(1, -1), 99.0))
+    ratio = migration_ratio(magnitude, p99)
+    base = options.observe(seen.values / ratio[:, None], bits, symmetric=not zero_point)
+    scaled = Affine(base.scale.reshape(()) * ratio, base.zero_point.reshape(()).expand(len(ratio)), base.low, base.high)
+    return seen.shaped(scaled)
+
+
+def _channel_offsets(seen: Observed, bits: int, zero_point: bool, options: Calibration) -> Affine:
+    """Channel-wise shift (Trio-ViT): every channel is centred; the shift is a whole number of steps."""
+    middle = channel_midpoint(seen.low, seen.high)
+    base = options.observe(seen.values - middle[:, None], bits, symmetric=True)
+    scale = base.scale.reshape(())
+    return seen.shaped(Affine(scale.expand(len(middle)), -(middle / scale).round(), base.low, base.high))
+
+
+def _tie_branches(network: Network, stored: dict[str, Affine]) -> None:
+    """Scales of the parts of a joined tensor become the first part's times powers of two (rounded up)."""
+    for node in network.nodes:
+        if node.function == "concat":
+            first, *rest = (operand.source for operand in node.operands)
+            for name in rest:
+                power = torch.log2(stored[name].scale / stored[first].scale).ceil()
+                part = stored[name]
+                stored[name] = Affine(stored[first].scale * torch.exp2(power), part.zero_point, part.low, part.high)
+
+
+def _filters(node: Node, plan: QuantPlan, statistics: Statistics, options: Calibration) -> Filters:
+    """Integer filters in the formats of the plan, round to nearest, with the bias corrected for the mean error."""
+    assert node.weight is not None
+    weights = node.weight.detach()
+    rows = weights.reshape(len(weights), -1)
+    shares = plan.rule_for(node.op).weights
+    scale, integers = torch.ones(len(rows)), torch.zeros(rows.shape, dtype=torch.int64)
+    for share in shares:
+        if len(shares) > 1 and share.channels is None:
+            expected = "the channels of every format: an index table"
+            raise AccelsimError(
+                Problem(f"plan {plan.name}: {node.name}", "several formats share the filters", expected)
+            )
+        index = torch.arange(len(rows)) if share.channels is None else torch.tensor(share.channels)
+        scale[index], integers[index] = weight_scale(rows[index], share.format, options.power)
+    made = Filters(integers.reshape(weights.shape).to(torch.int32), scale, node.bias)
+    if not options.bias_correction:
+        return made
+    error = weights - made.values()
+    shift = mean_output(node, statistics.inputs[node.name].mean, error)
+    return Filters(made.integers, made.scale, shift if node.bias is None else node.bias + shift)
+
+
+def mean_output(node: Node, mean_input: Tensor, weights: Tensor) -> Tensor:
+    """Mean over images and positions of the layer's linear part with other weights, [outputs].
+
+    It is exact because the layer is linear: mean of outputs = output of the mean input.  Source: bias correction of
+    Nagel et al. 2019 (data-free quantization), section 4.2, in its empirical form.
+    """
+    if node.function == "linear":
+        return F.linear(mean_input, weights).reshape(-1, len(weights)).mean(0)
+    result = F.conv2d(
+        mean_input, weights, None, node.settings["stride"], node.settings["padding"], groups=node.settings["groups"]
+    )
+    return result.mean((0, 2, 3))
+
+
+def _divisors(
+    network: Network,
+    plan: QuantPlan,
+    statistics: Statistics,
+    labels: Mapping[str, Groups],
+    stored: Mapping[str, Affine],
+) -> dict[str, Divisor]:
+    """Log2 quantizers of the divisors of every linear attention."""
+    divisions = [node for node in network.nodes if node.function == "divide"]
+    if not divisions:
+        return {}
+    scales = spread_values(network, {name: one.scale for name, one in stored.items()}, ones=1.0)
+    found = {}
+    for node in divisions:
+        maker = network.node(node.operands[0].source)
+        if maker.function == "matmul":
+            found[maker.op.output] = _divisor(node, maker, scales, labels[maker.op.output], statistics)
+    return found
+
+
+def _divisor(node: Node, maker: Node, scales: Mapping[str, Tensor], groups: Groups, statistics: Statistics) -> Divisor:
+    left, right = (operand_values(scales, maker, k, 1.0) for k in range(2))
+    unit = (left[..., :, :1] * right[..., :1, :] * float(maker.settings.get("scale", 1.0))).expand(groups.labels.shape)
+    rows = torch.zeros(groups.labels.numel(), dtype=torch.bool)
+    index = torch.arange(groups.labels.numel()).reshape(groups.labels.shape)
+    rows[rearrange(index, node.operands[0].views, 1)[..., -1:, :].reshape(-1)] = True
+    rows = rows.reshape(groups.labels.shape)
+    lowest = torch.zeros(groups.count)
+    for k in groups.labels[rows].unique().tolist():
+        steps = statistics.groups[maker.op.output][k].high / unit[groups.labels == k].min()
+        lowest[k] = max(0, int(log2_code(steps.round(), 0, 6)) - (1 << DIVISOR_BITS) + 1)
+    return Divisor(narrow(rows), narrow(unit), groups.spread(lowest), DIVISOR_BITS)

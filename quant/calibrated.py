@@ -1,0 +1,83 @@
+"""The calibrated checkpoint: everything the arithmetic needs that is not in the plan, and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from accelsim.plan import QuantPlan
+from quant.functional import Affine
+from quant.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Filters:
+    """Weights of a convolution or linear layer: value = scale[output] · integers[output, ..]; `bias` in real numbers.
+
+    `integers` is int32 in the shape of the float weight; what format an output channel has stands in the plan.
+    """
+
+    integers: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def values(self) -> Tensor:
+        """The weights as real numbers."""
+        return self.integers * self.scale.reshape(-1, *[1] * (self.integers.dim() - 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Divisor:
+    """Log2 quantizer of the divisors inside a stored tensor: unit · 2^k, k = lowest … lowest + 2^bits − 1, or zero.
+
+    All tensors broadcast against the stored tensor: `rows` is true where a divisor stands, `unit` is the value of one
+    accumulator step there, `lowest` the first exponent.
+    """
+
+    rows: Tensor
+    unit: Tensor
+    lowest: Tensor
+    bits: int
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A network with its plan and calibrated numbers.
+
+    `stored` and `divisors` are keyed by tensor, `preactivation` and `filters` by op.
+
+    `about` says how it was made (method, options, data, seed); nothing in the arithmetic depends on it.
+    """
+
+    network: Network
+    plan: QuantPlan
+    filters: Mapping[str, Filters]
+    stored: Mapping[str, Affine]
+    preactivation: Mapping[str, Affine]
+    divisors: Mapping[str, Divisor]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by a unique name, as the safetensors file holds them."""
+        result: dict[str, Tensor] = {}
+        for node in self.network.nodes:
+            if not node.has_filters:
+                for part, value in (("weight", node.weight), ("bias", node.bias)):
+                    if value is not None:
+                        result[f"node/{node.name}/{part}"] = value
+        for name, one in self.filters.items():
+            result[f"filters/{name}/integers"] = one.integers.to(torch.int16)
+            result[f"filters/{name}/scale"] = one.scale
+            if one.bias is not None:
+                result[f"filters/{name}/bias"] = one.bias
+        for kind in ("stored", "preactivation"):
+            for name, affine in getattr(self, kind).items():
+                result[f"{kind}/{name}/scale"], result[f"{kind}/{name}/zero_point"] = affine.scale, affine.zero_point
+        for name, divisor in self.divisors.items():
+            result[f"divisors/{name}/rows"] = divisor.rows.to(torch.uint8)
+            result[f"divisors/{name}/unit"], result[f"divisors/{name}/lowest"] = divisor.unit, divisor.lowest
+        return {name: value.detach().contiguous() for name, value in result.items()}

@@ -1,0 +1,65 @@
+"""Fake quantization: the network in real numbers, weights and stored values rounded to what their codes stand for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quant.calibrated import Checkpoint, Divisor
+from quant.functional import NO_LEADING_ONE, Affine, fake_quantize, fake_quantize_ste, log2_code
+from quant.network import Node, Numerics
+
+ADDED_CONSTANT = ("embed", "bias_add")  # functions whose `weight` is added to codes
+
+
+class FakeQuantized(Numerics):
+    """Numerics of a checkpoint.  With `gradients`, roundings of activations pass gradients straight through."""
+
+    def __init__(self, checkpoint: Checkpoint, gradients: bool = False) -> None:
+        self.checkpoint = checkpoint
+        self._round = fake_quantize_ste if gradients else fake_quantize
+        self._weights: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+
+    def image(self, value: Tensor) -> Tensor:
+        """The image as it is stored."""
+        return self._round(value, self.checkpoint.stored[self.checkpoint.network.workload.input])
+
+    def parameters(self, node: Node) -> tuple[Tensor | None, Tensor | None]:
+        """Quantized filters; constants that are added (position embedding) in steps of the output's scale."""
+        if node.name not in self._weights:
+            self._weights[node.name] = self._make(node)
+        return self._weights[node.name]
+
+    def accumulator(self, node: Node, value: Tensor) -> Tensor:
+        """Before a table activation: the table's input."""
+        affine = self.checkpoint.preactivation.get(node.name)
+        return value if affine is None else self._round(value, affine)
+
+    def stored(self, node: Node, value: Tensor) -> Tensor:
+        """The output as it is stored; divisors of a linear attention as powers of two."""
+        name = node.op.output
+        affine, divisor = self.checkpoint.stored.get(name), self.checkpoint.divisors.get(name)
+        result = value if affine is None else self._round(value, affine)
+        return result if divisor is None else torch.where(divisor.rows, log2_divisor(value, divisor), result)
+
+    def _make(self, node: Node) -> tuple[Tensor | None, Tensor | None]:
+        filters = self.checkpoint.filters.get(node.name)
+        if filters is not None:
+            return filters.values(), filters.bias
+        if node.function in ADDED_CONSTANT and node.weight is not None:
+            return rounded_constant(node.weight, self.checkpoint.stored[node.op.output]), node.bias
+        return node.weight, node.bias
+
+
+def log2_divisor(value: Tensor, divisor: Divisor) -> Tensor:
+    """Divisors as unit · 2^k by the rule of the hardware, from whole accumulator steps; see `functional.log2_code`."""
+    steps = (value / divisor.unit).round().clamp(min=0)
+    exponent = log2_code(steps, 0, 6)
+    last = divisor.lowest + (1 << divisor.bits) - 1
+    kept = torch.minimum(torch.maximum(exponent, divisor.lowest), last)
+    return torch.where(exponent == NO_LEADING_ONE, 0.0, divisor.unit * torch.exp2(kept))
+
+
+def rounded_constant(value: Tensor, affine: Affine) -> Tensor:
+    """A constant that is added to codes: whole steps of the output's scale."""
+    return (value / affine.scale).round() * affine.scale

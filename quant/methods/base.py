@@ -1,0 +1,73 @@
+"""What a method decides, and the registry of methods."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from accelsim.formats import Format
+from accelsim.plan import WeightShare
+from accelsim.problems import AccelsimError, Problem
+from quant.collect import Moments
+from quant.network import Node
+
+UNIFORM8 = Format.parse("u8")
+
+
+@dataclass(frozen=True)
+class Method:
+    """Formats of every tensor.  Subclasses say which formats the filters of a layer have.
+
+    `activation_bits` holds for all stored tensors but the image and the logits, which have 8.  `migration` gives the
+    inputs of depthwise convolutions a scale per channel, `shift` the inputs of the pointwise convolutions after them
+    an offset per channel (both from Trio-ViT, arXiv 2405.03882).  `log2_divisor` stores the divisors of linear
+    attention as powers of two.
+    """
+
+    activation_bits: int = 8
+    migration: bool = False
+    shift: bool = False
+    log2_divisor: bool = True
+
+    def shares(self, node: Node, moments: Moments | None) -> tuple[WeightShare, ...]:
+        """Formats of a layer's filters; more than one come with the channels of each.
+
+        `moments` are those of the layer's input, None when no statistics were asked for.
+        """
+        raise NotImplementedError
+
+    @property
+    def activation(self) -> Format:
+        """Format of the stored tensors.  Raises AccelsimError for a width that does not exist."""
+        return Format.parse(f"u{self.activation_bits}", "activation_bits")
+
+
+_METHODS: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def method(name: str) -> Callable[[M], M]:
+    """Decorator: offer a method under `name`."""
+
+    def add(one: M) -> M:
+        _METHODS[name] = one
+        return one
+
+    return add
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods."""
+    return tuple(_METHODS)
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of that name.  Raises AccelsimError with the nearest one otherwise."""
+    if name not in _METHODS:
+        close = difflib.get_close_matches(name, _METHODS, n=1, cutoff=0.4)
+        raise AccelsimError(
+            Problem("method", f"unknown method {name!r}", f"one of {', '.join(_METHODS)}", tuple(close))
+        )
+    return _METHODS[name]

@@ -1,0 +1,96 @@
+"""What follows from a network's graph: who reads a stored tensor, which tensors may have what, where to cut it."""
+
+from __future__ import annotations
+
+from accelsim.ir import OpKind
+from quant.groups import keeps_scale
+from quant.network import Network, Node
+
+
+def readers(network: Network) -> dict[str, tuple[tuple[Node, int], ...]]:
+    """Of every stored tensor the ops that read its codes, with the operand's position; views and ReLU pass codes on."""
+    origin: dict[str, frozenset[str]] = {network.workload.input: frozenset({network.workload.input})}
+    found: dict[str, list[tuple[Node, int]]] = {network.workload.input: []}
+    for node in network.nodes:
+        sources = [origin[operand.source] for operand in node.operands]
+        if node.op.kind is OpKind.VIEW or keeps_scale(node):
+            origin[node.op.output] = frozenset().union(*sources)
+            continue
+        origin[node.op.output] = frozenset({node.op.output})
+        found[node.op.output] = []
+        for position, names in enumerate(sources):
+            for name in names:
+                found[name].append((node, position))
+    return {name: tuple(nodes) for name, nodes in found.items()}
+
+
+def read_by_product(network: Network) -> frozenset[str]:
+    """Stored tensors that a product of activations reads: no zero point, or its dynamic sums would have to be counted.
+
+    ReLU on its own is max(code, 0), so what it reads has none either.
+    """
+    products = {
+        name
+        for name, nodes in readers(network).items()
+        if any(node.function in ("matmul", "gate") for node, _ in nodes)
+    }
+    return frozenset(products)
+
+
+def depthwise_inputs(network: Network) -> tuple[str, ...]:
+    """Outputs of convolutions that only depthwise convolutions read: each channel may have a scale of its own."""
+    return _outputs_read_by(network, depthwise=True)
+
+
+def pointwise_inputs_after_depthwise(network: Network) -> tuple[str, ...]:
+    """Outputs of depthwise convolutions with a table activation that only dense 1 × 1 convolutions read.
+
+    Each channel may have an offset of its own, which the reader's bias takes up (there is no padding).
+    """
+    names = []
+    for name in _outputs_read_by(network, depthwise=False):
+        maker = network.node(name)
+        loop = maker.op.loop
+        if loop is not None and loop.depthwise and maker.op.activation not in ("", "relu"):
+            names.append(name)
+    return tuple(names)
+
+
+def _outputs_read_by(network: Network, depthwise: bool) -> tuple[str, ...]:
+    makers = {node.op.output: node for node in network.nodes if node.function == "conv"}
+    names = []
+    for name, nodes in readers(network).items():
+        if name in makers and nodes and all(_reads(node, depthwise) for node, _ in nodes):
+            names.append(name)
+    return tuple(names)
+
+
+def _reads(node: Node, depthwise: bool) -> bool:
+    loop = node.op.loop
+    if node.function != "conv" or loop is None:
+        return False
+    return loop.depthwise if depthwise else loop.taps == 1 and loop.groups == 1
+
+
+def segments(network: Network) -> tuple[tuple[Node, ...], ...]:
+    """The network cut wherever exactly one tensor is alive: blocks with one input and one output tensor.
+
+    Blocks without filters are joined to the next one.
+    """
+    last: dict[str, int] = {}
+    for k, node in enumerate(network.nodes):
+        for operand in node.operands:
+            last[operand.source] = k
+    parts: list[tuple[Node, ...]] = []
+    current: list[Node] = []
+    alive: set[str] = {network.workload.input}
+    for k, node in enumerate(network.nodes):
+        current.append(node)
+        alive.add(node.op.output)
+        alive = {name for name in alive if last.get(name, -1) > k or name == network.workload.output}
+        if len(alive) == 1 and any(one.has_filters for one in current):
+            parts.append(tuple(current))
+            current = []
+    if current:
+        parts = [*parts[:-1], (*parts[-1], *current)] if parts else [tuple(current)]
+    return tuple(parts)
