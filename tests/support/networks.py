@@ -51,8 +51,8 @@ class NetBuilder:
         return name
 
     def conv(
-        self, name: str, op_class: str, source: str, channels: int, kernel: int = 1, *,
-        stride: int = 1, padding: int | None = None, groups: int = 1, activation: str = "", views: tuple[View, ...] = (),
+        self, name: str, op_class: str, source: str, channels: int, kernel: int = 1, *, stride: int = 1,
+        padding: int | None = None, groups: int = 1, activation: str = "", views: tuple[View, ...] = (),
     ) -> str:  # fmt: skip
         """Convolution of [n, c, h, w] with a bias."""
         given = self.net.tensor(source).channels
@@ -143,7 +143,7 @@ def _linear_attention(b: NetBuilder, name: str, source: str) -> str:
 
 
 def tiny_hybrid(seed: int = 0) -> Network:
-    """Stem, depthwise-separable block, linear attention at 8 × 8, two MBConvs, head: 16 × 16 grey images, 10 classes."""
+    """Stem, separable block, linear attention at 8 × 8, two MBConvs, head: 16 × 16 grey images, 10 classes."""
     b = NetBuilder("tiny_hybrid", 16, seed)
     x = b.conv("stem.conv", "stem", "image", 8, 3, stride=2, activation="hardswish")
     y = b.conv("stem.ds0.dw", "dw", x, 8, 3, groups=8, activation="hardswish")
