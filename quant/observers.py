@@ -16,6 +16,8 @@ from quant.levels import levels, project_to
 
 # Fractions of (min, max) that the error search tries: 1.00, 0.99 … 0.21 (released code of Trio-ViT and BRECQ).
 SHRINK_FACTORS: tuple[float, ...] = tuple((100 - k) / 100 for k in range(80))
+# Clip candidates of uniform weights: the same, and 1.25 … 1.01, which a filter of few weights can use to lie on levels.
+UNIFORM_FACTORS: tuple[float, ...] = tuple((125 - k) / 100 for k in range(105))
 # Clip candidates of power-of-two weights, 4 … 1/4 in steps of 1/32 octave.  Above 1 the largest level is not used, but
 # sums of powers are sparse at the top (192, 256) and dense around every power: a filter gains where its weights are.
 CLIP_FACTORS: tuple[float, ...] = tuple(float(2 ** (2 - k / 32)) for k in range(129))
@@ -220,10 +222,10 @@ def weight_scale(weights: Tensor, fmt: Format, power: float = 2.0) -> tuple[Tens
     """Scale [filters] and integer levels (int64, [filters, n]) of weights[filters, n] ≈ scale[:, None] · integers.
 
     The largest level is put at max|w| · f; the f with the least Σ|error|^power of the filter wins.  f runs over
-    `SHRINK_FACTORS` for uniform formats and over `CLIP_FACTORS` for power-of-two formats.  A filter of zeros gets
-    scale 1.  Source: as `mse`; levels: `quant.levels.levels`.
+    `UNIFORM_FACTORS` for uniform formats and over `CLIP_FACTORS` for power-of-two formats.  A filter of zeros gets
+    scale 1.  Source: as `mse`, with candidates above 1 added for both; levels: `quant.levels.levels`.
     """
-    fractions = SHRINK_FACTORS if fmt.scheme is Scheme.UNIFORM else CLIP_FACTORS
+    fractions = UNIFORM_FACTORS if fmt.scheme is Scheme.UNIFORM else CLIP_FACTORS
     return weight_scale_to(weights, torch.from_numpy(levels(fmt)), power, fractions)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from accelsim.formats import Format
 from quant.functional import levels_tensor
-from quant.observers import SHRINK_FACTORS
+from quant.observers import UNIFORM_FACTORS
 from quant.quantizers.registry import QuantizedWeights, register
 from quant.quantizers.search import ScaleOptions, search_scale
 
@@ -22,9 +22,10 @@ class UniformOptions(ScaleOptions):
 
 @register("uniform", UniformOptions)
 def quantize_uniform(weights: Tensor, options: UniformOptions) -> QuantizedWeights:
-    """Nearest integer; the range is shrunk by 1.00, 0.99 … 0.21.
+    """Nearest integer; the range is max|w| times 1.25, 1.24 … 0.21.
 
-    Source: Krishnamoorthi 2018, section 2.2 (symmetric, zero point 0); the search is that of BRECQ's released code.
+    Source: Krishnamoorthi 2018, section 2.2 (symmetric, zero point 0); the search is that of BRECQ's released code,
+    which starts at 1.00.
     """
     fmt = Format.parse(f"u{options.bits}", "uniform weights")
-    return QuantizedWeights(*search_scale(weights, levels_tensor(fmt), options, SHRINK_FACTORS), fmt)
+    return QuantizedWeights(*search_scale(weights, levels_tensor(fmt), options, UNIFORM_FACTORS), fmt)
