@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,20 +13,34 @@ from accelsim.problems import AccelsimError, Problem
 from accelsim.workloads.efficientvit import LARGE_VARIANTS, VARIANTS
 from accelsim.workloads.reference_models import HYBRIDS, RESOLUTION, VITS
 from accelsim.workloads.registry import resolve
+from accelsim.workloads.swin import VARIANTS as SWIN_VARIANTS
 from accelsim.workloads.vit import VARIANTS as VIT_VARIANTS
 from quant.data.glyphs import cache_folder
+from quant.models.efficientformer import EfficientFormer
+from quant.models.fastvit import FastVit
 from quant.models.hybrid import efficientvit, efficientvit_large, reference_hybrid
+from quant.models.levit import Levit
+from quant.models.mobilevit import MobileVit
+from quant.models.swin import swin
 from quant.models.vit import VisionTransformer
 
 REFERENCE_NAMES: tuple[str, ...] = (*HYBRIDS, *VITS)
-TORCH_NAMES: tuple[str, ...] = (*REFERENCE_NAMES, *VARIANTS, *LARGE_VARIANTS, *VIT_VARIANTS)
+# Families whose builder is one function of (name, resolution).
+FAMILIES: dict[str, Callable[[str, int], nn.Module]] = {
+    **dict.fromkeys(SWIN_VARIANTS, swin),
+    "levit_128": lambda name, resolution: Levit(resolution),
+    "mobilevit_s": lambda name, resolution: MobileVit(),
+    "efficientformer_l1": lambda name, resolution: EfficientFormer(resolution),
+    "fastvit_t8": lambda name, resolution: FastVit(),
+}
+TORCH_NAMES: tuple[str, ...] = (*REFERENCE_NAMES, *VARIANTS, *LARGE_VARIANTS, *VIT_VARIANTS, *FAMILIES)
 WEIGHTS = Path(__file__).with_name("weights")
 
 
 def build_torch(name: str, seed: int = 0, resolution: int | None = None) -> nn.Module:
     """The network `name` (one of `TORCH_NAMES`) with random weights of a seed, in eval mode.
 
-    `resolution` in pixels matters to plain vision transformers only (their position embedding); None: the usual one.
+    `resolution` in pixels matters to models with position embeddings or relative biases only; None: the usual one.
     The state of torch's global generator is left as it was.  Raises AccelsimError for an unknown name or resolution.
     """
     if name not in TORCH_NAMES:
@@ -37,6 +52,8 @@ def build_torch(name: str, seed: int = 0, resolution: int | None = None) -> nn.M
 
 
 def _build(name: str, resolution: int) -> nn.Module:
+    if name in FAMILIES:
+        return FAMILIES[name](name, resolution)
     if name in HYBRIDS:
         return reference_hybrid(HYBRIDS[name])
     if name in VARIANTS:
