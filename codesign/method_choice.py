@@ -15,7 +15,6 @@ from codesign.budgets import Budget, within
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from quant.collect import Statistics
     from quant.methods.base import Method
     from quant.network import Network
 
@@ -47,7 +46,7 @@ def choose(
     from quant.quantize import gather, make_plan
 
     statistics = gather(network, images[:1], method)
-    options = {name: one for name, one in _candidates(arguments.method, method)}
+    options = dict(_candidates(arguments.method, method))
 
     def plans() -> Iterator[tuple[str, QuantPlan]]:
         for name, one in options.items():

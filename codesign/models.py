@@ -26,6 +26,7 @@ def load_model(name: str, weights: str | None = None) -> tuple[Network, Preproce
     """
     _require_torch()
     from quant.capture import capture
+
     from quant.models.registry import REFERENCE_NAMES, load_reference
 
     if ":" in name:
@@ -54,7 +55,8 @@ def load_any(name: str) -> tuple[Callable[[Tensor], Tensor], Preprocess | None]:
         stored = model.checkpoint.about.get("preprocess")
         return model, None if stored is None else Preprocess(**stored)
     if Path(name).is_dir():
-        raise AccelsimError(Problem(name, "is no checkpoint: it has no checkpoint.json", "a folder of `accelsim quantize`"))
+        expected = "a folder of `accelsim quantize`"
+        raise AccelsimError(Problem(name, "is no checkpoint: it has no checkpoint.json", expected))
     from quant.network import forward
 
     network, preprocess = load_model(name)
@@ -74,7 +76,8 @@ def _own(name: str) -> tuple[nn.Module, Preprocess | None]:
         module: Any = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         made = getattr(module, function)()
     except (ImportError, AttributeError, OSError, SyntaxError) as error:
-        raise AccelsimError(Problem(name, f"cannot be loaded ({error})", "MODULE:FUNCTION or FILE.py:FUNCTION")) from error
+        expected = "MODULE:FUNCTION or FILE.py:FUNCTION"
+        raise AccelsimError(Problem(name, f"cannot be loaded ({error})", expected)) from error
     if isinstance(made, tuple):
         return made[0].eval(), made[1]
     return made.eval(), None

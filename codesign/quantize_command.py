@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
@@ -14,12 +14,8 @@ from codesign.arguments import not_negative, positive
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accelsim.plan import QuantPlan
-    from quant.collect import Statistics
     from quant.data.dataset import DataSet
     from quant.evaluate import Evaluation
-    from quant.methods.base import Method
-    from quant.network import Network
 
 BATCH = 64
 
@@ -39,7 +35,7 @@ def add_quantize(commands: Any) -> None:
     _add_data(measure)
     measure.add_argument("--split", default="val", choices=("val", "test"), help="images to measure on (default val)")
     measure.add_argument("--images", type=positive, help="only the first N images")
-    measure.add_argument("--against", metavar="CHECKPOINT", help="compare with this checkpoint or model, image by image")
+    measure.add_argument("--against", metavar="CHECKPOINT", help="compare image by image with this one")
     measure.add_argument("--integer", action="store_true", help="also execute in integers, as the hardware does")
     measure.add_argument("--json", help="write the figures as JSON ('-': standard output)")
     measure.set_defaults(command=_evaluate)
@@ -47,7 +43,7 @@ def add_quantize(commands: Any) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a trained reference model, a built-in model with --weights, or MODULE:FUNCTION")
-    parser.add_argument("--weights", metavar="FILE", help="state dict of mit-han-lab/efficientvit or timm (.pt, .safetensors)")
+    parser.add_argument("--weights", metavar="FILE", help="state dict of mit-han-lab/efficientvit or timm")
     _add_data(parser)
 
 
@@ -63,18 +59,20 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
         help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits)",
     )  # fmt: skip
     parser.add_argument("--activation-bits", type=positive, default=8, help="of stored tensors (default 8)")
-    parser.add_argument("--ratio", help="share of power-of-two filters of m2q, 0 … 1, or `balanced`: from --arch (default 0.5)")
+    parser.add_argument("--ratio", help="of power-of-two filters of m2q: 0 … 1 (default 0.5), or balanced: from --arch")
     parser.add_argument("--terms", type=positive, help="powers of two of a weight, of power_of_two (1-3) and m2q (2-3)")
-    parser.add_argument("--arch", default="m2vit", help="accelerator of the budget and of a balanced ratio (default m2vit)")
+    parser.add_argument("--arch", default="m2vit", help="of the budget and of a balanced ratio (default m2vit)")
 
 
 def _add_calibration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--calibration-images", type=positive, default=512, help="from the training split (default 512)")
+    parser.add_argument("--calibration-images", type=positive, default=512, help="of the training split (default 512)")
     parser.add_argument("--observer", default="mse", help="mse (default), minmax or percentile")
     parser.add_argument("--no-bias-correction", action="store_true", help="leave biases as they are")
     parser.add_argument("--reconstruct", action="store_true", help="choose roundings block by block (AdaRound, BRECQ)")
     parser.add_argument("--steps", type=positive, default=2000, help="steps of reconstruction per block (default 2000)")
-    parser.add_argument("--max-memory", type=positive, default=1024, metavar="MIB", help="for activations (default 1024)")
+    parser.add_argument(
+        "--max-memory", type=positive, default=1024, metavar="MIB", help="activations (default 1024)"
+    )
     parser.add_argument("--seed", type=not_negative, default=0, help="of the calibration images and the reconstruction")
 
 
@@ -85,6 +83,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     check_outputs([arguments.json])
     from accelsim.config import load_accelerator
     from codesign.budgets import parse_budget
+    from codesign.method_choice import choose
     from codesign.models import load_model
     from quant.calibrate import Calibration
     from quant.checkpoint import save
@@ -101,10 +100,11 @@ def _quantize(arguments: argparse.Namespace) -> int:
     network, preprocess = load_model(arguments.model, arguments.weights)
     images = calibration_images(arguments.data, preprocess, arguments.calibration_images, arguments.seed)
     start = time.perf_counter()
-    from codesign.method_choice import choose
 
     method, note = choose(arguments, network, images, accelerator, budget)
     about = {"model": arguments.model, "data": arguments.data, "seed": arguments.seed, **note}
+    if preprocess is not None:
+        about["preprocess"] = asdict(preprocess)
     plan, checkpoint = quantize(network, images, method, options, recipe, about, _progress)
     save(checkpoint, folder)
     summary = {
@@ -130,10 +130,9 @@ def calibration_images(data: str, preprocess: Any, count: int, seed: int) -> lis
 
     chosen = load_data(data, "train", preprocess)
     if not data.startswith("imagefolder:"):
-        order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
-        return [
-            chosen.preprocess.tensor(_rows(chosen, order[k : k + BATCH])) for k in range(0, len(order), BATCH)
-        ]
+        random = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(chosen), generator=random)[:count].sort().values.tolist()
+        return [chosen.preprocess.tensor(_rows(chosen, order[k : k + BATCH])) for k in range(0, len(order), BATCH)]
     return [batch for batch, _ in chosen.first(count).batches(BATCH)]
 
 

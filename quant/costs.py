@@ -14,6 +14,9 @@ def weight_shares(item: QuantizedOp) -> list[tuple[Format, float]]:
     """
     result = []
     for part in item.weights:
+        if part.channels is not None and item.op.loop is not None:
+            result.append((part.format, part.channels.count / (item.op.loop.groups * item.op.loop.cols)))
+            continue
         if part.share is None:
             raise AccelsimError(Problem(f"op {item.op.name}", "its shares are balanced", "a plan with fixed shares"))
         result.append((part.format, part.share))
@@ -38,7 +41,10 @@ def bit_operations(quantized: QuantizedWorkload) -> float:
 def size_bits(quantized: QuantizedWorkload) -> float:
     """Storage of all weights, without biases and scales."""
     return sum(
-        item.op.weights * fmt.bits * share for item in quantized.ops if item.weights for fmt, share in weight_shares(item)
+        item.op.weights * fmt.bits * share
+        for item in quantized.ops
+        if item.weights
+        for fmt, share in weight_shares(item)
     )
 
 

@@ -114,11 +114,11 @@ def _chunk(rng: np.random.Generator, masks: Uint8, faces: Int64, labels: Int64) 
     clutter = np.maximum(_neighbour(rng, masks, face, x, y), _bars(rng, count))
     cover = ink + clutter * (255 - ink) // 255
     paper = rng.integers(0, 256, (count, 1, 1))
-    # The glyph is at least 80 grey levels away from the paper, on the side with more room.
+    # The glyph is at least 56 grey levels away from the paper, on the side with more room.
     room = np.where(paper < 128, 255 - paper, paper)
-    contrast = rng.integers(80, room + 1)
+    contrast = rng.integers(56, room + 1)
     grey = paper + np.where(paper < 128, contrast, -contrast) * cover // 255
-    strength = rng.integers(4, 28, (count, 1, 1))
+    strength = rng.integers(6, 41, (count, 1, 1))
     noise = rng.integers(-128, 129, (3, count, SIDE, SIDE), dtype=np.int16).sum(axis=0, dtype=np.int32)
     return np.asarray(np.clip(grey + noise * strength // 128, 0, 255), np.uint8)
 
@@ -129,7 +129,7 @@ def _positions(rng: np.random.Generator, count: int) -> tuple[Int32, Int32]:
     def between(low: float, high: float) -> NDArray[np.float64]:
         return low + (high - low) * (rng.integers(0, 1025, count) / 1024)
 
-    half_tangent = between(-0.11, 0.11)  # ±12.6 degrees
+    half_tangent = between(-0.14, 0.14)  # ±15.9 degrees
     cosine = (1 - half_tangent * half_tangent) / (1 + half_tangent * half_tangent)
     sine = 2 * half_tangent / (1 + half_tangent * half_tangent)
     em_x, em_y = between(21, 29), between(21, 29)
@@ -164,11 +164,11 @@ def _sample(masks: Uint8, face: Int64, labels: Int64, x: Int32, y: Int32) -> Int
 
 
 def _neighbour(rng: np.random.Generator, masks: Uint8, face: Int64, x: Int32, y: Int32) -> Int32:
-    """Coverage of another glyph of the same face beside the first, for half of the images."""
+    """Coverage of another glyph of the same face beside the first, for three of four images."""
     count = len(face)
     label = rng.integers(0, len(CLASSES), count)
-    distance = rng.integers(38 * 256, 50 * 256, (count, 1, 1)) * rng.choice(np.array([-1, 1]), (count, 1, 1))
-    strength = rng.integers(100, 256, (count, 1, 1)) * rng.integers(0, 2, (count, 1, 1))
+    distance = rng.integers(30 * 256, 50 * 256, (count, 1, 1)) * rng.choice(np.array([-1, 1]), (count, 1, 1))
+    strength = rng.integers(100, 256, (count, 1, 1)) * (rng.integers(0, 4, (count, 1, 1)) > 0)
     beside = _sample(masks, face, label, (x + distance).astype(np.int32), y)
     return np.asarray(beside * strength >> 8, np.int32)
 
@@ -181,7 +181,7 @@ def _bars(rng: np.random.Generator, count: int) -> Int32:
         a, b = rng.integers(-64, 65, (2, count, 1, 1))
         offset = rng.integers(-64 * 31, 64 * 31 + 1, (count, 1, 1))
         width = rng.integers(32, 160, (count, 1, 1))
-        strength = rng.integers(30, 200, (count, 1, 1)) * (rng.integers(0, 4, (count, 1, 1)) == 0)
+        strength = rng.integers(30, 220, (count, 1, 1)) * (rng.integers(0, 3, (count, 1, 1)) == 0)
         distance = np.abs(a * places[None, None, :] + b * places[None, :, None] - offset)
         cover = np.maximum(cover, np.where(distance < width, strength, 0))
     return cover.astype(np.int32)

@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from accelsim.problems import AccelsimError, Problem
 
-ACTIVATIONS = ("", "relu", "hardswish", "gelu", "silu", "sigmoid")
+# "gelu_tanh" is the approximation of gelu by tanh; for the hardware both are one table.
+ACTIVATIONS = ("", "relu", "hardswish", "gelu", "gelu_tanh", "silu", "sigmoid")
 
 
 def activate(value: Tensor, name: str) -> Tensor:
@@ -25,6 +26,8 @@ def activate(value: Tensor, name: str) -> Tensor:
         )
     if name == "sigmoid":
         return torch.sigmoid(value)
+    if name == "gelu_tanh":
+        return F.gelu(value, approximate="tanh")
     result: Tensor = getattr(F, name)(value)
     return result
 

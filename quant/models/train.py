@@ -51,8 +51,8 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "glyph_hybrid_narrow": Settings(epochs=25, rate=6e-3),
     "glyph_hybrid_wide": Settings(epochs=16, rate=4e-3),
-    "glyph_vit": Settings(epochs=10, rate=1e-3, weight_decay=0.05, bfloat16=True, half=True),
-    "glyph_vit_outlier": Settings(epochs=6, rate=1e-3, weight_decay=0.05, bfloat16=True, half=True),
+    "glyph_vit": Settings(epochs=10, rate=7e-4, batch=64, weight_decay=0.05, bfloat16=True, half=True),
+    "glyph_vit_outlier": Settings(epochs=6, rate=7e-4, batch=64, weight_decay=0.05, bfloat16=True, half=True),
 }
 
 
@@ -123,7 +123,8 @@ def train(name: str, seed: int, settings: Settings, training: DataSet, validatio
     for epoch in range(len(run.log), settings.epochs):
         start = time.process_time()
         loss = _epoch(run, settings, training, (seed, epoch))
-        score = accuracy(model, validation)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            score = accuracy(model, validation)
         run.log.append({"epoch": epoch + 1, "loss": round(loss, 4), "val_accuracy": round(score, 4),
                         "cpu_s": round(time.process_time() - start, 1)})  # fmt: skip
         run.save(checkpoint)
