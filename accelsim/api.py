@@ -235,5 +235,5 @@ def evaluate(
     batch: int = 1,
     mapper: Mapper | str = DEFAULT_MAPPER,
 ) -> Report:
-    """Report of a built-in model (its default resolution when None) under a plan on an accelerator."""
+    """Report of a built-in model or a workload file (its own resolution when None) under a plan on an accelerator."""
     return simulate(op_table(build_workload(model, resolution), plan), accelerator, batch=batch, mapper=mapper)

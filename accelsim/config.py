@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelsim.arch import Accelerator
-from accelsim.config_checks import check_accelerator, check_plan
+from accelsim.config_checks import check_accelerator, check_old_plan, check_plan
 from accelsim.config_fields import FORMATS, KINDS
 from accelsim.config_walk import SCHEMA_DIALECT, describe, near, read_dataclass, schema_of
 from accelsim.config_yaml import FAULTY, Source, dump_yaml, read_source
 from accelsim.engines.registry import import_named_modules
-from accelsim.plan import QuantPlan
+from accelsim.plan import OLD_PLAN_FORMAT, QuantPlan
 from accelsim.problems import AccelsimError, Problem
 
 PRESETS = Path(__file__).parent / "presets"
@@ -69,11 +69,14 @@ def plan_from_data(data: dict[str, Any], where: str = "plan") -> QuantPlan:
 
 def dump_accelerator(accelerator: Accelerator) -> str:
     """YAML text that `load_accelerator` reads back to an equal accelerator; every field is written."""
-    return dump_yaml({"format": KINDS["accelerator"], **_plain(asdict(accelerator))})
+    return dump_yaml({"format": KINDS["accelerator"][0], **_plain(asdict(accelerator))})
 
 
 def dump_plan(plan: QuantPlan) -> str:
-    """YAML text that `load_plan` reads back to an equal plan; every field is written."""
+    """YAML text that `load_plan` reads back to an equal plan.
+
+    Every field is written, those that `accelsim.plan/1` did not have only where they are not the default.
+    """
     return dump_yaml(_plain(plan.to_json()))
 
 
@@ -87,7 +90,7 @@ def check_file(path: str | Path) -> list[Problem]:
         if data is FAULTY or not isinstance(data, dict):
             _not_a_mapping(data, source)
             return source.problems()
-        kinds = {name: kind for kind, name in KINDS.items()}
+        kinds = {name: kind for kind, names in KINDS.items() for name in names}
         found = data.get("format")
         kind = kinds.get(found) if isinstance(found, str) else None
         if kind is None:
@@ -110,9 +113,9 @@ def json_schema(kind: str) -> dict[str, Any]:
         raise AccelsimError(
             Problem("json_schema", f"unknown kind {kind!a}", " or ".join(KINDS), near(kind, list(KINDS)))
         )
-    title = KINDS[kind]
-    header = {"format": {"const": title, "description": "kind and version of the file"}}
-    return {"$schema": SCHEMA_DIALECT, "title": title, **schema_of(FORMATS[title], header)}
+    titles = KINDS[kind]
+    header = {"format": {"enum": list(titles), "description": "kind and version of the file"}}
+    return {"$schema": SCHEMA_DIALECT, "title": titles[0], **schema_of(FORMATS[titles[0]], header)}
 
 
 def _locate(name: str | Path, folder: Path, kind: str) -> Path:
@@ -150,12 +153,14 @@ def _build(kind: str, data: Any, source: Source, header: bool) -> Accelerator | 
     """The dataclass of checked data; raises AccelsimError with every problem of `source`."""
     result: Any = FAULTY
     if isinstance(data, dict):
-        title = KINDS[kind]
+        titles = KINDS[kind]
         # Another kind of file would only give a long list of unknown fields.
-        if _check_format(data, (title,), source, header):
+        if _check_format(data, titles, source, header):
             import_named_modules()
-            result = read_dataclass(FORMATS[title], data, "", source, ignore=("format",))
+            result = read_dataclass(FORMATS[titles[0]], data, "", source, ignore=("format",))
             _CHECKS[kind](source)
+            if data.get("format") == OLD_PLAN_FORMAT:
+                check_old_plan(source)
     else:
         _not_a_mapping(data, source)
     if source.faults or result is FAULTY:

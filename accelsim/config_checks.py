@@ -11,10 +11,15 @@ from accelsim.config_walk import near
 from accelsim.config_yaml import Source, child
 from accelsim.dram import load_device
 from accelsim.engines.registry import ENGINE_KINDS
-from accelsim.plan import WeightShare
+from accelsim.plan import OLD_PLAN_FORMAT, PLAN_FORMAT, QuantPlan, Rule, WeightShare
 
 SHARE_TOLERANCE = 1e-6
 MAX_BURST_TICKS = 1 << 40
+NEWER_PLAN_FIELDS: dict[type, tuple[str, ...]] = {
+    QuantPlan: ("input_zero_point",),
+    Rule: ("zero_point", "granularity"),
+    WeightShare: ("channels",),
+}
 
 
 def check_accelerator(source: Source) -> None:
@@ -57,6 +62,16 @@ def check_plan(source: Source) -> None:
         )
     elif matches[-1] not in ("*", None):
         source.fault("rules", "ops that no rule matches would have no formats", 'a last rule with `match: "*"`')
+
+
+def check_old_plan(source: Source) -> None:
+    """Record fields that say something which the first format of plans could not."""
+    for path, values in source.partial.items():
+        for cls in (QuantPlan, Rule, WeightShare):
+            for name in NEWER_PLAN_FIELDS[cls]:
+                if values.get(name, getattr(cls, name)) != getattr(cls, name):
+                    what = f"`{name}` in a file of the format {OLD_PLAN_FORMAT}"
+                    source.fault(child(path, name), what, f"format: {PLAN_FORMAT}", (PLAN_FORMAT,))
 
 
 def _parts(source: Source, name: str) -> dict[str, dict[str, Any]]:
@@ -177,6 +192,9 @@ def _check_shares(source: Source, path: str, shares: tuple[WeightShare, ...]) ->
     for index, name in enumerate(names):
         if name in names[:index]:
             source.fault(child(path, index), f"{name} is listed twice", "one share for each format")
+    if any(part.channels is not None for part in shares):
+        _check_channels(source, path, shares)
+        return
     balanced = [part.share is None for part in shares]
     if any(balanced):
         if not all(balanced):
@@ -191,3 +209,14 @@ def _check_shares(source: Source, path: str, shares: tuple[WeightShare, ...]) ->
     total = sum(part.share or 0.0 for part in shares)
     if abs(total - 1) > SHARE_TOLERANCE:
         source.fault(path, f"the shares add up to {total:g}", "a sum of 1")
+
+
+def _check_channels(source: Source, path: str, shares: tuple[WeightShare, ...]) -> None:
+    """Channels in every share or in none, and beside no other share; `apply_plan` compares them with the op."""
+    for index, part in enumerate(shares):
+        if part.channels is None:
+            expected = "`channels` in every share of the rule, or in none"
+            source.fault(child(path, index), f"{part.format.name} has no `channels`, another share has", expected)
+        elif part.share != WeightShare.share:
+            what = "a share beside `channels`"
+            source.fault(child(child(path, index), "share"), what, "`channels` alone: they say how many there are")

@@ -10,11 +10,19 @@ from accelsim.counts import MAX_MODES
 from accelsim.dram import device_names
 from accelsim.engines.registry import ENGINE_KINDS
 from accelsim.formats import Format
-from accelsim.plan import QuantPlan, Rule, WeightShare
+from accelsim.plan import GRANULARITIES, OLD_PLAN_FORMAT, PLAN_FORMAT, QuantPlan, Rule, WeightShare
 from accelsim.problems import AccelsimError
 
-FORMATS: dict[str, type] = {"accelsim.accelerator/1": Accelerator, "accelsim.plan/1": QuantPlan}
-KINDS: dict[str, str] = {"accelerator": "accelsim.accelerator/1", "plan": "accelsim.plan/1"}
+FORMATS: dict[str, type] = {
+    "accelsim.accelerator/1": Accelerator,
+    PLAN_FORMAT: QuantPlan,
+    OLD_PLAN_FORMAT: QuantPlan,
+}
+# The formats that a kind of file may have; the first is what is written.
+KINDS: dict[str, tuple[str, ...]] = {
+    "accelerator": ("accelsim.accelerator/1",),
+    "plan": (PLAN_FORMAT, OLD_PLAN_FORMAT),
+}
 RESERVED_NAMES = ("vector", "dram")
 # The types for which tech/dram_pj_per_bit.csv has an energy (a test keeps the two equal).
 DRAM_TYPES = ("DDR3", "DDR4", "LPDDR2", "LPDDR4", "LPDDR4X", "LPDDR5", "GDDR5", "HBM2", "HBM3", "HMC")
@@ -143,6 +151,7 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "division": Spec("method of the linear-attention divider", choices=("log2_shift", "divide")),
         "bias_bits": Spec("stored bits of a bias", 1, 64),
         "scale_bits": Spec("stored bits of an output channel's scale", 1, 64),
+        "input_zero_point": Spec("the graph input is stored with a zero point"),
     },
     Rule: {
         "match": Spec("glob on op names or, after `class:`, on op classes", pattern=TITLE),
@@ -150,9 +159,12 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "activation": Spec("format of the streamed operand", choices=UNIFORM_NAMES),
         "output": Spec("format in which the result is stored", choices=UNIFORM_NAMES),
         "right": Spec("format of a matmul's second operand", choices=UNIFORM_NAMES),
+        "zero_point": Spec("the result is stored with a zero point"),
+        "granularity": Spec("which channels of the result share a scale and an offset", choices=GRANULARITIES),
     },
     WeightShare: {
         "format": Spec("number format of the weights", choices=FORMAT_NAMES),
         "share": Spec("fraction of the output channels, or `balanced`: the engines finish together", 0, 1),
+        "channels": Spec("the output channels of this format, such as 0-3,7,9-12, instead of a share"),
     },
 }

@@ -14,10 +14,12 @@ from numbers import Integral, Real
 from types import UnionType
 from typing import Any
 
+from accelsim.channels import GRAMMAR, Channels
 from accelsim.config_fields import BALANCED, FIELDS, PATTERN_WORDS, Spec
 from accelsim.config_yaml import FAULTY, Source, child
 from accelsim.formats import Format
 from accelsim.plan import WeightShare
+from accelsim.problems import AccelsimError
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # Resolving the hints of a class takes longer than reading an instance of it.
@@ -82,6 +84,8 @@ def read_value(hint: Any, spec: Spec, value: Any, path: str, source: Source) -> 
         return FAULTY
     if hint is Format:
         return _format(spec, value, path, source)
+    if Channels in typing.get_args(hint):
+        return _channels(value, path, source)
     if is_dataclass(hint):
         return read_dataclass(typing.cast(type, hint), value, path, source)
     if typing.get_origin(hint) is tuple:
@@ -146,6 +150,20 @@ def _format(spec: Spec, value: Any, path: str, source: Source) -> Any:
         guess = (f"u{value}",)
     source.fault(path, f"found {describe(value)}", expected, guess)
     return FAULTY
+
+
+def _channels(value: Any, path: str, source: Source) -> Any:
+    # A single channel is a number in YAML.
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str):
+        source.fault(path, f"found {describe(value)}", GRAMMAR)
+        return FAULTY
+    try:
+        return Channels.parse(text)
+    except AccelsimError as error:
+        (problem,) = error.problems
+        source.fault(path, problem.what, problem.expected, problem.levers)
+        return FAULTY
 
 
 def _list(hint: Any, spec: Spec, value: Any, path: str, source: Source) -> Any:
@@ -243,6 +261,8 @@ def schema_of(cls: type, header: dict[str, Any] | None = None) -> dict[str, Any]
 def _schema_value(hint: Any, spec: Spec) -> dict[str, Any]:
     if hint is Format or (isinstance(hint, type) and issubclass(hint, StrEnum)) or spec.choices:
         return {"enum": [choice if isinstance(choice, int) else str(choice) for choice in spec.choices]}
+    if Channels in typing.get_args(hint):
+        return {"anyOf": [{"type": "string", "pattern": "^[0-9, -]+$"}, {"type": "integer", "minimum": 0}]}
     if is_dataclass(hint):
         return schema_of(typing.cast(type, hint))
     if typing.get_origin(hint) is tuple:

@@ -17,7 +17,7 @@ import yaml
 
 from accelsim.problems import AccelsimError, Problem
 
-MAX_FILE_BYTES = 1 << 18
+MAX_FILE_BYTES = 1 << 22
 MAX_VALUES = 20_000
 MAX_DEPTH = 16
 MAX_NUMBER_CHARACTERS = 64

@@ -12,7 +12,7 @@ from accelsim.engines.registry import rules_of
 from accelsim.formats import Format, accumulator_bits_needed
 from accelsim.ir import OpKind, Workload
 from accelsim.limits import check_products, check_times
-from accelsim.plan import QuantizedOp, QuantizedWorkload, QuantPlan
+from accelsim.plan import TABLE_ACTIVATIONS, QuantizedOp, QuantizedWorkload, QuantPlan, WeightShare
 from accelsim.problems import InfeasibleError, Problem
 from accelsim.program import Int64
 
@@ -24,14 +24,14 @@ OP_COLUMNS: tuple[str, ...] = (
     "activation_bits", "right_bits", "output_bits", "table", "units", "unit_weights", "unit_extra_bits", "slices",
     "axes", "in0_elements", "in1_elements", "in0_root0", "in0_root1", "in1_root0", "in1_root1", "output", "passes",
     "param_bits", "group_axis_extent", "unit_channels", "right_implicit_cols",
-    "units_are_cols", "padding",
+    "units_are_cols", "padding", "requantizations",
 )  # fmt: skip
 (
     O_KIND, O_GROUPS, O_ROWS_H, O_ROWS_W, O_COLS, O_DEPTH, O_TAPS, O_KERNEL_H, O_STRIDE, O_IN_H, O_DEPTHWISE,
     O_ABITS, O_RBITS, O_OBITS, O_TABLE, O_UNITS, O_UNIT_WEIGHTS, O_UNIT_EXTRA, O_SLICES,
     O_AXES, O_IN0, O_IN1, O_IN0_ROOT0, O_IN0_ROOT1, O_IN1_ROOT0, O_IN1_ROOT1, O_OUT, O_PASSES,
     O_PARAM_BITS, O_GROUP_EXTENT, O_UNIT_CHANNELS, O_IMPLICIT, O_UNITS_ARE_COLS,
-    O_PADDING,
+    O_PADDING, O_REQUANTIZATIONS,
 ) = range(len(OP_COLUMNS))  # fmt: skip
 
 # A slice: a run of output channels with one weight format. units -1: balanced by the engines.
@@ -119,7 +119,8 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
     if len(op.inputs) > 1:
         row["right_bits"] = stored_bits[op.inputs[1]]
     row["output_bits"] = item.output.bits
-    row["table"] = int(op.activation in ("hardswish", "gelu", "silu", "sigmoid"))
+    row["table"] = int(op.activation in TABLE_ACTIVATIONS)
+    row["requantizations"] = 1 + item.requantizes_twice
     row["output"] = index[op.output]
     roots = [[index[name] for name in workload.storage_of(source)] for source in op.inputs]
     for position in range(2):
@@ -150,7 +151,10 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
             row["unit_weights"] = op.weights // row["units"]
             has_bias = op.bias > 0 or op.bn_channels > 0
             index_bits = max(1, (loop.groups * loop.cols - 1).bit_length()) if item.mixed else 0
-            row["unit_extra_bits"] = row["unit_channels"] * (plan.bias_bits * has_bias + plan.scale_bits + index_bits)
+            # A requantization after the table has a multiplier and an offset of its own for every channel.
+            again_bits = (plan.bias_bits + plan.scale_bits) * item.requantizes_twice
+            channel_bits = plan.bias_bits * has_bias + plan.scale_bits + again_bits + index_bits
+            row["unit_extra_bits"] = row["unit_channels"] * channel_bits
             if views[0]:
                 row["in0_elements"] = loop.groups * loop.depth * loop.in_h * loop.in_w
         else:
@@ -176,17 +180,27 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
 def _slice_rows(item: QuantizedOp, row: Int64, out: Int64, combos: dict[tuple[Format, Format, bool, int], int]) -> None:
     if not item.op.loop:
         return
-    parts = [(share.format, share.share) for share in item.weights] or [(item.right, 1.0)]
-    row[O_SLICES] = len(parts)
-    units = int(row[O_UNITS])
-    edges = np.cumsum([share or 0.0 for _, share in parts])
-    done = 0
-    for k, (fmt, share) in enumerate(parts):
-        stop = units if k == len(parts) - 1 else round(float(edges[k]) * units)
+    formats = [share.format for share in item.weights] or [item.right]
+    row[O_SLICES] = len(formats)
+    sizes = _slice_units(item.weights, int(row[O_UNITS]), int(row[O_UNIT_CHANNELS]))
+    for k, fmt in enumerate(formats):
         key = (fmt, item.activation, bool(row[O_DEPTHWISE]), item.op.loop.reduction)
         combo = combos.setdefault(key, len(combos))
-        out[k] = (fmt.bits, -1 if share is None else stop - done, fmt.terms, combo)
+        out[k] = (fmt.bits, sizes[k], fmt.terms, combo)
+
+
+def _slice_units(weights: tuple[WeightShare, ...], units: int, unit_channels: int) -> list[int]:
+    """Units of every slice, -1 for balanced: counted where the plan names channels, else its fractions rounded."""
+    if not weights:
+        return [units]
+    edges, done, sizes = np.cumsum([part.share or 0.0 for part in weights]), 0, []
+    for k, part in enumerate(weights):
+        stop = units if k == len(weights) - 1 else round(float(edges[k]) * units)
+        if part.channels is not None:
+            stop = done + part.channels.count // unit_channels
+        sizes.append(-1 if part.share is None else stop - done)
         done = stop
+    return sizes
 
 
 def _vector_rows(item: QuantizedOp, out: Int64) -> None:

@@ -7,11 +7,19 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from accelsim.channels import Channels
 from accelsim.formats import Format
 from accelsim.ir import Op, OpKind, Workload, digest
 from accelsim.problems import AccelsimError, Problem
 
 UNIFORM8 = Format.parse("u8")
+PLAN_FORMAT, OLD_PLAN_FORMAT = "accelsim.plan/2", "accelsim.plan/1"
+# Which channels of an output share a scale and an offset.
+PER_TENSOR = "tensor"
+GRANULARITIES = (PER_TENSOR, "group", "channel_scale", "channel_offset")
+# Functions that the output stage looks up after its requantization; ReLU is its clamp.
+TABLE_ACTIVATIONS = ("hardswish", "gelu", "silu", "sigmoid")
+MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -19,18 +27,29 @@ class WeightShare:
     """A part of an op's output channels and the weight format they have.
 
     `share` is the fraction of channels, or None for "balanced": the accelerator's engines decide, so that the slices
-    of the op finish together.
+    of the op finish together.  `channels` says which channels have the format instead: the op's index table.  Either
+    every share of a rule has them or none; they cover the op's output channels exactly.
     """
 
     format: Format
     share: float | None = 1.0
+    channels: Channels | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: the format, and the channels or the share."""
+        if self.channels is not None:
+            return {"format": self.format.name, "channels": self.channels.text}
+        return {"format": self.format.name, "share": "balanced" if self.share is None else self.share}
 
 
 @dataclass(frozen=True)
 class Rule:
     """Formats of all ops that match: `match` is a glob on the op name or, with the prefix ``class:``, on its class.
 
-    The first matching rule wins.  `right` is the format of a MATMUL's second operand.
+    The first matching rule wins.  `right` is the format of a MATMUL's second operand.  `zero_point` says that the op's
+    output is stored with a zero point, `granularity` which of its channels share a scale: all ("tensor"), a group of
+    them such as a head ("group"), none ("channel_scale"), or that all share a scale and none an offset
+    ("channel_offset").  `accelsim.plan_rules` has what is legal.
     """
 
     match: str
@@ -38,6 +57,8 @@ class Rule:
     activation: Format = UNIFORM8
     output: Format = UNIFORM8
     right: Format = UNIFORM8
+    zero_point: bool = False
+    granularity: str = PER_TENSOR
 
     def matches(self, op: Op) -> bool:
         """True when this rule covers `op`."""
@@ -45,12 +66,25 @@ class Rule:
             return fnmatch.fnmatchcase(op.op_class, self.match[6:])
         return fnmatch.fnmatchcase(op.name, self.match)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; the fields that `accelsim.plan/1` did not have only where they say something."""
+        return {
+            "match": self.match,
+            "weights": [part.to_json() for part in self.weights],
+            "activation": self.activation.name,
+            "output": self.output.name,
+            "right": self.right.name,
+            **({"zero_point": True} if self.zero_point else {}),
+            **({"granularity": self.granularity} if self.granularity != PER_TENSOR else {}),
+        }
+
 
 @dataclass(frozen=True)
 class QuantPlan:
     """Ordered rules plus widths that hold for the whole network.
 
     `division` is the method of the linear-attention divider: "log2_shift" (leading-one, 4-bit exponent) or "divide".
+    `input_zero_point` says that the graph input is stored with a zero point, as `Rule.zero_point` does of an output.
     """
 
     name: str
@@ -58,6 +92,7 @@ class QuantPlan:
     division: str = "log2_shift"
     bias_bits: int = 32
     scale_bits: int = 32
+    input_zero_point: bool = False
 
     def rule_for(self, op: Op) -> Rule:
         """First matching rule; plans end with a catch-all, checked when a plan is read."""
@@ -66,24 +101,13 @@ class QuantPlan:
     def to_json(self) -> dict[str, Any]:
         """Plain data in the plan file's format."""
         return {
-            "format": "accelsim.plan/1",
+            "format": PLAN_FORMAT,
             "name": self.name,
             "division": self.division,
             "bias_bits": self.bias_bits,
             "scale_bits": self.scale_bits,
-            "rules": [
-                {
-                    "match": rule.match,
-                    "weights": [
-                        {"format": part.format.name, "share": "balanced" if part.share is None else part.share}
-                        for part in rule.weights
-                    ],
-                    "activation": rule.activation.name,
-                    "output": rule.output.name,
-                    "right": rule.right.name,
-                }
-                for rule in self.rules
-            ],
+            **({"input_zero_point": True} if self.input_zero_point else {}),
+            "rules": [rule.to_json() for rule in self.rules],
         }
 
     def fingerprint(self) -> str:
@@ -92,7 +116,8 @@ class QuantPlan:
 
     @cached_property
     def _digest(self) -> str:
-        return digest({**self.to_json(), "name": ""})
+        # Under the old format's name: a plan that uses none of the newer fields keeps the fingerprint that it had.
+        return digest({**self.to_json(), "name": "", "format": OLD_PLAN_FORMAT})
 
 
 @dataclass(frozen=True)
@@ -104,6 +129,13 @@ class QuantizedOp:
     activation: Format
     right: Format
     output: Format
+    zero_point: bool = False
+    granularity: str = PER_TENSOR
+
+    @property
+    def requantizes_twice(self) -> bool:
+        """True when the output stage has work after its table: scales or offsets of its channels differ there."""
+        return self.granularity != PER_TENSOR and self.op.activation in TABLE_ACTIVATIONS
 
     @property
     def mixed(self) -> bool:
@@ -131,8 +163,11 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
     A tensor is stored in its producer's output format; the graph input in the format that its first consumer reads.
     Consumers read what is stored: the activation format of an op is the stored format of its first input.  The plan's
     division method replaces the recipe of `division` ops.  Raises AccelsimError when a view joins tensors of different
-    formats: its readers have one width.
+    formats (its readers have one width), when an index table does not fit its op, and when a zero point, a scale or an
+    offset is where the readers' sums cannot bear it.
     """
+    from accelsim.plan_rules import storage_problems, table_problems
+
     problems: list[Problem] = []
     stored: dict[str, Format] = {}
     first_rule = plan.rule_for(workload.ops[0])
@@ -156,11 +191,13 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         if op.op_class == "division":
             op = replace(op, recipe=_division_recipe(op, plan.division))
         weights = rule.weights if op.weights else ()
-        ops.append(QuantizedOp(op, weights, activation, right, rule.output))
+        problems += table_problems(plan.name, op, weights)
+        ops.append(QuantizedOp(op, weights, activation, right, rule.output, rule.zero_point, rule.granularity))
         stored[op.output] = rule.output
         bits[op.output] = rule.output.bits
+    problems += storage_problems(workload, plan, ops)
     if problems:
-        raise AccelsimError(problems[:8])
+        raise AccelsimError(problems[:MAX_PROBLEMS])
     return QuantizedWorkload(workload, plan, tuple(ops), bits)
 
 

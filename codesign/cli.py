@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the built-in models")
     models.add_argument("--json", help="write the list as JSON ('-': standard output)")
     models.set_defaults(command=_models)
-    check = commands.add_parser("check", help="check an accelerator, plan or sweep file; every fault at once")
+    check = commands.add_parser("check", help="check an accelerator, plan, sweep or workload file; every fault at once")
     check.add_argument("file")
     check.add_argument(
         "--fit", action="store_true", help="also say which built-in networks fit an accelerator with plan uniform8"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_any(path: str) -> list[Problem]:
-    """Every fault of an accelerator, plan or sweep file (or of a preset or built-in plan, by its name)."""
+    """Every fault of an accelerator, plan, sweep or workload file (or of a preset or built-in plan, by its name)."""
     from accelsim.config import check_file, load_accelerator, load_plan, plan_names, preset_names
 
     if not Path(path).exists() and path in (*preset_names(), *plan_names()):
@@ -78,15 +78,18 @@ def check_any(path: str) -> list[Problem]:
         head = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         head = ""
+    read: Callable[[str], object] | None = None
     if "accelsim.space/" in head:
-        from codesign.space import load_space
-
-        try:
-            load_space(path)
-        except AccelsimError as error:
-            return list(error.problems)
-        return []
-    return check_file(path)
+        from codesign.space import load_space as read
+    elif "accelsim.workload/" in head:
+        from accelsim.workloads.from_json import load_workload as read
+    if read is None:
+        return check_file(path)
+    try:
+        read(path)
+    except AccelsimError as error:
+        return list(error.problems)
+    return []
 
 
 def print_summary(report: Report) -> None:

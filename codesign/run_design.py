@@ -35,7 +35,7 @@ def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None
 
 def add_design_options(parser: argparse.ArgumentParser) -> None:
     """Add model, resolution, accelerator and plan."""
-    parser.add_argument("model", help="name from `accelsim models`")
+    parser.add_argument("model", help="name from `accelsim models`, or a workload file (.json)")
     parser.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
     parser.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
     parser.add_argument(

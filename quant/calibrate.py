@@ -64,8 +64,8 @@ def calibrate(
     chosen = Calibration() if options is None else options
     quantized = apply_plan(network.workload, plan)
     stored = {}
-    for name, seen in statistics.groups.items():
-        stored[name] = _stored(name, seen, quantized, statistics, labels[name], chosen)
+    for name in (*statistics.groups, *statistics.channels):
+        stored[name] = _stored(name, quantized, statistics, labels[name], chosen)
     if chosen.tied_branches:
         _tie_branches(network, stored)
     before = {
@@ -86,7 +86,6 @@ def _scalar(affine: Affine) -> Affine:
 
 def _stored(
     name: str,
-    seen: list[Observed],
     quantized: QuantizedWorkload,
     statistics: Statistics,
     groups: Groups,
@@ -95,12 +94,12 @@ def _stored(
     workload, plan = quantized.workload, quantized.plan
     bits = quantized.activation_bits[name]
     if name == workload.input:
-        return _scalar(options.observe(seen[0], bits, symmetric=not plan.input_zero_point))
+        return _scalar(options.observe(statistics.groups[name][0], bits, symmetric=not plan.input_zero_point))
     rule = plan.rule_for(workload.op_by_name[name])
     if rule.granularity in ("channel_scale", "channel_offset"):
         make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
         return make(statistics.channels[name], bits, rule.zero_point, options)
-    return grouped(seen, groups, bits, not rule.zero_point, options)
+    return grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
 
 
 def grouped(seen: Sequence[Observed], groups: Groups, bits: int, symmetric: bool, options: Calibration) -> Affine:
@@ -153,7 +152,7 @@ def _filters(node: Node, plan: QuantPlan, statistics: Statistics, options: Calib
             raise AccelsimError(
                 Problem(f"plan {plan.name}: {node.name}", "several formats share the filters", expected)
             )
-        index = torch.arange(len(rows)) if share.channels is None else torch.tensor(share.channels)
+        index = torch.arange(len(rows)) if share.channels is None else torch.from_numpy(share.channels.indices.copy())
         scale[index], integers[index] = weight_scale(rows[index], share.format, options.power)
     made = Filters(integers.reshape(weights.shape).to(torch.int32), scale, node.bias)
     if not options.bias_correction:

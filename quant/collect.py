@@ -28,7 +28,7 @@ class Moments:
 
 @dataclass(eq=False)
 class Statistics:
-    """Of every stored tensor the groups' observations; of some, the channels'; of every layer the input moments.
+    """Of every stored tensor the observations of its groups, or of its channels; of every layer the input moments.
 
     `preactivation` holds what the accumulators held before a table activation.
     """
@@ -59,12 +59,12 @@ class _Collect(Numerics):
         return value
 
     def stored(self, node: Node, value: Tensor) -> Tensor:
-        if not keeps_scale(node):
-            self._see(node.op.output, value)
-            if node.op.output in self.by_channel:
-                axis = channel_axis(node) % value.dim()
-                fresh = Observed(per_channel(axis), capacity=CHANNEL_SAMPLE)
-                self.statistics.channels.setdefault(node.op.output, fresh).update(value)
+        name = node.op.output
+        if name in self.by_channel:
+            fresh = Observed(per_channel(channel_axis(node) % value.dim()), capacity=CHANNEL_SAMPLE)
+            self.statistics.channels.setdefault(name, fresh).update(value)
+        elif not keeps_scale(node):
+            self._see(name, value)
         return value
 
     def _see(self, name: str, value: Tensor) -> None:
@@ -99,7 +99,7 @@ def collect(
 ) -> Statistics:
     """Statistics of the float network over batches [n, channels, h, w].
 
-    `labels` are its scale groups; outputs named in `by_channel` are also observed channel by channel.
+    `labels` are its scale groups; outputs named in `by_channel` are observed channel by channel instead.
     """
     numerics = _Collect(labels, by_channel, network.workload.input)
     with torch.no_grad():

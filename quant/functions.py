@@ -27,7 +27,7 @@ def function(name: str) -> Callable[[Function], Function]:
 
 def _finish(node: Node, value: Tensor, rules: Numerics) -> Tensor:
     """The output stage: what the accumulators hold, then the activation function."""
-    return activate(rules.accumulator(node, value), node.op.activation)
+    return activate(rules.accumulator(node, value), node.activation)
 
 
 @function("conv")
@@ -77,13 +77,13 @@ def layernorm(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """LayerNorm over the last axis with weight and bias; settings eps and, if any, activation."""
     value = operands[0]
     normal = F.layer_norm(value, value.shape[-1:], node.weight, node.bias, float(node.settings["eps"]))
-    return activate(normal, str(node.settings.get("activation", "")))
+    return activate(normal, node.activation)
 
 
 @function("activation")
 def activation(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """An activation that is an op of its own; settings activation."""
-    return activate(operands[0], str(node.settings["activation"]))
+    return activate(operands[0], node.activation)
 
 
 @function("embed")
@@ -129,7 +129,7 @@ def mean(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
 @function("gate")
 def gate(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """Product with one factor per channel; settings activation, if any, follows."""
-    return activate(operands[0] * operands[1], str(node.settings.get("activation", "")))
+    return activate(operands[0] * operands[1], node.activation)
 
 
 @function("pool_mixer")

@@ -56,7 +56,7 @@ def channel_axis(node: Node) -> int:
 
 def keeps_scale(node: Node) -> bool:
     """True for an op that passes codes on: ReLU on its own is max(code, 0)."""
-    return node.function == "activation" and node.settings["activation"] == "relu"
+    return node.function == "activation" and node.activation == "relu"
 
 
 def stored_shapes(network: Network) -> dict[str, torch.Size]:

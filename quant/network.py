@@ -47,6 +47,11 @@ class Node:
         return self.op.name
 
     @property
+    def activation(self) -> str:
+        """The activation function that ends the op, exactly ("gelu_tanh" where the op says "gelu"); "": none."""
+        return str(self.settings.get("activation", self.op.activation))
+
+    @property
     def has_filters(self) -> bool:
         """True for a convolution or linear layer: its weight has one filter per output channel."""
         return self.op.kind is OpKind.CONV

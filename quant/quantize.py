@@ -16,7 +16,7 @@ from quant.groups import scale_groups
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network
 from quant.reconstruct import Reconstruction, reconstruct
-from quant.structure import depthwise_inputs, pointwise_inputs_after_depthwise, read_by_product
+from quant.structure import depthwise_inputs, pointwise_inputs_after_depthwise, without_zero_point
 
 Progress = Callable[[str, int, int], None]
 
@@ -40,7 +40,7 @@ def quantize(
     chosen = Calibration() if options is None else options
     statistics = gather(network, calibration, method)
     plan = make_plan(network, method, statistics)
-    labels = scale_groups(network, _per_channel(network, method))
+    labels = scale_groups(network, _per_channel(network, method)[0])
     checkpoint = calibrate(network, plan, statistics, labels, chosen)
     if reconstruction is not None:
         checkpoint = reconstruct(network, checkpoint, calibration, reconstruction, progress)
@@ -65,24 +65,24 @@ def as_network(model: Network | nn.Module, images: Sequence[Tensor]) -> Network:
 
 def gather(network: Network, calibration: Iterable[Tensor], method: Method) -> Statistics:
     """Statistics of the float network that the method's plan and calibration need."""
-    per_channel = _per_channel(network, method)
-    return collect(network, calibration, scale_groups(network, per_channel), per_channel)
+    scales, offsets = _per_channel(network, method)
+    return collect(network, calibration, scale_groups(network, scales), (*scales, *offsets))
 
 
-def _per_channel(network: Network, method: Method) -> tuple[str, ...]:
+def _per_channel(network: Network, method: Method) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Outputs with a scale, and outputs with an offset, for each channel."""
     scales = depthwise_inputs(network) if method.migration else ()
     offsets = pointwise_inputs_after_depthwise(network) if method.shift else ()
-    return (*scales, *offsets)
+    return scales, offsets
 
 
 def make_plan(network: Network, method: Method, statistics: Statistics) -> QuantPlan:
     """One rule per op: formats of its filters and of what it stores.
 
-    Image and logits have 8 bits.  Outputs have a zero point unless a product of activations reads them.
+    Image and logits have 8 bits.  Outputs have a zero point unless codes are multiplied there.
     """
-    scales = set(depthwise_inputs(network)) if method.migration else set()
-    offsets = set(pointwise_inputs_after_depthwise(network)) if method.shift else set()
-    symmetric = read_by_product(network)
+    scales, offsets = _per_channel(network, method)
+    symmetric = without_zero_point(network)
     rules = []
     for node in network.nodes:
         name, last = node.op.output, node.op.output == network.workload.output

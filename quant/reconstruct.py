@@ -20,7 +20,7 @@ from quant.calibrated import Checkpoint, Filters
 from quant.fake import FakeQuantized
 from quant.functional import levels_tensor
 from quant.network import Network, Node, Numerics, run
-from quant.rounding import SoftRounding, beta_at
+from quant.rounding import SoftRounding, annealed_beta
 from quant.structure import segments
 
 Progress = Callable[[str, int, int], None]
@@ -161,7 +161,7 @@ def _block(
         given = {inputs.tensor: inputs.rows(index)} if inputs.tensor else None
         value = run(network, inputs.rows(index), soft, given=given, nodes=part, keep=[output])[output]
         loss = (value - targets.rows(index)).pow(2).flatten(1).sum(1).mean()
-        beta = beta_at(step, options.steps, options.warm_up)
+        beta = annealed_beta(step, options.steps, warm_up=options.warm_up)
         if beta is not None:
             for parts in roundings.values():
                 for _, rounding in parts:
@@ -182,8 +182,8 @@ def _roundings(node: Node, checkpoint: Checkpoint) -> list[tuple[Tensor, SoftRou
     scale = checkpoint.filters[node.name].scale
     parts = []
     for share in checkpoint.plan.rule_for(node.op).weights:
-        index = torch.arange(len(rows)) if share.channels is None else torch.tensor(share.channels)
-        parts.append((index, SoftRounding(rows[index], levels_tensor(share.format), scale[index])))
+        index = torch.arange(len(rows)) if share.channels is None else torch.from_numpy(share.channels.indices.copy())
+        parts.append((index, SoftRounding(rows[index], scale[index], levels_tensor(share.format))))
     return parts
 
 

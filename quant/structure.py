@@ -6,6 +6,8 @@ from accelsim.ir import OpKind
 from quant.groups import keeps_scale
 from quant.network import Network, Node
 
+MULTIPLIED = ("matmul", "gate", "divide", "normalize")  # functions that need codes without a zero point
+
 
 def readers(network: Network) -> dict[str, tuple[tuple[Node, int], ...]]:
     """Of every stored tensor the ops that read its codes, with the operand's position; views and ReLU pass codes on."""
@@ -24,17 +26,22 @@ def readers(network: Network) -> dict[str, tuple[tuple[Node, int], ...]]:
     return {name: tuple(nodes) for name, nodes in found.items()}
 
 
-def read_by_product(network: Network) -> frozenset[str]:
-    """Stored tensors that a product of activations reads: no zero point, or its dynamic sums would have to be counted.
+def without_zero_point(network: Network) -> frozenset[str]:
+    """Outputs whose codes are multiplied by codes, divided, or passed through a ReLU of its own (max(code, 0)).
 
-    ReLU on its own is max(code, 0), so what it reads has none either.
+    A zero point there would need sums that change with the image; these tensors have none.
     """
-    products = {
-        name
-        for name, nodes in readers(network).items()
-        if any(node.function in ("matmul", "gate") for node, _ in nodes)
-    }
-    return frozenset(products)
+    names = {node.op.output for node in network.nodes if keeps_scale(node)}
+    names |= {origin for node in network.nodes if keeps_scale(node) for origin in _origins(network, node)}
+    for name, nodes in readers(network).items():
+        if any(node.function in MULTIPLIED for node, _ in nodes):
+            names.add(name)
+    return frozenset(names)
+
+
+def _origins(network: Network, node: Node) -> set[str]:
+    """Stored tensors behind the operands of a node, views resolved."""
+    return {root for operand in node.operands for root in network.workload.storage_of(operand.source)}
 
 
 def depthwise_inputs(network: Network) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ from accelsim.optable import (
     O_KIND,
     O_OBITS,
     O_RBITS,
+    O_REQUANTIZATIONS,
     O_TABLE,
     O_TAPS,
     O_UNIT_EXTRA,
@@ -108,7 +109,7 @@ def count_part(tables: Tables, counts: Any, k: int, part: Any, units: int, rows:
         accumulates = dense_accumulates(groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], width, passes)
         macs = outputs * ops[k, O_TAPS] * ops[k, O_DEPTH]
     counts[own + mode] += macs * times
-    counts[own + _OUTPUTS] += outputs * times
+    counts[own + _OUTPUTS] += outputs * times * ops[k, O_REQUANTIZATIONS]
     counts[own + _TABLES] += outputs * times * ops[k, O_TABLE]
     counts[own + _ACCUMULATES] += accumulates * times
     counts[shared + ACT_READ] += activation * times

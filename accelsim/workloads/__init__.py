@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accelsim.workloads import efficientformer, efficientvit, fastvit, levit, mobilevit, swin, vit
+from accelsim.workloads import efficientformer, efficientvit, fastvit, levit, mobilevit, reference_models, swin, vit
 from accelsim.workloads.registry import build_workload, describe, model_names, register
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "levit",
     "mobilevit",
     "model_names",
+    "reference_models",
     "register",
     "swin",
     "vit",

@@ -51,15 +51,15 @@ def build_efficientvit(name: str, resolution: int) -> Workload:
     x = net.conv("stem.conv", "stem", net.input, variant.widths[0], kernel=3, stride=2, norm=True,
                  activation=ACTIVATION)  # fmt: skip
     for k in range(variant.depths[0]):
-        x = _ds_conv(net, f"stem.ds{k}", x)
+        x = ds_conv(net, f"stem.ds{k}", x)
     for stage in (1, 2):
         for k in range(variant.depths[stage]):
-            x = _mb_conv(net, f"s{stage}.mb{k}", x, variant.widths[stage], stride=2 if k == 0 else 1, norm=True)
+            x = mb_conv(net, f"s{stage}.mb{k}", x, variant.widths[stage], stride=2 if k == 0 else 1, norm=True)
     for stage in (3, 4):
-        x = _mb_conv(net, f"s{stage}.down", x, variant.widths[stage], stride=2, norm=False)
+        x = mb_conv(net, f"s{stage}.down", x, variant.widths[stage], stride=2, norm=False)
         for k in range(variant.depths[stage]):
-            x = _lite_mla(net, f"s{stage}.b{k}", x, variant.head_dim)
-            x = _mb_conv(net, f"s{stage}.b{k}.mb", x, variant.widths[stage], stride=1, norm=False)
+            x = lite_mla(net, f"s{stage}.b{k}", x, variant.head_dim)
+            x = mb_conv(net, f"s{stage}.b{k}.mb", x, variant.widths[stage], stride=1, norm=False)
     output = _head(net, x, variant.head_widths, ACTIVATION)
     return net.build(output, (("family", "efficientvit"), ("source", SOURCE)))
 
@@ -77,7 +77,7 @@ def build_efficientvit_large(name: str, resolution: int) -> Workload:
         x = _large_local(net, f"s{stage}.down", x, variant.widths[stage], stage, 2, first)
         for k in range(variant.depths[stage]):
             if stage == 4:
-                x = _lite_mla(net, f"s4.b{k}", x, variant.head_dim)
+                x = lite_mla(net, f"s4.b{k}", x, variant.head_dim)
             x = _large_local(net, f"s{stage}.b{k}.mb", x, variant.widths[stage], stage, 1, later)
     output = _head(net, x, variant.head_widths, LARGE_ACTIVATION)
     return net.build(output, (("family", "efficientvit"), ("source", SOURCE)))
@@ -88,7 +88,7 @@ def _res_block(net: WorkloadBuilder, name: str, source: str) -> str:
     channels = net.tensor(source).channels
     x = net.conv(f"{name}.conv1", "conv", source, channels, kernel=3, norm=True, activation=LARGE_ACTIVATION)
     x = net.conv(f"{name}.conv2", "conv", x, channels, kernel=3, norm=True)
-    return _residual(net, f"{name}.add", x, source)
+    return residual(net, f"{name}.add", x, source)
 
 
 def _large_local(
@@ -96,29 +96,30 @@ def _large_local(
 ) -> str:
     """Stages 1 and 2: full 3 × 3 expansion and projection, both with BatchNorm; stages 3 and 4: MBConv with biases."""
     if stage >= 3:
-        return _mb_conv(net, name, source, channels, stride=stride, norm=False, expand=expand,
+        return mb_conv(net, name, source, channels, stride=stride, norm=False, expand=expand,
                         activation=LARGE_ACTIVATION)  # fmt: skip
     x = net.conv(f"{name}.spatial", "conv", source, expand * net.tensor(source).channels, kernel=3, stride=stride,
                  norm=True, activation=LARGE_ACTIVATION)  # fmt: skip
     x = net.conv(f"{name}.proj", "pw", x, channels, norm=True)
-    return _residual(net, f"{name}.add", x, source) if stride == 1 else x
+    return residual(net, f"{name}.add", x, source) if stride == 1 else x
 
 
-def _residual(net: WorkloadBuilder, name: str, branch: str, skip: str) -> str:
+def residual(net: WorkloadBuilder, name: str, branch: str, skip: str) -> str:
+    """Sum of branch and skip."""
     shape = net.tensor(skip)
     recipe = recipes.residual_add(1, shape.h, shape.w, shape.channels)
     return net.vector(name, "add", (branch, skip), recipe, Tensor(name, shape.h, shape.w, shape.channels))
 
 
-def _ds_conv(net: WorkloadBuilder, name: str, source: str) -> str:
+def ds_conv(net: WorkloadBuilder, name: str, source: str) -> str:
     """Depthwise 3 × 3 and pointwise convolution, both with BatchNorm, and the residual."""
     channels = net.tensor(source).channels
     x = net.conv(f"{name}.dw", "dw", source, channels, kernel=3, groups=channels, norm=True, activation=ACTIVATION)
     x = net.conv(f"{name}.pw", "pw", x, channels, norm=True)
-    return _residual(net, f"{name}.add", x, source)
+    return residual(net, f"{name}.add", x, source)
 
 
-def _mb_conv(
+def mb_conv(
     net: WorkloadBuilder,
     name: str,
     source: str,
@@ -138,10 +139,10 @@ def _mb_conv(
     x = net.conv(f"{name}.dw", "dw", x, middle, kernel=3, stride=stride, groups=middle, bias=not norm, norm=norm,
                  activation=activation)  # fmt: skip
     x = net.conv(f"{name}.proj", "pw", x, channels, norm=True)
-    return _residual(net, f"{name}.add", x, source) if stride == 1 else x
+    return residual(net, f"{name}.add", x, source) if stride == 1 and net.tensor(source).channels == channels else x
 
 
-def _lite_mla(net: WorkloadBuilder, name: str, source: str, dim: int) -> str:
+def lite_mla(net: WorkloadBuilder, name: str, source: str, dim: int) -> str:
     """Multi-scale ReLU attention with its projection and residual.
 
     Raw and aggregated q|k|v give 2h heads.  With more positions than `dim` the attention is linear, otherwise
@@ -161,7 +162,7 @@ def _lite_mla(net: WorkloadBuilder, name: str, source: str, dim: int) -> str:
     attend = _linear_attention if h * w > dim else _quadratic_attention
     x = attend(net, name, positive, concat, heads, dim)
     x = net.conv(f"{name}.attn_proj", "pw", x, channels, norm=True)
-    return _residual(net, f"{name}.attn_add", x, source)
+    return residual(net, f"{name}.attn_add", x, source)
 
 
 def _linear_attention(net: WorkloadBuilder, name: str, positive: str, concat: str, heads: int, dim: int) -> str:

@@ -51,6 +51,11 @@ def relu(groups: int, rows_h: int, rows_w: int, width: int) -> Recipe:
     return _recipe("relu", (VectorPass(((VectorKind.COMPARE, 1),)),), groups, rows_h, rows_w, width)
 
 
+def lookup(function: str, groups: int, rows_h: int, rows_w: int, width: int) -> Recipe:
+    """An activation function that follows no product: one table access per element."""
+    return _recipe(function, (VectorPass(((VectorKind.TABLE, 1),)),), groups, rows_h, rows_w, width)
+
+
 def division(groups: int, rows_h: int, rows_w: int, width: int, method: str = "log2_shift") -> Recipe:
     """Linear attention's division of each row's `width` numerators by the row's divisor.
 

@@ -1,4 +1,4 @@
-"""Built-in networks by name: a dict, a decorator and the checks of a request."""
+"""Networks by name: built-in ones (a dict, a decorator and the checks of a request) and workload files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,11 @@ def resolve(name: str, resolution: int | None = None) -> tuple[Entry, int]:
     if name not in _ENTRIES:
         close = difflib.get_close_matches(name, _ENTRIES, n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise AccelsimError(Problem("model", f"unknown model {name!r}{hint}", f"one of {', '.join(_ENTRIES)}"))
+        raise AccelsimError(
+            Problem(
+                "model", f"unknown model {name!r}{hint}", f"one of {', '.join(_ENTRIES)}, or a file that ends in .json"
+            )
+        )
     entry = _ENTRIES[name]
     size = entry.resolution if resolution is None else resolution
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0 or size % entry.multiple:
@@ -67,8 +71,13 @@ def resolve(name: str, resolution: int | None = None) -> tuple[Entry, int]:
 def build_workload(name: str, resolution: int | None = None) -> Workload:
     """The network `name` at `resolution` pixels (square; None: its usual one).  Built once, then cached.
 
-    Raises AccelsimError as `resolve` does.
+    A name that ends in ``.json`` is a workload file, which has one resolution.  Raises AccelsimError as `resolve` or
+    `accelsim.workloads.from_json.load_workload` does.
     """
+    if name.endswith(".json"):
+        from accelsim.workloads.from_json import load_workload
+
+        return load_workload(name, resolution)
     return _build(name, resolve(name, resolution)[1])
 
 

@@ -18,11 +18,14 @@ SOURCE = "huggingface/pytorch-image-models@aa4b585 timm/models/vision_transforme
 
 @dataclass(frozen=True)
 class Variant:
-    """Channels, blocks and heads."""
+    """Channels, blocks and heads; side of a patch in pixels, classes, channels of the image."""
 
     dim: int
     depth: int
     heads: int
+    patch: int = PATCH
+    classes: int = CLASSES
+    in_channels: int = 3
 
 
 VARIANTS: dict[str, Variant] = {
@@ -41,13 +44,13 @@ def build_vit(name: str, resolution: int) -> Workload:
 
 
 def build_variant(name: str, variant: Variant, resolution: int) -> Workload:
-    """A network of any channels, blocks and heads at a resolution in pixels, a multiple of the patch size 16.
+    """A network of any channels, blocks and heads at a resolution in pixels, a multiple of the patch size.
 
     The classifier reads the class token only, so the final LayerNorm runs on that one row.
     """
-    net = WorkloadBuilder(name, resolution)
-    patches = net.conv("patch_embed", "patch_embed", net.input, variant.dim, kernel=PATCH, stride=PATCH, padding=0,
-                       bias=True)  # fmt: skip
+    net = WorkloadBuilder(name, resolution, variant.in_channels)
+    patches = net.conv("patch_embed", "patch_embed", net.input, variant.dim, kernel=variant.patch,
+                       stride=variant.patch, padding=0, bias=True)  # fmt: skip
     tokens = net.tensor(patches).h * net.tensor(patches).w + 1
     # The class token is a learned row put before the patches; it enters with the position embedding.
     x = net.vector(
@@ -58,7 +61,7 @@ def build_variant(name: str, variant: Variant, resolution: int) -> Workload:
         x = _attention(net, f"b{k}", x, variant.heads)
         x = _mlp(net, f"b{k}", x)
     token = net.view("class_token", (x,), 1, 1, variant.dim)
-    output = net.conv("head", "fc", _norm(net, "norm", token), CLASSES, bias=True)
+    output = net.conv("head", "fc", _norm(net, "norm", token), variant.classes, bias=True)
     return net.build(output, (("family", "vit"), ("source", SOURCE)))
 
 

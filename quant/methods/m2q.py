@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from accelsim.channels import Channels
 from accelsim.formats import Format
 from accelsim.plan import WeightShare
 from accelsim.problems import AccelsimError, Problem
@@ -70,16 +71,15 @@ class M2Q(Method):
         else:
             count = self.counts.get(node.name, round(self.ratio * filters))
             chosen = penalty.argsort(stable=True)[: min(max(count, 0), filters)]
-        power = tuple(sorted(chosen.tolist()))
+        power = set(chosen.tolist())
         if not power:
             return (WeightShare(UNIFORM8),)
         if len(power) == filters:
             return (WeightShare(shift),)
-        members = set(power)
-        rest = tuple(k for k in range(filters) if k not in members)
+        rest = [k for k in range(filters) if k not in power]
         return (
-            WeightShare(UNIFORM8, len(rest) / filters, rest),
-            WeightShare(shift, len(power) / filters, power),
+            WeightShare(UNIFORM8, len(rest) / filters, Channels.of(rest)),
+            WeightShare(shift, len(power) / filters, Channels.of(power)),
         )
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from accelsim.problems import AccelsimError, Problem
 
-ACTIVATIONS = ("", "relu", "hardswish", "gelu", "silu", "sigmoid")
+# "gelu_tanh" is the approximation of gelu by tanh; for the hardware both are one table.
+ACTIVATIONS = ("", "relu", "hardswish", "gelu", "gelu_tanh", "silu", "sigmoid")
 
 
 def activate(value: Tensor, name: str) -> Tensor:
@@ -25,6 +26,8 @@ def activate(value: Tensor, name: str) -> Tensor:
         )
     if name == "sigmoid":
         return torch.sigmoid(value)
+    if name == "gelu_tanh":
+        return F.gelu(value, approximate="tanh")
     result: Tensor = getattr(F, name)(value)
     return result
 
@@ -174,3 +177,31 @@ class Embed(OpModule):
         """[batch, width, h, w] → [batch, 1 + h·w, width]."""
         rows = patches.flatten(2).transpose(1, 2)
         return torch.cat([self.cls_token.expand(rows.shape[0], -1, -1), rows], dim=1) + self.pos_embed
+
+
+class OnesMatMul(OpModule):
+    """Product of two activations, the right one joined with a column of ones that is not stored (its sums)."""
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """[.., n, k] · [.., k, m] joined with ones → [.., n, m + 1]; the last column holds the sums over k of left."""
+        return left @ F.pad(right, (0, 1), value=1.0)
+
+
+class NormalizeRows(OpModule):
+    """Quadratic ReLU attention: divide every row by its sum."""
+
+    def __init__(self, eps: float = 1e-15) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, value: Tensor) -> Tensor:
+        """[.., n] ≥ 0 → shares that sum to 1 along the last axis."""
+        return value / (value.sum(dim=-1, keepdim=True) + self.eps)
+
+
+class ClassToken(OpModule):
+    """The row of the class token (a view in the workload)."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[batch, tokens, width] → [batch, width]."""
+        return rows[:, 0]

@@ -1,0 +1,150 @@
+"""Accuracy of every arm of the matrix beside cycles, energy and EDP on its fitting hardware of equal area.
+
+    python benchmarks/quality/run.py [--matrix FILE] [--results FILE] [--models NAME ...] [--arms NAME ...]
+
+Cells are appended to the results (JSON lines) as they finish; kill it and run it again, it goes on.  report.py makes
+the tables and the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+import yaml
+from hardware import fit
+
+from accelsim.problems import InfeasibleError
+from codesign.models import load_model
+from codesign.quantize_command import calibration_images, measure
+from quant.calibrate import Calibration
+from quant.checkpoint import Model
+from quant.evaluate import Evaluation
+from quant.methods import method_class
+from quant.network import Network, forward
+from quant.quantize import quantize
+from quant.reconstruct import Reconstruction
+
+HERE = Path(__file__).parent
+VALIDATION_IMAGES = 5000
+
+
+def main() -> int:
+    """Run the cells that are not in the results yet."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    matrix = yaml.safe_load(Path(arguments.matrix).read_text(encoding="utf-8"))
+    done = {(row["model"], row["arm"], row["seed"]) for row in read_results(arguments.results)}
+    todo = [cell for cell in cells(matrix, arguments.models, arguments.arms) if cell[:3] not in done]
+    loaded: dict[str, Network] = {}
+    references: dict[str, dict[str, Evaluation]] = {}
+    for k, (model, arm, seed, options) in enumerate(todo):
+        print(f"[{k + 1}/{len(todo)}] {model} {arm} seed {seed}", file=sys.stderr, flush=True)
+        if model not in loaded:
+            loaded[model] = load_model(model)[0]
+            references[model] = _measured(lambda images, m=model: forward(loaded[m], images), matrix, model)
+        row = {
+            "model": model,
+            "arm": arm,
+            "seed": seed,
+            **_cell(loaded[model], references[model], matrix, model, arm, seed, options),
+        }
+        with Path(arguments.results).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--matrix", default=str(HERE / "matrix.yaml"))
+    parser.add_argument("--results", default=str(HERE / "results.jsonl"))
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--arms", nargs="+")
+    return parser.parse_args()
+
+
+def read_results(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a results file; a line that was cut off when the run was killed is left out."""
+    rows = []
+    if Path(path).exists():
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+    return rows
+
+
+def cells(
+    matrix: dict[str, Any], models: list[str] | None = None, arms: list[str] | None = None
+) -> Iterator[tuple[str, str, int, dict[str, Any]]]:
+    """Model, arm, seed and the arm's options, the float arm of each model first."""
+    for model in matrix["models"]:
+        if models and model not in models:
+            continue
+        for arm in ({"name": "float"}, *matrix["arms"]):
+            if model in arm.get("models", matrix["models"]) and (not arms or arm["name"] in arms):
+                for seed in arm.get("seeds", (0,)):
+                    yield model, arm["name"], seed, arm
+
+
+def _measured(model: Any, matrix: dict[str, Any], name: str) -> dict[str, Evaluation]:
+    sizes = {"val": VALIDATION_IMAGES, "test": matrix["models"][name]["test_images"]}
+    return {split: measure(model, matrix["data"], split, None, count) for split, count in sizes.items()}
+
+
+def _cell(
+    network: Network, reference: dict[str, Evaluation], matrix: dict[str, Any], model: str, arm: str, seed: int,
+    options: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Figures of one arm of a model."""
+    if arm == "float":
+        return {**_figures(reference, reference), "seconds": 0.0, "hardware": None}
+    images = calibration_images(matrix["data"], None, matrix["calibration_images"], seed)
+    method = method_class(options["method"])(**options.get("options", {}))
+    recipe = Reconstruction(steps=matrix["steps"], seed=seed) if options.get("reconstruct") else None
+    start = time.process_time()
+    plan, checkpoint = quantize(network, images, method, Calibration(**options.get("calibration", {})), recipe)
+    seconds = time.process_time() - start
+    found = _measured(Model(checkpoint), matrix, model)
+    row = {**_figures(found, reference), "seconds": round(seconds, 1), "plan": plan.fingerprint()}
+    return row | {"hardware": _hardware(network, plan)}
+
+
+def _hardware(network: Network, plan: Any) -> dict[str, Any] | None:
+    try:
+        best = fit(network.workload, plan)
+    except InfeasibleError:
+        return None
+    prices = best.report.prices.arithmetic
+    return {
+        "design": best.accelerator.name, "engines_mm2": best.engines_mm2, "cycles": best.report.result.cycles_total,
+        "energy_pj": prices.energy_pj, "edp_pj_s": prices.edp_pj_s,
+    }  # fmt: skip
+
+
+def _figures(found: dict[str, Evaluation], reference: dict[str, Evaluation]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for split, one in found.items():
+        row[split] = {
+            "images": len(one.labels), "top1": one.top1, "cross_entropy": one.cross_entropy,
+            "agreement": one.agreement(reference[split]),
+            "logit_sqnr_db": None if one is reference[split] else one.logit_sqnr_db(reference[split]),
+            "correct": base64.b64encode(np.packbits(one.correct).tobytes()).decode(),
+        }  # fmt: skip
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""From the options of `accelsim quantize` to a method: its own parameters, a budget, or the engines' balance."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from accelsim.arch import Accelerator
+from accelsim.plan import QuantPlan
+from accelsim.problems import AccelsimError, Problem
+from codesign.budgets import Budget, within
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from quant.methods.base import Method
+    from quant.network import Network
+
+# Candidates of a budget, best accuracy first.
+BITS = (8, 7, 6, 5, 4, 3, 2)
+RATIO_STEPS = 16
+TERMS = (3, 2, 1)
+BALANCED = "balanced"
+
+
+def choose(
+    arguments: argparse.Namespace,
+    network: Network,
+    images: Sequence[Tensor],
+    accelerator: Accelerator,
+    budget: Budget | None,
+) -> tuple[Method, dict[str, Any]]:
+    """The method of the options, and what to note about the choice.
+
+    With a budget the first of the method's candidates that fits: uniform widths 8 … 2, ratios 0, 1/16 … 1 of m2q,
+    3, 2, 1 terms.  Raises AccelsimError for options that do not belong to the method, InfeasibleError when nothing
+    fits.
+    """
+    method = _named(arguments)
+    if budget is None:
+        if arguments.ratio == BALANCED:
+            return _balanced(method, network, accelerator), {"ratio_from": accelerator.name}
+        return method, {}
+    from quant.quantize import gather, make_plan
+
+    statistics = gather(network, images[:1], method)
+    options = dict(_candidates(arguments.method, method))
+
+    def plans() -> Iterator[tuple[str, QuantPlan]]:
+        for name, one in options.items():
+            yield name, make_plan(network, one, statistics)
+
+    name, spent, limit = within(budget, network.workload, accelerator, plans())
+    note = {"budget": {"kind": budget.kind, "limit": limit, "spent": spent, "chosen": name}}
+    return options[name], note
+
+
+def _named(arguments: argparse.Namespace) -> Method:
+    from quant.methods import method_class
+
+    kind = method_class(arguments.method)
+    given: dict[str, Any] = {"activation_bits": arguments.activation_bits}
+    takes = {"bits": "weight_bits", "ratio": "ratio", "terms": "terms"}
+    fields = set(kind.__dataclass_fields__)
+    for option, field in takes.items():
+        value = getattr(arguments, option)
+        if value is None:
+            continue
+        if field not in fields:
+            owners = {"bits": "uniform", "ratio": "m2q", "terms": "power_of_two and m2q"}[option]
+            raise AccelsimError(Problem(f"--{option}", f"the method {arguments.method} has no {option}", f"{owners}"))
+        if option == "ratio":
+            value = _ratio(value)
+        if value is not None:
+            given[field] = value
+    return kind(**given)
+
+
+def _ratio(text: str) -> float | None:
+    if text == BALANCED:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise AccelsimError(Problem("--ratio", f"found {text!r}", "a number 0 … 1, or balanced", ("--ratio 0.5",)))
+    return value
+
+
+def _candidates(name: str, method: Method) -> Iterator[tuple[str, Method]]:
+    if name == "uniform":
+        for bits in BITS:
+            yield f"uniform {bits}", replace(method, weight_bits=bits)  # type: ignore[call-arg]
+    elif name == "m2q":
+        for step in range(RATIO_STEPS + 1):
+            ratio = step / RATIO_STEPS
+            yield f"m2q ratio {ratio:g}", replace(method, ratio=ratio)  # type: ignore[call-arg]
+    else:
+        for terms in TERMS:
+            yield f"{name} terms {terms}", replace(method, terms=terms)  # type: ignore[call-arg]
+
+
+def _balanced(method: Method, network: Network, accelerator: Accelerator) -> Method:
+    """M²Q with the number of power-of-two filters per layer that lets the accelerator's engines finish together."""
+    from accelsim.api import layer_shares, simulate
+    from accelsim.config import load_plan
+    from accelsim.optable import op_table
+
+    report = simulate(op_table(network.workload, load_plan("m2q")), accelerator)
+    counts = {name: shares.get("apot8", 0) for name, shares in layer_shares(report).items()}
+    return replace(method, counts=counts)  # type: ignore[call-arg]

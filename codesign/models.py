@@ -1,0 +1,93 @@
+"""Models that the commands can load: trained reference models, a user's checkpoint, a user's own module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim.problems import AccelsimError, Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from quant.data.dataset import Preprocess
+    from quant.network import Network
+
+
+def load_model(name: str, weights: str | None = None) -> tuple[Network, Preprocess | None]:
+    """The float network of a model name and the preprocessing it was trained with (None: the data's own).
+
+    A reference model has committed weights; another built-in needs `weights`; ``MODULE:FUNCTION`` (a module or a .py
+    file) returns a torch module, or a pair of it and a `Preprocess`.  Raises AccelsimError otherwise.
+    """
+    _require_torch()
+    from quant.capture import capture
+
+    from quant.models.registry import REFERENCE_NAMES, load_reference
+
+    if ":" in name:
+        module, preprocess = _own(name)
+        shape = (3, 224, 224) if preprocess is None else (preprocess.channels, *[preprocess.resolution] * 2)
+        return capture(module, shape), preprocess
+    if weights is not None:
+        from quant.models.load_state import load_weights
+
+        module, preprocess = load_weights(name, weights)
+        return capture(module, (preprocess.channels, *[preprocess.resolution] * 2), name), preprocess
+    if name not in REFERENCE_NAMES:
+        expected = f"one of {', '.join(REFERENCE_NAMES)}; a built-in model with --weights FILE; MODULE:FUNCTION"
+        raise AccelsimError(Problem(f"model {name}", "has no trained weights here", expected))
+    return capture(load_reference(name), (1, 32, 32), name), None
+
+
+def load_any(name: str) -> tuple[Callable[[Tensor], Tensor], Preprocess | None]:
+    """A model that can be called on images: a checkpoint folder of `quantize`, or what `load_model` takes."""
+    _require_torch()
+    if (Path(name) / "checkpoint.json").exists():
+        from quant.checkpoint import load
+        from quant.data.dataset import Preprocess
+
+        model = load(name)
+        stored = model.checkpoint.about.get("preprocess")
+        return model, None if stored is None else Preprocess(**stored)
+    if Path(name).is_dir():
+        expected = "a folder of `accelsim quantize`"
+        raise AccelsimError(Problem(name, "is no checkpoint: it has no checkpoint.json", expected))
+    from quant.network import forward
+
+    network, preprocess = load_model(name)
+    return lambda images: forward(network, images), preprocess
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        levers = ("pip install 'hybrid-vit-codesign[torch]'",)
+        raise AccelsimError(Problem("torch", "is not installed", "the extra torch", levers))
+
+
+def _own(name: str) -> tuple[nn.Module, Preprocess | None]:
+    """What a user's function returns."""
+    place, _, function = name.rpartition(":")
+    try:
+        module: Any = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        made = getattr(module, function)()
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+        expected = "MODULE:FUNCTION or FILE.py:FUNCTION"
+        raise AccelsimError(Problem(name, f"cannot be loaded ({error})", expected)) from error
+    if isinstance(made, tuple):
+        return made[0].eval(), made[1]
+    return made.eval(), None
+
+
+def _from_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no Python file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module

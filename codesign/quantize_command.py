@@ -1,0 +1,188 @@
+"""The commands `quantize` and `eval`: a trained model becomes a plan and a checkpoint, and is measured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from accelsim.problems import AccelsimError, Problem
+from codesign.arguments import not_negative, positive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from quant.data.dataset import DataSet
+    from quant.evaluate import Evaluation
+
+BATCH = 64
+
+
+def add_quantize(commands: Any) -> None:
+    """Add the parsers of `quantize` and `eval` to the subparsers of `accelsim`."""
+    parser = commands.add_parser("quantize", help="quantize a trained model: a plan and a calibrated checkpoint")
+    _add_model(parser)
+    parser.add_argument("--method", default="m2q", help="uniform, power_of_two or m2q (default)")
+    _add_formats(parser)
+    _add_calibration(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the plan and the checkpoint")
+    parser.add_argument("--json", help="write what was made as JSON ('-': standard output)")
+    parser.set_defaults(command=_quantize)
+    measure = commands.add_parser("eval", help="accuracy of a checkpoint of `accelsim quantize`, or of a float model")
+    measure.add_argument("checkpoint", help="folder of `accelsim quantize`, or a model of `quantize`")
+    _add_data(measure)
+    measure.add_argument("--split", default="val", choices=("val", "test"), help="images to measure on (default val)")
+    measure.add_argument("--images", type=positive, help="only the first N images")
+    measure.add_argument("--against", metavar="CHECKPOINT", help="compare image by image with this one")
+    measure.add_argument("--integer", action="store_true", help="also execute in integers, as the hardware does")
+    measure.add_argument("--json", help="write the figures as JSON ('-': standard output)")
+    measure.set_defaults(command=_evaluate)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a trained reference model, a built-in model with --weights, or MODULE:FUNCTION")
+    parser.add_argument("--weights", metavar="FILE", help="state dict of mit-han-lab/efficientvit or timm")
+    _add_data(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="glyphs", help="glyphs (default), digits or imagefolder:PATH")
+
+
+def _add_formats(parser: argparse.ArgumentParser) -> None:
+    width = parser.add_mutually_exclusive_group()
+    width.add_argument("--bits", type=positive, help="weight bits of the method uniform (default 8)")
+    width.add_argument(
+        "--budget", metavar="KIND=VALUE",
+        help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits)",
+    )  # fmt: skip
+    parser.add_argument("--activation-bits", type=positive, default=8, help="of stored tensors (default 8)")
+    parser.add_argument("--ratio", help="of power-of-two filters of m2q: 0 … 1 (default 0.5), or balanced: from --arch")
+    parser.add_argument("--terms", type=positive, help="powers of two of a weight, of power_of_two (1-3) and m2q (2-3)")
+    parser.add_argument("--arch", default="m2vit", help="of the budget and of a balanced ratio (default m2vit)")
+
+
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--calibration-images", type=positive, default=512, help="of the training split (default 512)")
+    parser.add_argument("--observer", default="mse", help="mse (default), minmax or percentile")
+    parser.add_argument("--no-bias-correction", action="store_true", help="leave biases as they are")
+    parser.add_argument("--reconstruct", action="store_true", help="choose roundings block by block (AdaRound, BRECQ)")
+    parser.add_argument("--steps", type=positive, default=2000, help="steps of reconstruction per block (default 2000)")
+    parser.add_argument(
+        "--max-memory", type=positive, default=1024, metavar="MIB", help="activations (default 1024)"
+    )
+    parser.add_argument("--seed", type=not_negative, default=0, help="of the calibration images and the reconstruction")
+
+
+def _quantize(arguments: argparse.Namespace) -> int:
+    from codesign.outputs import check_folder, check_outputs
+
+    folder = check_folder(arguments.output, "-o")
+    check_outputs([arguments.json])
+    from accelsim.config import load_accelerator
+    from codesign.budgets import parse_budget
+    from codesign.method_choice import choose
+    from codesign.models import load_model
+    from quant.calibrate import Calibration
+    from quant.checkpoint import save
+    from quant.quantize import quantize
+    from quant.reconstruct import Reconstruction
+
+    budget = None if arguments.budget is None else parse_budget(arguments.budget)
+    accelerator = load_accelerator(arguments.arch)
+    options = Calibration(observer=arguments.observer, bias_correction=not arguments.no_bias_correction)
+    recipe = None
+    if arguments.reconstruct:
+        bytes_ = arguments.max_memory << 20
+        recipe = Reconstruction(steps=arguments.steps, seed=arguments.seed, max_memory_bytes=bytes_)
+    network, preprocess = load_model(arguments.model, arguments.weights)
+    images = calibration_images(arguments.data, preprocess, arguments.calibration_images, arguments.seed)
+    start = time.perf_counter()
+
+    method, note = choose(arguments, network, images, accelerator, budget)
+    about = {"model": arguments.model, "data": arguments.data, "seed": arguments.seed, **note}
+    if preprocess is not None:
+        about["preprocess"] = asdict(preprocess)
+    plan, checkpoint = quantize(network, images, method, options, recipe, about, _progress)
+    save(checkpoint, folder)
+    summary = {
+        **dict(checkpoint.about), "plan": str(folder / "plan.yaml"), "plan_fingerprint": plan.fingerprint(),
+        "seconds": round(time.perf_counter() - start, 2),
+    }  # fmt: skip
+    if arguments.json:
+        from accelsim.trace import write_json
+
+        write_json(arguments.json, summary, indent=1)
+    if arguments.json != "-":
+        from codesign.quantize_text import print_quantized
+
+        print_quantized(folder, summary, checkpoint)
+    return 0
+
+
+def calibration_images(data: str, preprocess: Any, count: int, seed: int) -> list[Tensor]:
+    """Batches of `count` images of the training split, drawn by seed; a folder is used from its start."""
+    import torch
+
+    from quant.data import load_data
+
+    chosen = load_data(data, "train", preprocess)
+    if not data.startswith("imagefolder:"):
+        random = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(chosen), generator=random)[:count].sort().values.tolist()
+        return [chosen.preprocess.tensor(_rows(chosen, order[k : k + BATCH])) for k in range(0, len(order), BATCH)]
+    return [batch for batch, _ in chosen.first(count).batches(BATCH)]
+
+
+def _rows(data: DataSet, index: list[int]) -> Any:
+    import numpy as np
+
+    return np.concatenate([data.images[k : k + 1] for k in index])
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{what}: block {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from codesign.outputs import check_outputs
+
+    check_outputs([arguments.json])
+    from codesign.models import load_any
+    from codesign.quantize_text import figures, print_figures
+
+    model, preprocess = load_any(arguments.checkpoint)
+    result = measure(model, arguments.data, arguments.split, preprocess, arguments.images)
+    data: dict[str, Any] = {"checkpoint": arguments.checkpoint, "data": arguments.data, "split": arguments.split}
+    data |= figures(result)
+    if arguments.against:
+        other, other_preprocess = load_any(arguments.against)
+        reference = measure(other, arguments.data, arguments.split, other_preprocess, arguments.images)
+        data["against"] = {"checkpoint": arguments.against, **figures(reference, result)}
+    if arguments.integer:
+        from codesign.integer_eval import integer_figures
+
+        data["integer"] = integer_figures(model, arguments, preprocess, result)
+    if arguments.json:
+        from accelsim.trace import write_json
+
+        write_json(arguments.json, data, indent=1)
+    if arguments.json != "-":
+        print_figures(data)
+    return 0
+
+
+def measure(model: Any, data: str, split: str, preprocess: Any, images: int | None = None) -> Evaluation:
+    """Outputs of a model on a labelled set.  Raises AccelsimError when the set has no labels."""
+    from quant.data import load_data
+    from quant.evaluate import evaluate
+
+    chosen = load_data(data, split, preprocess)
+    if images is not None:
+        chosen = chosen.first(images)
+    if chosen.labels is None:
+        raise AccelsimError(Problem(data, "has no labels", "one folder per class to measure accuracy"))
+    return evaluate(model, ((batch, labels) for batch, labels in chosen.batches(BATCH) if labels is not None))

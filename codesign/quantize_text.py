@@ -1,0 +1,64 @@
+"""What `quantize` and `eval` print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim.plan import apply_plan
+
+if TYPE_CHECKING:
+    from quant.calibrated import Checkpoint
+    from quant.evaluate import Evaluation
+
+
+def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """The plan in a few lines, and what to do next."""
+    from quant.costs import average_bits, bit_operations
+
+    quantized = apply_plan(checkpoint.network.workload, checkpoint.plan)
+    filters: dict[str, int] = {}
+    for item in quantized.ops:
+        for part in item.weights:
+            count = item.op.loop.groups * item.op.loop.cols if item.op.loop else 0
+            filters[part.format.name] = filters.get(part.format.name, 0) + round(count * (part.share or 0.0))
+    formats = ", ".join(f"{count:,} {name}" for name, count in filters.items())
+    print(f"{summary['model']} quantized with {summary['method']} in {summary['seconds']:.1f} s")
+    print(f"  filters         {formats}")
+    print(f"  weights         {average_bits(quantized):.2f} bits on average")
+    print(f"  bit operations  {bit_operations(quantized) / 1e9:.3f} G per image")
+    if "budget" in summary:
+        one = summary["budget"]
+        print(f"  budget          {one['kind']}: {one['spent']:.6g} of {one['limit']:.6g} ({one['chosen']})")
+    print(f"  written         {folder}/plan.yaml, workload.json, checkpoint.json, checkpoint.safetensors")
+    print(f"  next            accelsim eval {folder} --data {summary['data']}")
+    print(f"                  accelsim run {folder}/workload.json --plan {folder}/plan.yaml")
+
+
+def figures(result: Evaluation, of: Evaluation | None = None) -> dict[str, Any]:
+    """Plain figures of a measurement; with `of`, also what `of` loses against it, image by image."""
+    data: dict[str, Any] = {"images": len(result.labels), "top1": result.top1, "cross_entropy": result.cross_entropy}
+    if of is None:
+        return data
+    from quant.statistics import compare
+
+    return data | {
+        "agreement": of.agreement(result),
+        "logit_sqnr_db": of.logit_sqnr_db(result),
+        "paired": compare(of.correct, result.correct).to_json(),
+    }
+
+
+def print_figures(data: dict[str, Any]) -> None:
+    """A measurement in a few lines."""
+    print(f"{data['checkpoint']} on {data['images']:,} images of {data['data']} ({data['split']})")
+    print(f"  top-1           {data['top1']:.2%}   cross-entropy {data['cross_entropy']:.4f}")
+    if "against" in data:
+        one, pair = data["against"], data["against"]["paired"]
+        print(f"  against         {one['checkpoint']}: top-1 {one['top1']:.2%}, same choice {one['agreement']:.2%}, "
+              f"logit SQNR {one['logit_sqnr_db']:.1f} dB")  # fmt: skip
+        print(f"  paired          {pair}")
+    if "integer" in data:
+        one = data["integer"]
+        print(f"  integers        top-1 {one['top1']:.2%}, same choice as fake-quantized {one['agreement']:.2%}")
+        print(f"  float islands   {', '.join(one['float_islands']) or 'none'}")

@@ -1,0 +1,221 @@
+"""Train a reference model on glyphs: `python -m quant.models.train NAME --seed N [-o FILE]`.
+
+One thread.  A checkpoint is kept after every epoch; the same command goes on from it after a kill, and ends with the
+same weights as a run that was not interrupted, because everything random comes from (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from tqdm import tqdm
+
+from accelsim.problems import AccelsimError, Problem
+from quant.data import load_data
+from quant.data.dataset import DataSet
+from quant.data.glyphs import SIZES, cache_folder, committed_digests
+from quant.models.controls import hold_outlier_biases
+from quant.models.registry import REFERENCE_NAMES, build_torch, weights_file
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained: AdamW, linear warm-up over a tenth of the steps, cosine to zero.
+
+    `bfloat16`: forward passes in that format (the weights stay float32).  `half`: the result is rounded to fp16.
+    """
+
+    epochs: int
+    rate: float
+    batch: int = 128
+    weight_decay: float = 0.02
+    smoothing: float = 0.05
+    shift_px: int = 1
+    clip: float = 1.0
+    bfloat16: bool = False
+    half: bool = False
+
+
+SETTINGS: dict[str, Settings] = {
+    "glyph_hybrid_narrow": Settings(epochs=25, rate=6e-3),
+    "glyph_hybrid_wide": Settings(epochs=16, rate=4e-3),
+    "glyph_vit": Settings(epochs=10, rate=7e-4, batch=64, weight_decay=0.05, bfloat16=True, half=True),
+    "glyph_vit_outlier": Settings(epochs=6, rate=7e-4, batch=64, weight_decay=0.05, bfloat16=True, half=True),
+}
+
+
+def rate_at(step: int, steps: int, peak: float) -> float:
+    """Learning rate of a step: linear over the first tenth, then a cosine to zero."""
+    warm = max(steps // 10, 1)
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
+
+
+def augment(images: Tensor, shift_px: int, generator: torch.Generator) -> Tensor:
+    """Move every image by up to `shift_px` pixels (edges repeat) and invert the contrast of half of them."""
+    count, _, height, width = images.shape
+    moves = torch.randint(-shift_px, shift_px + 1, (2, count, 1), generator=generator)
+    rows = (torch.arange(height) + moves[0]).clamp(0, height - 1)
+    columns = (torch.arange(width) + moves[1]).clamp(0, width - 1)
+    moved = images[torch.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    signs = torch.randint(0, 2, (count, 1, 1, 1), generator=generator) * 2 - 1
+    return moved * signs
+
+
+def accuracy(model: nn.Module, data: DataSet, batch: int = 250) -> float:
+    """Share of right top-1 answers on labelled data, the model in eval mode."""
+    model.eval()
+    right = 0
+    with torch.inference_mode():
+        for images, labels in data.batches(batch):
+            if labels is None:
+                raise AccelsimError(Problem(f"data {data.name}", "accuracy needs labels"))
+            right += int((model(images).argmax(dim=1) == labels).sum())
+    return right / len(data)
+
+
+@dataclass
+class Run:
+    """What a checkpoint holds: the model, its optimizer, and one entry per finished epoch."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    log: list[dict[str, Any]]
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint in one step, so that a kill leaves the old or the new one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".tmp")
+        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "log": self.log}, part)
+        part.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint, if there is one."""
+        if path.is_file():
+            state = torch.load(path, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.log = state["log"]
+
+
+def train(name: str, seed: int, settings: Settings, training: DataSet, validation: DataSet, checkpoint: Path) -> Run:
+    """Train to the end of the last epoch, from `checkpoint` if it exists; returns model (eval mode) and log."""
+    model = build_torch(name, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    release = hold_outlier_biases(model, seed) if name == "glyph_vit_outlier" else None
+    decayed = [value for value in model.parameters() if value.ndim > 1]
+    plain = [value for value in model.parameters() if value.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    run = Run(model, torch.optim.AdamW(groups, lr=settings.rate), [])
+    run.restore(checkpoint)
+    for epoch in range(len(run.log), settings.epochs):
+        start = time.process_time()
+        loss = _epoch(run, settings, training, (seed, epoch))
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            score = accuracy(model, validation)
+        run.log.append({"epoch": epoch + 1, "loss": round(loss, 4), "val_accuracy": round(score, 4),
+                        "cpu_s": round(time.process_time() - start, 1)})  # fmt: skip
+        run.save(checkpoint)
+        print(json.dumps(run.log[-1]), flush=True)
+    if release is not None:
+        release()
+    if settings.half:
+        model.half().float()
+    model.eval()
+    return run
+
+
+def _epoch(run: Run, settings: Settings, training: DataSet, key: tuple[int, int]) -> float:
+    """One pass over the training images in an order given by `key` = (seed, epoch); returns the mean loss."""
+    generator = torch.Generator().manual_seed(key[0] * 100_003 + key[1])
+    order = torch.randperm(len(training), generator=generator).numpy()
+    images, labels = np.asarray(training.images), training.labels
+    if labels is None:
+        raise AccelsimError(Problem(f"data {training.name}", "training needs labels"))
+    run.model.train()
+    steps = len(order) // settings.batch
+    total = 0.0
+    for k in tqdm(range(steps), desc=f"epoch {key[1] + 1} of {settings.epochs}", leave=False):
+        rate = rate_at(key[1] * steps + k, settings.epochs * steps, settings.rate)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+        chosen = order[k * settings.batch : (k + 1) * settings.batch]
+        batch = augment(training.preprocess.tensor(images[chosen]), settings.shift_px, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            logits = run.model(batch)
+        target = torch.from_numpy(labels[chosen])
+        loss = F.cross_entropy(logits.float(), target, label_smoothing=settings.smoothing)
+        run.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
+        run.optimizer.step()
+        total += float(loss)
+    return total / max(steps, 1)
+
+
+def store(name: str, seed: int, run: Run, output: Path) -> dict[str, Any]:
+    """Write weights (safetensors) and the facts about them (JSON beside); returns the facts."""
+    settings = SETTINGS[name]
+    test = load_data("glyphs", "test")
+    seen = SIZES["test"][0]
+    facts: dict[str, Any] = {
+        "model": name,
+        "seed": seed,
+        "command": f"python -m quant.models.train {name} --seed {seed}",
+        "parameters": sum(value.numel() for value in run.model.parameters()),
+        "stored_as": "float16 (these values are the model)" if settings.half else "float32",
+        "val_accuracy": round(accuracy(run.model, load_data("glyphs", "val")), 5),
+        "test_accuracy": round(accuracy(run.model, test), 5),
+        "test_accuracy_seen_families": round(accuracy(run.model, test.first(seen)), 5),
+        "data_sha256": committed_digests(),
+        "settings": asdict(settings),
+        "torch": torch.__version__,
+        "cpu_s": round(sum(entry["cpu_s"] for entry in run.log), 1),
+        "epochs": run.log,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: (value.half() if settings.half and value.is_floating_point() else value).contiguous()
+        for key, value in run.model.state_dict().items()
+    }
+    save_file(state, output)
+    output.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when the model is trained and stored, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m quant.models.train", description=__doc__)
+    parser.add_argument("name", choices=REFERENCE_NAMES)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, help="safetensors file (default: where load_reference looks)")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    output = given.output or weights_file(given.name, given.seed)
+    checkpoint = cache_folder() / "training" / f"{given.name}_seed{given.seed}.pt"
+    try:
+        training, validation = load_data("glyphs", "train"), load_data("glyphs", "val")
+        run = train(given.name, given.seed, SETTINGS[given.name], training, validation, checkpoint)
+        facts = store(given.name, given.seed, run, output)
+    except AccelsimError as error:
+        print(error)
+        return 2
+    checkpoint.unlink(missing_ok=True)
+    print(json.dumps({key: value for key, value in facts.items() if key.endswith("accuracy") or key == "cpu_s"}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
