@@ -123,7 +123,7 @@ def fake_quantize_ste(x: Tensor, affine: Affine, multiplier: float = 1.0, offset
     Qn, Qp = low − zero_point, high − zero_point.  With u = (x − offset) / scale the gradients are, inside the range
     (ends included) and below or above it: of x: 1 | 0; of `affine.scale`: multiplier · upstream · (round(u) − u) |
     multiplier · upstream · (Qn or Qp); of `offset`: 0 | upstream.  The zero point gets none.  Source: Esser et al.
-    2020 (LSQ), eq. 3; Bhalgat et al. 2020 (LSQ+), eq. 5-6; `multiplier` is `gradient_multiplier` or 1.
+    2020 (LSQ), eq. 1-3; Bhalgat et al. 2020 (LSQ+); `multiplier` is `gradient_multiplier` or 1.
     """
     shift = torch.zeros((), dtype=x.dtype, device=x.device) if offset is None else offset
     low, high = affine.low - affine.zero_point, affine.high - affine.zero_point

@@ -18,6 +18,7 @@ Float64 = NDArray[np.float64]
 # Clip candidates as fractions of a filter's largest magnitude: 1.05, 1.03 … 0.07.
 CLIP_FRACTIONS: tuple[float, ...] = tuple((105 - 2 * k) / 100 for k in range(50))
 _SEARCHED_AT_ONCE = 1 << 15  # weights of one pass of the scale search, to stay in the cache
+_TAIL = 16  # of a filter's largest weights
 
 # Term sets of the published additive powers of two, in units of the smallest level, by magnitude bits.
 # Source: Li et al. 2020 (Additive Powers-of-Two Quantization) and its released code; every weight is one element of
@@ -109,15 +110,20 @@ def unpack(words: Int64, fmt: Format) -> Int64:
     return np.stack([signs, exponents], axis=-1)
 
 
-def published_apot_levels(bits: int) -> Float64:
-    """Sorted magnitudes, largest 1, of the published additive power-of-two sets with 3, 4 or 6 magnitude bits.
+def published_apot_integers(bits: int) -> Int64:
+    """Sorted magnitudes, in units of the smallest term, of the published sets with 3, 4 or 6 magnitude bits.
 
     Source: Li et al. 2020, released code.  AccelsimError for other widths (there is no published 8-bit set).
     """
     if bits not in _PUBLISHED_TERMS:
-        raise AccelsimError(Problem("published_apot_levels", f"no published set of {bits} magnitude bits", "3, 4 or 6"))
-    sums = sorted({sum(terms) for terms in product(*_PUBLISHED_TERMS[bits])})
-    return np.array(sums, np.float64) / sums[-1]
+        raise AccelsimError(Problem("published APoT levels", f"no published set of {bits} magnitude bits", "3, 4 or 6"))
+    return np.array(sorted({sum(terms) for terms in product(*_PUBLISHED_TERMS[bits])}), np.int64)
+
+
+def published_apot_levels(bits: int) -> Float64:
+    """`published_apot_integers` as the paper normalizes them: largest 1."""
+    integers = published_apot_integers(bits)
+    return integers / float(integers[-1])
 
 
 def nearest(values: Float64, level_set: NDArray[np.generic]) -> Int64:
@@ -164,9 +170,13 @@ def _best_fraction(
     first, last = 2 * int(members[0]), 2 * int(members[-1])
     level_of = members[np.searchsorted(members[1:] + members[:-1], np.arange(first, last + 1))].astype(np.float64)
     best, chosen = np.full(len(filters), np.inf), np.ones(len(filters))
-    doubled = 2 * filters
+    doubled, outer = 2 * filters, max(-int(members[0]), int(members[-1]))
+    largest = np.sort(np.abs(filters), axis=1)[:, -_TAIL:]
     for fraction in fractions:
         step = unit * fraction
+        # What the largest weights lose by clipping is a lower bound of the error.
+        if ((np.maximum(largest - outer * step, 0) ** power).sum(axis=1) > best).all():
+            continue
         above = np.clip(np.ceil(doubled / step), first, last).astype(np.int64) - first
         error = level_of[above] * step - filters
         total = np.einsum("fn,fn->f", error, error) if power == 2 else (np.abs(error) ** power).sum(axis=1)

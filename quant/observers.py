@@ -12,10 +12,15 @@ from torch import Tensor
 from accelsim.formats import Format, Scheme
 from accelsim.problems import AccelsimError, Problem
 from quant.functional import Affine, affine_from_range, fake_quantize
-from quant.levels import CLIP_FRACTIONS, levels, project_to
+from quant.levels import levels, project_to
 
 # Fractions of (min, max) that the error search tries: 1.00, 0.99 … 0.21 (released code of Trio-ViT and BRECQ).
 SHRINK_FACTORS: tuple[float, ...] = tuple((100 - k) / 100 for k in range(80))
+# Clip candidates of uniform weights: the same, and 1.25 … 1.01, which a filter of few weights can use to lie on levels.
+UNIFORM_FACTORS: tuple[float, ...] = tuple((125 - k) / 100 for k in range(105))
+# Clip candidates of power-of-two weights, 4 … 1/4 in steps of 1/32 octave.  Above 1 the largest level is not used, but
+# sums of powers are sparse at the top (192, 256) and dense around every power: a filter gains where its weights are.
+CLIP_FACTORS: tuple[float, ...] = tuple(float(2 ** (2 - k / 32)) for k in range(129))
 _COMPARED_AT_ONCE = 1 << 16  # values of one pass of the error search, to stay in the cache
 
 
@@ -160,7 +165,7 @@ def percentile(
     signed: bool = True,
     granularity: Granularity = PER_TENSOR,
 ) -> Affine:
-    """Quantizer of the range between the (100 − q)th and the qth percentile.  Source: Wu et al. 2020, section 4."""
+    """Quantizer of the range between the (100 − q)th and the qth percentile.  Source: Wu et al. 2020."""
     if not 50 <= q <= 100:
         raise AccelsimError(Problem("percentile", f"q = {q}", "50 to 100"))
     seen = _observe(data, granularity)
@@ -217,15 +222,15 @@ def weight_scale(weights: Tensor, fmt: Format, power: float = 2.0) -> tuple[Tens
     """Scale [filters] and integer levels (int64, [filters, n]) of weights[filters, n] ≈ scale[:, None] · integers.
 
     The largest level is put at max|w| · f; the f with the least Σ|error|^power of the filter wins.  f runs over
-    `SHRINK_FACTORS` for uniform formats and over `quant.levels.CLIP_FRACTIONS` for power-of-two formats, where the
-    levels are coarse at the end.  A filter of zeros gets scale 1.  Source: as `mse`; levels: `quant.levels.levels`.
+    `UNIFORM_FACTORS` for uniform formats and over `CLIP_FACTORS` for power-of-two formats.  A filter of zeros gets
+    scale 1.  Source: as `mse`, with candidates above 1 added for both; levels: `quant.levels.levels`.
     """
-    fractions = SHRINK_FACTORS if fmt.scheme is Scheme.UNIFORM else CLIP_FRACTIONS
+    fractions = UNIFORM_FACTORS if fmt.scheme is Scheme.UNIFORM else CLIP_FACTORS
     return weight_scale_to(weights, torch.from_numpy(levels(fmt)), power, fractions)
 
 
 def weight_scale_to(
-    weights: Tensor, level_set: Tensor, power: float = 2.0, fractions: tuple[float, ...] = CLIP_FRACTIONS
+    weights: Tensor, level_set: Tensor, power: float = 2.0, fractions: tuple[float, ...] = CLIP_FACTORS
 ) -> tuple[Tensor, Tensor]:
     """`weight_scale` onto any sorted set of integer levels (int64), with the clip fractions to try."""
     scale, integers = project_to(weights.detach().cpu().double().numpy(), level_set.cpu().numpy(), power, fractions)

@@ -21,8 +21,8 @@ Int64 = NDArray[np.int64]
 class Preprocess:
     """What a checkpoint was trained to see: one input is [channels, resolution, resolution], (x/255 − mean) / std.
 
-    Image files are resized so that their shorter side is resolution / crop pixels (`interpolation`: "bilinear" or
-    "bicubic", antialiased), then the middle resolution × resolution is cut out.
+    Image files are resized so that their shorter side is `resize_px` (None: the resolution; `interpolation`: "bilinear"
+    or "bicubic", antialiased), then the middle resolution × resolution is cut out.
     """
 
     resolution: int
@@ -30,7 +30,7 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
-    crop: float = 1.0
+    resize_px: int | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -40,8 +40,11 @@ class Preprocess:
             faults.append(Problem("preprocess", "mean and std need one number per channel", f"{self.channels} each"))
         if self.interpolation not in ("bilinear", "bicubic"):
             faults.append(Problem("preprocess", f"interpolation {self.interpolation!r}", "bilinear or bicubic"))
-        if self.resolution < 1 or not 0 < self.crop <= 1 or any(value <= 0 for value in self.std):
-            faults.append(Problem("preprocess", "sizes and standard deviations are positive, crop is in (0, 1]"))
+        if self.resolution < 1 or any(value <= 0 for value in self.std):
+            faults.append(Problem("preprocess", "resolution and standard deviations are positive"))
+        if self.resize_px is not None and self.resize_px < self.resolution:
+            what = f"images of {self.resize_px} pixels hold no crop of {self.resolution}"
+            faults.append(Problem("preprocess", what, f"resize_px ≥ {self.resolution}"))
         if faults:
             raise AccelsimError(faults)
 

@@ -70,13 +70,13 @@ def _images_below(folder: Path) -> tuple[Path, ...]:
 
 
 def read_image(file: Path, preprocess: Preprocess) -> Uint8:
-    """One image as uint8 [channels, resolution, resolution]: shorter side to resolution / crop, then the middle."""
+    """One image as uint8 [channels, resolution, resolution]: shorter side to `resize_px`, then the middle."""
     with Image.open(file) as stored:
         image = stored.convert("L" if preprocess.channels == 1 else "RGB")
     side = preprocess.resolution
-    # As timm and torchvision do: the shorter side is floored, the longer one keeps the proportions, truncated.
-    shorter = int(side / preprocess.crop)
+    shorter = preprocess.resize_px or side
     width, height = image.size
+    # The longer side keeps the proportions, truncated, as torchvision does.
     size = (shorter, int(shorter * height / width)) if width <= height else (int(shorter * width / height), shorter)
     image = image.resize(size, _FILTERS[preprocess.interpolation])
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)

@@ -67,9 +67,9 @@ def with_output_scales(model: VisionTransformer, ratio: float, seed: int) -> Vis
             scale = torch.ones(len(norm.norm.weight), dtype=torch.float64)
             scale[channels] = ratio * 2.0 ** (part - 1)
             scale = scale.to(norm.norm.weight.dtype)
-            norm.norm.weight *= scale
-            norm.norm.bias *= scale
-            following.linear.weight /= scale
+            norm.norm.weight.mul_(scale)
+            norm.norm.bias.mul_(scale)
+            following.linear.weight.div_(scale)
     return changed
 
 
@@ -88,8 +88,8 @@ def with_output_offsets(model: VisionTransformer, size: float, seed: int) -> Vis
             draws = torch.rand((2, len(gain)), generator=generator, dtype=torch.float64).to(gain.dtype)
             offset = torch.where(draws[0] < 0.5, -1.0, 1.0).to(gain.dtype) * (1 + draws[1]) * (size / 2)
             offset *= gain.abs().median()
-            norm.norm.bias += offset
-            following.linear.bias -= following.linear.weight @ offset
+            norm.norm.bias.add_(offset)
+            following.linear.bias.sub_(following.linear.weight @ offset)
     return changed
 
 

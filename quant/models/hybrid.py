@@ -11,7 +11,6 @@ from accelsim.workloads.efficientvit import (
     ACTIVATION,
     AGGREGATION_KERNEL,
     EXPAND,
-    LARGE_ACTIVATION,
     LARGE_EXPAND,
     LARGE_EXPAND_FIRST,
     Variant,
@@ -33,6 +32,8 @@ from quant.models.blocks import (
 
 # Epsilon of the attention's divisor as released.
 ATTENTION_EPS = 1e-15
+# The released L series approximates gelu by tanh; for the hardware both are one table.
+LARGE_FUNCTION = "gelu_tanh"
 
 
 class DsConv(nn.Module):
@@ -55,7 +56,7 @@ class ResBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = Conv(channels, channels, 3, norm=True, activation=LARGE_ACTIVATION)
+        self.conv1 = Conv(channels, channels, 3, norm=True, activation=LARGE_FUNCTION)
         self.conv2 = Conv(channels, channels, 3, norm=True)
         self.add = Add()
 
@@ -99,7 +100,7 @@ class FusedMbConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, stride: int, expand: int) -> None:
         super().__init__()
-        self.spatial = Conv(inputs, expand * inputs, 3, stride=stride, norm=True, activation=LARGE_ACTIVATION)
+        self.spatial = Conv(inputs, expand * inputs, 3, stride=stride, norm=True, activation=LARGE_FUNCTION)
         self.proj = Conv(expand * inputs, outputs, norm=True)
         self.add = Add() if stride == 1 else None
 
@@ -248,7 +249,7 @@ def efficientvit(variant: Variant, classes: int = 1000) -> Hybrid:
 def efficientvit_large(variant: Variant, classes: int = 1000) -> Hybrid:
     """An EfficientViT of the L series with random weights; the released epsilon of its BatchNorms is 1e-7."""
     widths, depths = variant.widths, variant.depths
-    stem = {"conv": Conv(3, widths[0], 3, stride=2, norm=True, activation=LARGE_ACTIVATION)}
+    stem = {"conv": Conv(3, widths[0], 3, stride=2, norm=True, activation=LARGE_FUNCTION)}
     stages: dict[str, nn.Module] = {"stem": Stage(**stem, **{f"res{k}": ResBlock(widths[0]) for k in range(depths[0])})}
     for stage in (1, 2, 3, 4):
         first, later = LARGE_EXPAND_FIRST[stage - 1], LARGE_EXPAND[stage - 1]
@@ -261,7 +262,7 @@ def efficientvit_large(variant: Variant, classes: int = 1000) -> Hybrid:
             else:
                 blocks[f"b{k}"] = Stage(mb=mb)
         stages[f"s{stage}"] = Stage(**blocks)
-    stages["head"] = Head(widths[4], variant.head_widths, classes, LARGE_ACTIVATION)
+    stages["head"] = Head(widths[4], variant.head_widths, classes, LARGE_FUNCTION)
     model = Hybrid(stages)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
@@ -271,7 +272,7 @@ def efficientvit_large(variant: Variant, classes: int = 1000) -> Hybrid:
 
 def _large_local(inputs: int, outputs: int, stage: int, stride: int, expand: int) -> MbConv | FusedMbConv:
     if stage >= 3:
-        return MbConv(inputs, outputs, stride=stride, norm=False, expand=expand, activation=LARGE_ACTIVATION)
+        return MbConv(inputs, outputs, stride=stride, norm=False, expand=expand, activation=LARGE_FUNCTION)
     return FusedMbConv(inputs, outputs, stride=stride, expand=expand)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -13,10 +14,17 @@ from accelsim.workloads.efficientvit import LARGE_VARIANTS, VARIANTS
 from accelsim.workloads.reference_models import HYBRIDS, RESOLUTION, VITS
 from accelsim.workloads.registry import resolve
 from accelsim.workloads.vit import VARIANTS as VIT_VARIANTS
+from quant.data.dataset import Preprocess
 from quant.data.glyphs import cache_folder
+from quant.data.small import GREY_32
 from quant.models.hybrid import efficientvit, efficientvit_large, reference_hybrid
 from quant.models.vit import VisionTransformer
 
+# Preprocessing of the released checkpoints.  EfficientViT: mit-han-lab/efficientvit@de7d773 (crop ratio 0.95 for B0 and
+# B1, no border for the others); DeiT and ViT: timm@aa4b585 (crop ratio 0.9; ViT centres every channel at one half).
+CROPPED = ("efficientvit_b0", "efficientvit_b1")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5)
 REFERENCE_NAMES: tuple[str, ...] = (*HYBRIDS, *VITS)
 TORCH_NAMES: tuple[str, ...] = (*REFERENCE_NAMES, *VARIANTS, *LARGE_VARIANTS, *VIT_VARIANTS)
 WEIGHTS = Path(__file__).with_name("weights")
@@ -44,6 +52,24 @@ def _build(name: str, resolution: int) -> nn.Module:
     if name in LARGE_VARIANTS:
         return efficientvit_large(LARGE_VARIANTS[name])
     return VisionTransformer(VITS[name] if name in VITS else VIT_VARIANTS[name], resolution)
+
+
+def preprocess_of(name: str, resolution: int | None = None) -> Preprocess:
+    """What the released checkpoint of a network (one of `TORCH_NAMES`) was trained to see, at a resolution in pixels.
+
+    Raises AccelsimError for an unknown name or resolution.
+    """
+    if name in REFERENCE_NAMES:
+        return GREY_32
+    if name not in TORCH_NAMES:
+        raise AccelsimError(Problem("model", f"no torch model {name!r}", f"one of {', '.join(TORCH_NAMES)}"))
+    pixels = resolve(name, resolution)[1]
+    if name in VIT_VARIANTS:
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if name.startswith("deit") else (HALVES, HALVES)
+        return Preprocess(pixels, 3, mean, std, resize_px=math.floor(pixels / 0.9))
+    return Preprocess(
+        pixels, 3, IMAGENET_MEAN, IMAGENET_STD, resize_px=math.ceil(pixels / 0.95) if name in CROPPED else None
+    )
 
 
 def weights_file(name: str, seed: int) -> Path:

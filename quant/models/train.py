@@ -34,6 +34,7 @@ from quant.models.registry import REFERENCE_NAMES, build_torch, weights_file
 class Settings:
     """How a model is trained: AdamW, linear warm-up over a tenth of the steps, cosine to zero.
 
+    `muon`: the matrices of the blocks by Muon instead (orthogonalized momentum, steps as large as AdamW's).
     `bfloat16`: forward passes in that format (the weights stay float32).  `half`: the result is rounded to fp16.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     smoothing: float = 0.05
     shift_px: int = 1
     clip: float = 1.0
+    muon: bool = False
     bfloat16: bool = False
     half: bool = False
 
@@ -51,8 +53,8 @@ class Settings:
 SETTINGS: dict[str, Settings] = {
     "glyph_hybrid_narrow": Settings(epochs=25, rate=6e-3),
     "glyph_hybrid_wide": Settings(epochs=16, rate=4e-3),
-    "glyph_vit": Settings(epochs=10, rate=7e-4, batch=64, weight_decay=0.05, bfloat16=True, half=True),
-    "glyph_vit_outlier": Settings(epochs=6, rate=7e-4, batch=64, weight_decay=0.05, bfloat16=True, half=True),
+    "glyph_vit": Settings(epochs=10, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
+    "glyph_vit_outlier": Settings(epochs=6, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
 }
 
 
@@ -89,17 +91,18 @@ def accuracy(model: nn.Module, data: DataSet, batch: int = 250) -> float:
 
 @dataclass
 class Run:
-    """What a checkpoint holds: the model, its optimizer, and one entry per finished epoch."""
+    """What a checkpoint holds: the model, its optimizers, and one entry per finished epoch."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     log: list[dict[str, Any]]
 
     def save(self, path: Path) -> None:
         """Write the checkpoint in one step, so that a kill leaves the old or the new one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".tmp")
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "log": self.log}, part)
+        states = [optimizer.state_dict() for optimizer in self.optimizers]
+        torch.save({"model": self.model.state_dict(), "optimizers": states, "log": self.log}, part)
         part.replace(path)
 
     def restore(self, path: Path) -> None:
@@ -107,7 +110,8 @@ class Run:
         if path.is_file():
             state = torch.load(path, weights_only=True)
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
             self.log = state["log"]
 
 
@@ -115,10 +119,7 @@ def train(name: str, seed: int, settings: Settings, training: DataSet, validatio
     """Train to the end of the last epoch, from `checkpoint` if it exists; returns model (eval mode) and log."""
     model = build_torch(name, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     release = hold_outlier_biases(model, seed) if name == "glyph_vit_outlier" else None
-    decayed = [value for value in model.parameters() if value.ndim > 1]
-    plain = [value for value in model.parameters() if value.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    run = Run(model, torch.optim.AdamW(groups, lr=settings.rate), [])
+    run = Run(model, _optimizers(model, settings), [])
     run.restore(checkpoint)
     for epoch in range(len(run.log), settings.epochs):
         start = time.process_time()
@@ -137,6 +138,23 @@ def train(name: str, seed: int, settings: Settings, training: DataSet, validatio
     return run
 
 
+def _optimizers(model: nn.Module, settings: Settings) -> tuple[torch.optim.Optimizer, ...]:
+    """AdamW for everything, without weight decay for vectors; with `muon`, Muon for the matrices of the blocks."""
+    named = dict(model.named_parameters())
+    blocks = [key for key, value in named.items() if settings.muon and value.ndim == 2 and key[0] == "b"]
+    rest = [value for key, value in named.items() if key not in blocks]
+    decay = settings.weight_decay
+    groups = [
+        {"params": [value for value in rest if value.ndim > 1], "weight_decay": decay},
+        {"params": [value for value in rest if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW(groups, lr=settings.rate)
+    if not blocks:
+        return (adam,)
+    matrices = [named[key] for key in blocks]
+    return adam, torch.optim.Muon(matrices, settings.rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+
+
 def _epoch(run: Run, settings: Settings, training: DataSet, key: tuple[int, int]) -> float:
     """One pass over the training images in an order given by `key` = (seed, epoch); returns the mean loss."""
     generator = torch.Generator().manual_seed(key[0] * 100_003 + key[1])
@@ -149,7 +167,7 @@ def _epoch(run: Run, settings: Settings, training: DataSet, key: tuple[int, int]
     total = 0.0
     for k in tqdm(range(steps), desc=f"epoch {key[1] + 1} of {settings.epochs}", leave=False):
         rate = rate_at(key[1] * steps + k, settings.epochs * steps, settings.rate)
-        for group in run.optimizer.param_groups:
+        for group in [group for optimizer in run.optimizers for group in optimizer.param_groups]:
             group["lr"] = rate
         chosen = order[k * settings.batch : (k + 1) * settings.batch]
         batch = augment(training.preprocess.tensor(images[chosen]), settings.shift_px, generator)
@@ -157,10 +175,11 @@ def _epoch(run: Run, settings: Settings, training: DataSet, key: tuple[int, int]
             logits = run.model(batch)
         target = torch.from_numpy(labels[chosen])
         loss = F.cross_entropy(logits.float(), target, label_smoothing=settings.smoothing)
-        run.optimizer.zero_grad()
+        run.model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(run.model.parameters(), settings.clip)
-        run.optimizer.step()
+        for optimizer in run.optimizers:
+            optimizer.step()
         total += float(loss)
     return total / max(steps, 1)
 
