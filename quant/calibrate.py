@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +99,12 @@ def _stored(
     if rule.granularity in ("channel_scale", "channel_offset"):
         make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
         return make(statistics.channels[name], bits, rule.zero_point, options)
-    parts = [options.observe(one, bits, symmetric=not rule.zero_point) for one in statistics.groups[name]]
+    return grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
+
+
+def grouped(seen: Sequence[Observed], groups: Groups, bits: int, symmetric: bool, options: Calibration) -> Affine:
+    """Quantizer of a stored tensor with a scale per group, from what was observed of each."""
+    parts = [options.observe(one, bits, symmetric=symmetric) for one in seen]
     scale = groups.spread(torch.stack([part.scale.reshape(()) for part in parts]))
     zero = groups.spread(torch.stack([part.zero_point.reshape(()) for part in parts]))
     return Affine(scale, zero, parts[0].low, parts[0].high)
