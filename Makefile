@@ -35,7 +35,7 @@ clean:
 
 # A stamp is newer than what it was installed from, so a second make installs nothing.
 $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -e . -c constraints.txt
+	$(BIN)/python -m pip install -q -e '.[quant]' -c constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

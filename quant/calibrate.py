@@ -204,7 +204,7 @@ def _divisor(node: Node, maker: Node, scales: Mapping[str, Tensor], groups: Grou
     rows[rearrange(index, node.operands[0].views, 1)[..., -1:, :].reshape(-1)] = True
     rows = rows.reshape(groups.labels.shape)
     lowest = torch.zeros(groups.count)
-    for k in groups.labels[rows].unique().tolist():
+    for k in sorted(set(groups.labels[rows].tolist())):
         steps = statistics.groups[maker.op.output][k].high / unit[groups.labels == k].min()
         lowest[k] = max(0, int(log2_code(steps.round(), 0, 6)) - (1 << DIVISOR_BITS) + 1)
     return Divisor(narrow(rows), narrow(unit), groups.spread(lowest), DIVISOR_BITS)

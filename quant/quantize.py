@@ -60,7 +60,8 @@ def as_network(model: Network | nn.Module, images: Sequence[Tensor]) -> Network:
         return model
     from quant.capture import capture
 
-    return capture(model, tuple(images[0].shape[1:]))
+    channels, height, width = images[0].shape[1:]
+    return capture(model, (channels, height, width))
 
 
 def gather(network: Network, calibration: Iterable[Tensor], method: Method) -> Statistics:
