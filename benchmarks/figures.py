@@ -18,7 +18,7 @@ from typing import TypeVar
 # Before numpy is loaded: its libraries read it once.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from timing import table
+from timing import published_networks, table
 
 from accelsim.analysis.trio_vit_model import ALL, NONE, PIXEL_GROUPS, authors_cycles
 from accelsim.api import Report, evaluate, simulate
@@ -27,7 +27,7 @@ from accelsim.config import load_accelerator, load_plan, preset_names
 from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
 from accelsim.optable import OpTable, op_table
 from accelsim.problems import InfeasibleError
-from accelsim.workloads.registry import build_workload, model_names
+from accelsim.workloads.registry import build_workload
 
 BASELINE = ("trio_vit", "uniform8")
 TIMED_RUNS = 3
@@ -122,7 +122,7 @@ def outcome(network: OpTable, accelerator: Accelerator) -> tuple[int, float] | N
 def every_network() -> None:
     """Figure (b): all built-in networks on all presets, and the fastest and the slowest."""
     plan, presets = load_plan("uniform8"), [load_accelerator(name) for name in preset_names()]
-    tables = {name: op_table(build_workload(name), plan) for name in model_names()}
+    tables = {name: op_table(build_workload(name), plan) for name in published_networks()}
     found = {(name, preset.name): outcome(tables[name], preset) for name in tables for preset in presets}
     runs = {pair: cell for pair, cell in found.items() if cell is not None}
     clocks = {preset.name: preset.clock_hz for preset in presets}

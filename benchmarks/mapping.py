@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 # Before numpy is loaded: its libraries read it once.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from timing import benchmark_parser, print_machine, seconds, table, write_numbers
+from timing import benchmark_parser, print_machine, published_networks, seconds, table, write_numbers
 
 from accelsim.arch import Accelerator
 from accelsim.bounds import design_bound
@@ -29,7 +29,7 @@ from accelsim.mappers.exhaustive import find_mapping
 from accelsim.mappers.memo import Memo
 from accelsim.optable import OpTable, op_table
 from accelsim.problems import InfeasibleError
-from accelsim.workloads.registry import build_workload, model_names
+from accelsim.workloads.registry import build_workload
 
 OBJECTIVES = ("latency", "edp")
 # Plans and the presets that are made for them; every preset runs uniform8.
@@ -195,7 +195,7 @@ def extremes_table(rows: Sequence[Row]) -> None:
 
 def cases(quick: bool) -> list[tuple[str, str, str]]:
     """(plan, preset, network)."""
-    models = QUICK_MODELS if quick else model_names()
+    models = QUICK_MODELS if quick else published_networks()
     presets = QUICK_PRESETS if quick else tuple(preset_names())
     plans = {UNIFORM: presets, **{plan: [p for p in made if p in presets] for plan, made in OTHER_PLANS.items()}}
     return [(plan, preset, model) for plan, made in plans.items() for model in models for preset in made]

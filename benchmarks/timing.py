@@ -18,6 +18,9 @@ from typing import Any
 import numba
 import numpy as np
 
+from accelsim.workloads.reference_models import NAMES
+from accelsim.workloads.registry import model_names
+
 Clock = Callable[[], float]
 
 
@@ -36,6 +39,11 @@ class Timing:
         """One row of the Markdown table."""
         rate = f"{self.work / self.best_s:,.0f} {self.unit}/s" if self.unit else ""
         return f"| {self.name} | {seconds(self.best_s)} | {seconds(self.median_s)} | {self.repetitions} | {rate} |"
+
+
+def published_networks() -> tuple[str, ...]:
+    """Names of the built-in networks without this project's own small ones."""
+    return tuple(name for name in model_names() if name not in NAMES)
 
 
 def seconds(value: float) -> str:

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from accelsim.formats import Format
 from accelsim.plan import QuantPlan, Rule
+from accelsim.problems import AccelsimError, Problem
 from quant.calibrate import Calibration, calibrate
 from quant.calibrated import Checkpoint
 from quant.collect import Statistics, collect
@@ -23,7 +25,7 @@ Progress = Callable[[str, int, int], None]
 
 def quantize(
     model: Network | nn.Module,
-    calibration: Sequence[Tensor],
+    calibration: Iterable[Tensor | Sequence[Tensor]],
     method: Method,
     options: Calibration | None = None,
     reconstruction: Reconstruction | None = None,
@@ -32,19 +34,23 @@ def quantize(
 ) -> tuple[QuantPlan, Checkpoint]:
     """Quantize a network with a method; returns the plan and the calibrated checkpoint.
 
-    `calibration` are batches of images [n, channels, h, w], walked more than once; no labels are needed.  Without
+    `calibration` gives batches of images [n, channels, h, w], or pairs of them with labels, which are ignored (a
+    DataLoader, a list); the images are kept.  Without
     `reconstruction` weights are rounded to nearest.  `about` is stored with the checkpoint.  Raises AccelsimError when
     the model cannot be captured or the method does not fit it.
     """
-    network = as_network(model, calibration)
+    batches = [batch if isinstance(batch, Tensor) else batch[0] for batch in calibration]
+    if not batches:
+        raise AccelsimError(Problem("calibration", "gives no images", "at least one batch"))
+    network = as_network(model, batches)
     chosen = Calibration() if options is None else options
-    statistics = gather(network, calibration, method)
+    statistics = gather(network, batches, method)
     plan = make_plan(network, method, statistics)
     labels = scale_groups(network, _per_channel(network, method)[0])
     checkpoint = calibrate(network, plan, statistics, labels, chosen)
     if reconstruction is not None:
-        checkpoint = reconstruct(network, checkpoint, calibration, reconstruction, progress)
-    images = sum(len(batch) for batch in calibration)
+        checkpoint = reconstruct(network, checkpoint, batches, reconstruction, progress)
+    images = sum(len(batch) for batch in batches)
     made = {
         "method": type(method).__name__,
         "method_options": asdict(method),
@@ -80,15 +86,21 @@ def _per_channel(network: Network, method: Method) -> tuple[tuple[str, ...], tup
 def make_plan(network: Network, method: Method, statistics: Statistics) -> QuantPlan:
     """One rule per op: formats of its filters and of what it stores.
 
-    Image and logits have 8 bits.  Outputs have a zero point unless codes are multiplied there.
+    Image and logits have 8 bits, numerators that are divided have bits of their own.  Outputs have a zero point unless
+    codes are multiplied there.
     """
     scales, offsets = _per_channel(network, method)
     groups = scale_groups(network, scales)
     symmetric = without_zero_point(network)
+    divided = {node.operands[0].source for node in network.nodes if node.function == "divide"}
     rules = []
     for node in network.nodes:
-        name, last = node.op.output, node.op.output == network.workload.output
-        output = UNIFORM8 if last else method.activation
+        name = node.op.output
+        output = method.activation
+        if name == network.workload.output:
+            output = UNIFORM8
+        elif name in divided:
+            output = Format.parse(f"u{method.numerator_bits}", "numerator_bits")
         shared = "group" if groups[name].count > 1 else "tensor"
         kind = "channel_scale" if name in scales else "channel_offset" if name in offsets else shared
         rule = Rule(

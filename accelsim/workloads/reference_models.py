@@ -1,6 +1,6 @@
-"""Small networks for 62 classes of 32 × 32 grey images, trained and committed in `quant.models`.
+"""Small networks for 62 classes of 32 × 32 grey images (and one for ten digits), trained in `quant.models`.
 
-Two hybrids built of EfficientViT's blocks (narrower, attention at 8 × 8 positions) and one plain
+Hybrids built of EfficientViT's blocks (narrower, attention at 8 × 8 positions) and one plain
 vision transformer.  The attention of the hybrids is always linear: 64 positions, 8 channels per head.
 """
 
@@ -30,16 +30,19 @@ class HybridVariant:
     widths: tuple[int, int, int, int]
     head_dim: int
     head_width: int
+    classes: int = CLASSES
 
 
 HYBRIDS: dict[str, HybridVariant] = {
     "glyph_hybrid_wide": HybridVariant((16, 24, 48, 96), 8, 384),
     "glyph_hybrid_narrow": HybridVariant((8, 12, 16, 32), 8, 256),
+    "digits_hybrid": HybridVariant((8, 8, 16, 16), 8, 64, 10),
 }
-# The second is the first trained with large fixed biases of the patch embedding: a positive control.
+# The second: the first, trained with large fixed biases of the patch embedding (a positive control).
 VITS: dict[str, VitVariant] = dict.fromkeys(
     ("glyph_vit", "glyph_vit_outlier"), VitVariant(192, 4, 6, patch=4, classes=CLASSES, in_channels=IN_CHANNELS)
 )
+NAMES: tuple[str, ...] = (*HYBRIDS, *VITS)
 
 
 def build_hybrid(name: str, resolution: int) -> Workload:
@@ -62,7 +65,7 @@ def build_hybrid(name: str, resolution: int) -> Workload:
     shape = net.tensor(x)
     pool = recipes.average_pool(shape.channels, shape.h * shape.w)
     x = net.vector("head.pool", "pool", (x,), pool, Tensor("head.pool", 1, 1, shape.channels))
-    output = net.conv("head.fc", "fc", x, CLASSES, bias=True)
+    output = net.conv("head.fc", "fc", x, variant.classes, bias=True)
     return net.build(output, (("family", "reference_hybrid"), ("source", SOURCE)))
 
 

@@ -20,13 +20,15 @@ UNIFORM8 = Format.parse("u8")
 class Method:
     """Formats of every tensor.  Subclasses say which formats the filters of a layer have.
 
-    `activation_bits` holds for all stored tensors but the image and the logits, which have 8.  `migration` gives the
-    inputs of depthwise convolutions a scale per channel, `shift` the inputs of the pointwise convolutions after them
-    an offset per channel (both from Trio-ViT, arXiv 2405.03882).  `log2_divisor` stores the divisors of linear
-    attention as powers of two.
+    `activation_bits` holds for all stored tensors but the image and the logits, which have 8, and the numerators of
+    linear attention, which have `numerator_bits` (8 in Trio-ViT): they are divided, so what is small must be exact.
+    `migration` gives the inputs of depthwise convolutions a scale per channel, `shift` the inputs of the pointwise
+    convolutions after them an offset per channel (both from Trio-ViT, arXiv 2405.03882).  `log2_divisor` stores the
+    divisors of linear attention as powers of two.
     """
 
     activation_bits: int = 8
+    numerator_bits: int = 16
     migration: bool = False
     shift: bool = False
     log2_divisor: bool = False

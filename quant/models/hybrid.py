@@ -15,7 +15,7 @@ from accelsim.workloads.efficientvit import (
     LARGE_EXPAND_FIRST,
     Variant,
 )
-from accelsim.workloads.reference_models import CLASSES, IN_CHANNELS, HybridVariant
+from accelsim.workloads.reference_models import IN_CHANNELS, HybridVariant
 from quant.models.blocks import (
     Activation,
     Add,
@@ -292,6 +292,6 @@ def reference_hybrid(variant: HybridVariant) -> Hybrid:
             "s4": Stage(
                 mb0=MbConv(third, fourth, stride=2, norm=True), mb1=MbConv(fourth, fourth, stride=1, norm=True)
             ),
-            "head": SmallHead(fourth, variant.head_width, CLASSES),
+            "head": SmallHead(fourth, variant.head_width, variant.classes),
         }
     )

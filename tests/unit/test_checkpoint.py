@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -77,3 +79,19 @@ def test_another_format_is_refused(folder):
     (place / DATA).write_text(json.dumps({**data, "format": "quant.checkpoint/9"}))
     with pytest.raises(AccelsimError, match=r"quant\.checkpoint/9.*expected quant\.checkpoint/1"):
         load(place)
+
+
+def test_quant_offers_load_and_save_without_loading_torch():
+    code = "import sys, quant; print('torch' in sys.modules); print(quant.load.__name__, quant.save.__name__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "load", "save"]
+
+
+def test_a_loader_with_labels_is_a_calibration_set():
+    network = tiny_hybrid()
+    images = images_of(network, 32)
+    plain = quantize(network, list(images.split(8)), Uniform())[1].tensors()
+    paired = quantize(network, ((part, torch.zeros(8)) for part in images.split(8)), Uniform())[1].tensors()
+    assert all(torch.equal(plain[name], paired[name]) for name in plain)
+    with pytest.raises(AccelsimError, match="gives no images"):
+        quantize(network, [], Uniform())
