@@ -26,6 +26,13 @@ def _plain(kwargs: dict[str, Any]) -> None:
         raise NotSupportedError("a sum or quotient with further arguments")
 
 
+def _combined(tracer: Tracer, node: fx.Node, kind: str, value: Ref, other: Const, weight: Tensor) -> Ref:
+    """A step with a constant operand, which may not make the activation larger."""
+    if tracer.shape(node) != value.shape:
+        raise NotSupportedError(f"{node.target} with a constant repeats the activation")
+    return tracer.step(node, kind, [value], weight=weight, learned=other.learned)
+
+
 @handles("add", "__add__", "__radd__")
 def add(tracer: Tracer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     """Sum of two activations, of an activation and a constant, or of an activation and a number."""
@@ -41,7 +48,7 @@ def add(tracer: Tracer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
         return tracer.step(node, "add_number", [value], settings={"number": number})
     if not isinstance(other, Const):
         raise NotSupportedError("a sum with something that is no tensor")
-    return tracer.step(node, "add_const", [value], weight=other.value, learned=other.learned)
+    return _combined(tracer, node, "add_const", value, other, other.value)
 
 
 @handles("sub", "__sub__")
@@ -51,8 +58,11 @@ def sub(tracer: Tracer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
     left, right = args[:2]
     if isinstance(left, Ref) and isinstance(right, Ref):
         return tracer.step(node, "sub", [left, right])
-    if isinstance(right, Const):
-        return tracer.step(node, "add_const", [left], weight=-right.value, learned=right.learned)
+    number = _number(right)
+    if isinstance(left, Ref) and number is not None:
+        return tracer.step(node, "add_number", [left], settings={"number": -number})
+    if isinstance(left, Ref) and isinstance(right, Const):
+        return _combined(tracer, node, "add_const", left, right, -right.value)
     raise NotSupportedError("a difference of a constant and an activation")
 
 
@@ -61,14 +71,17 @@ def mul(tracer: Tracer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) 
     """Product of two activations (a gate), of an activation and a constant, or of an activation and a number."""
     left, right = args[:2]
     if isinstance(left, Ref) and isinstance(right, Ref):
-        return tracer.step(node, "gate", [left, right])
+        shape = tracer.shape(node)
+        if shape not in (left.shape, right.shape):
+            raise NotSupportedError(f"a product of activations of the shapes {left.shape} and {right.shape}")
+        return tracer.step(node, "gate", [left, right] if left.shape == shape else [right, left])
     value, other = (left, right) if isinstance(left, Ref) else (right, left)
     number = _number(other)
     if number is not None:
         return tracer.step(node, "scale", [value], settings={"scale": number})
     if not isinstance(other, Const):
         raise NotSupportedError("a product with something that is no tensor")
-    return tracer.step(node, "mul_const", [value], weight=other.value, learned=other.learned)
+    return _combined(tracer, node, "mul_const", value, other, other.value)
 
 
 @handles("div", "true_divide", "__truediv__")

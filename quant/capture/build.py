@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from accelsim.ir import Loop, Recipe, Tensor
-from accelsim.problems import AccelsimError, Problem
+from accelsim.problems import Problem
 from accelsim.workloads import recipes
 from accelsim.workloads.builder import WorkloadBuilder
 from quant.capture.classes import op_class
@@ -62,14 +62,20 @@ class NetworkBuilder:
         """The network of all steps.  Raises AccelsimError when a step does not fit the workload's rules."""
         for step in self.graph.steps:
             getattr(self, f"_{step.kind}", self._vector)(step)
-        output = self.graph.output
-        name = self.names[output.step]
-        if elements(output.shape) != self.net.tensor(name).elements:
-            raise AccelsimError(Problem(f"capture {self.net.name}", "the result is only a part of the last tensor"))
+        name = self._output(self.graph.output)
         workload = self.net.build(name, meta)
         ops = workload.op_by_name
         nodes = tuple(Node(op=ops[op], **fields) for op, fields in self.parts)
         return Network(workload, nodes, tuple(per_image(size) for size in self.graph.image.shape[1:]))
+
+    def _output(self, ref: Ref) -> str:
+        """The tensor that is the result; a view op where it is another arrangement of a stored tensor or a part."""
+        if all(view.name == "reshape" for view in ref.views):
+            return self.names[ref.step]
+        name, source = self._name("output"), self.names[ref.step]
+        self.net.view(name, (source,), *view_layout(ref.shape))
+        self.parts.append((name, {"function": "identity", "operands": (Operand(source, ref.views),)}))
+        return name
 
     def _name(self, text: str) -> str:
         name, k = text, 2
@@ -193,7 +199,7 @@ class NetworkBuilder:
             h, w, channels = self._token_rows(ref, step.shape)
             return recipes.layernorm(h * w, channels, in_hardware(step)), (h, w, channels)
         if step.kind == "embed":
-            h, w, channels = token_layout(step.shape)
+            h, w, channels = token_layout(step.shape) if step.settings["rows"] else (h, w, channels)
             return recipes.elementwise_add(1, h, w, channels), (h, w, channels)
         if step.kind == "mean":
             return recipes.average_pool(total, elements(ref.shape) // total), (1, 1, total)

@@ -134,12 +134,10 @@ def softmax(tracer: Tracer, node: fx.Node, args: list[Any], kwargs: dict[str, An
     return tracer.step(node, "softmax", [turned], turned.shape).swapped()
 
 
-@handles("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
+@handles("batch_norm")
 def batch_norm(tracer: Tracer, node: fx.Node, args: list[Any], kwargs: dict[str, Any]) -> Value:
     """BatchNorm with its running statistics: a factor and an offset per channel (axis 1), in float64."""
     given = _given(args, kwargs, ("input", "weight", "bias", "mean", "variance", "training", "momentum", "eps"))
-    if op_name(node.target).startswith("_native"):
-        given = _given(args, kwargs, ("input", "weight", "bias", "mean", "variance", "momentum", "eps"))
     mean, variance = _tensor(given["mean"]), _tensor(given["variance"])
     if mean is None or variance is None or given.get("training"):
         raise NotSupportedError("BatchNorm without running statistics is not supported")

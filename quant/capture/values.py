@@ -146,6 +146,10 @@ class StepGraph:
         """How often the result of a step is read, the graph output counted."""
         return len(step.users) + (self.output.step is step)
 
+    def read_only_by(self, reader: Step, ref: Ref) -> bool:
+        """True when `reader` alone reads the result of the step behind `ref`, within the same module call."""
+        return self.readers(ref.step) == 1 and ref.step.owner == reader.owner
+
     def set_operands(self, step: Step, operands: list[Ref]) -> None:
         """Give a step other operands; steps that nothing reads any more disappear."""
         before, step.operands = step.operands, operands
