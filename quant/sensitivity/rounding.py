@@ -17,7 +17,7 @@ from quant.network import Network, Node, Numerics, run
 from quant.observers import Observed, weight_scale
 from quant.sensitivity.components import channel_mask
 from quant.sensitivity.table import Component, Ranges
-from quant.structure import read_by_product
+from quant.structure import without_zero_point
 
 
 def value_mask(node: Node, ranges: Ranges, value: Tensor) -> Tensor | None:
@@ -94,7 +94,7 @@ class Rounding:
         self, network: Network, components: Iterable[Component], calibration: Iterable[Tensor], options: Calibration
     ) -> None:
         self.network, self.options = network, options
-        self._symmetric = read_by_product(network)
+        self._symmetric = without_zero_point(network)
         self._labels = scale_groups(network)
         observe = _Observe(components, self._labels)
         if observe.components:
