@@ -86,14 +86,15 @@ def storage_problems(workload: Workload, plan: QuantPlan, ops: Sequence[Quantize
             for root in dict.fromkeys(root for name in op.inputs for root in workload.storage_of(name)):
                 readers[root].append(op)
     found = []
+    pointed = {item.op.name for item in asked if item.zero_point}
     if plan.input_zero_point:
-        of_input = _zero_point_faults("input_zero_point: false", readers[workload.input])
+        of_input = _zero_point_faults("input_zero_point: false", readers[workload.input], pointed)
         found += [Problem(f"plan {plan.name}: {workload.input}", *fault) for fault in of_input]
     for item in asked:
         of_it = readers[item.op.output]
         faults = [*_producer_faults(item), *_granularity_faults(item.granularity, of_it)]
         if item.zero_point:
-            faults += _zero_point_faults("zero_point: false", of_it)
+            faults += _zero_point_faults("zero_point: false", of_it, pointed)
         found += [Problem(f"plan {plan.name}: {item.op.name}", *fault) for fault in faults]
     return found
 
@@ -106,8 +107,13 @@ def _outputs(op: Op) -> int:
     return op.loop.groups * op.loop.rows * op.loop.cols if op.loop else op.recipe.elements if op.recipe else 0
 
 
-def _zero_point_faults(lever: str, readers: Sequence[Op]) -> Iterator[Fault]:
+def _zero_point_faults(lever: str, readers: Sequence[Op], pointed: set[str]) -> Iterator[Fault]:
     for op in readers:
+        if op.recipe is not None and op.recipe.name == "relu" and op.name not in pointed:
+            what = (
+                f"has a zero point, and {op.name} only compares, so its output has the same, but it is declared without"
+            )
+            yield what, "a relu with the zero point of its input", (lever, f"zero_point: true for {op.name}")
         if _multiplies_activations(op):
             what = f"has a zero point, and {op.name} multiplies it by activations: {_outputs(op):,} outputs to correct"
             yield what, "no zero point on an operand of a product of activations", (lever,)

@@ -13,6 +13,7 @@ from codesign.arguments import announce_compilation as _announce_compilation
 from codesign.arguments import refuse_overwriting
 from codesign.front_command import add_front
 from codesign.plot_commands import add_plot_commands
+from codesign.quantize_command import add_quantize
 from codesign.run_design import add_run_options, read_design
 from codesign.study_commands import add_commands, print_fit
 from codesign.sweep_commands import add_sweep_commands
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_check)
     add_front(commands)
+    add_quantize(commands)
     add_sweep_commands(commands)
     add_plot_commands(commands)
     add_commands(commands)

@@ -105,9 +105,10 @@ def _candidates(name: str, method: Method) -> Iterator[tuple[str, Method]]:
 
 def _balanced(method: Method, network: Network, accelerator: Accelerator) -> Method:
     """M²Q with the number of power-of-two filters per layer that lets the accelerator's engines finish together."""
-    from accelsim.api import layer_shares, simulate
+    from accelsim.api import simulate
     from accelsim.config import load_plan
     from accelsim.optable import op_table
+    from accelsim.shares import layer_shares
 
     report = simulate(op_table(network.workload, load_plan("m2q")), accelerator)
     counts = {name: shares.get("apot8", 0) for name, shares in layer_shares(report).items()}

@@ -26,22 +26,25 @@ def load_model(name: str, weights: str | None = None) -> tuple[Network, Preproce
     """
     _require_torch()
     from quant.capture import capture
-
     from quant.models.registry import REFERENCE_NAMES, load_reference
 
     if ":" in name:
         module, preprocess = _own(name)
-        shape = (3, 224, 224) if preprocess is None else (preprocess.channels, *[preprocess.resolution] * 2)
-        return capture(module, shape), preprocess
+        return capture(module, _shape(preprocess)), preprocess
     if weights is not None:
         from quant.models.load_state import load_weights
 
         module, preprocess = load_weights(name, weights)
-        return capture(module, (preprocess.channels, *[preprocess.resolution] * 2), name), preprocess
+        return capture(module, _shape(preprocess), name), preprocess
     if name not in REFERENCE_NAMES:
         expected = f"one of {', '.join(REFERENCE_NAMES)}; a built-in model with --weights FILE; MODULE:FUNCTION"
         raise AccelsimError(Problem(f"model {name}", "has no trained weights here", expected))
     return capture(load_reference(name), (1, 32, 32), name), None
+
+
+def _shape(preprocess: Preprocess | None) -> tuple[int, int, int]:
+    """Shape of an image; without preprocessing that of ImageNet models."""
+    return (3, 224, 224) if preprocess is None else (preprocess.channels, preprocess.resolution, preprocess.resolution)
 
 
 def load_any(name: str) -> tuple[Callable[[Tensor], Tensor], Preprocess | None]:
@@ -65,8 +68,8 @@ def load_any(name: str) -> tuple[Callable[[Tensor], Tensor], Preprocess | None]:
 
 def _require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
-        levers = ("pip install 'hybrid-vit-codesign[torch]'",)
-        raise AccelsimError(Problem("torch", "is not installed", "the extra torch", levers))
+        levers = ("pip install 'hybrid-vit-codesign[quant]'",)
+        raise AccelsimError(Problem("torch", "is not installed", "the extra quant", levers))
 
 
 def _own(name: str) -> tuple[nn.Module, Preprocess | None]:

@@ -70,9 +70,7 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-bias-correction", action="store_true", help="leave biases as they are")
     parser.add_argument("--reconstruct", action="store_true", help="choose roundings block by block (AdaRound, BRECQ)")
     parser.add_argument("--steps", type=positive, default=2000, help="steps of reconstruction per block (default 2000)")
-    parser.add_argument(
-        "--max-memory", type=positive, default=1024, metavar="MIB", help="activations (default 1024)"
-    )
+    parser.add_argument("--max-memory", type=positive, default=1024, metavar="MIB", help="activations (default 1024)")
     parser.add_argument("--seed", type=not_negative, default=0, help="of the calibration images and the reconstruction")
 
 
@@ -155,7 +153,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from codesign.quantize_text import figures, print_figures
 
     model, preprocess = load_any(arguments.checkpoint)
-    result = measure(model, arguments.data, arguments.split, preprocess, arguments.images)
+
+    def measured(one: Any) -> Evaluation:
+        return measure(one, arguments.data, arguments.split, preprocess, arguments.images)
+
+    result = measured(model)
     data: dict[str, Any] = {"checkpoint": arguments.checkpoint, "data": arguments.data, "split": arguments.split}
     data |= figures(result)
     if arguments.against:
@@ -165,7 +167,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.integer:
         from codesign.integer_eval import integer_figures
 
-        data["integer"] = integer_figures(model, arguments, preprocess, result)
+        data["integer"] = integer_figures(model, measured, result)
     if arguments.json:
         from accelsim.trace import write_json
 

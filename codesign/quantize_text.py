@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
 
 
 def figures(result: Evaluation, of: Evaluation | None = None) -> dict[str, Any]:
-    """Plain figures of a measurement; with `of`, also what `of` loses against it, image by image."""
+    """Plain figures of a measurement; with `of`, also how `of` compares with it, image by image."""
     data: dict[str, Any] = {"images": len(result.labels), "top1": result.top1, "cross_entropy": result.cross_entropy}
     if of is None:
         return data
@@ -45,7 +46,7 @@ def figures(result: Evaluation, of: Evaluation | None = None) -> dict[str, Any]:
     return data | {
         "agreement": of.agreement(result),
         "logit_sqnr_db": of.logit_sqnr_db(result),
-        "paired": compare(of.correct, result.correct).to_json(),
+        "paired": asdict(compare(result.correct, of.correct)),
     }
 
 
@@ -57,7 +58,10 @@ def print_figures(data: dict[str, Any]) -> None:
         one, pair = data["against"], data["against"]["paired"]
         print(f"  against         {one['checkpoint']}: top-1 {one['top1']:.2%}, same choice {one['agreement']:.2%}, "
               f"logit SQNR {one['logit_sqnr_db']:.1f} dB")  # fmt: skip
-        print(f"  paired          {pair}")
+        low, high = (100 * end for end in pair["interval"])
+        verdict = "yes" if pair["non_inferior"] else "no"
+        print(f"  change          {100 * pair['difference']:+.2f} points ({low:+.2f} … {high:+.2f} at 95 %)")
+        print(f"  tests           exact McNemar p {pair['p_value']:.2g}; at most half a point worse: {verdict}")
     if "integer" in data:
         one = data["integer"]
         print(f"  integers        top-1 {one['top1']:.2%}, same choice as fake-quantized {one['agreement']:.2%}")

@@ -17,6 +17,7 @@ from quant.functional import Affine, log2_code
 from quant.groups import Groups, narrow, operand_values, spread_values
 from quant.network import Network, Node
 from quant.observers import Observed, channel_midpoint, migration_ratio, minmax, mse, percentile, quantile, weight_scale
+from quant.rounding import bias_correction
 from quant.views import rearrange
 
 OBSERVERS = ("mse", "minmax", "percentile")
@@ -157,16 +158,15 @@ def _filters(node: Node, plan: QuantPlan, statistics: Statistics, options: Calib
     made = Filters(integers.reshape(weights.shape).to(torch.int32), scale, node.bias)
     if not options.bias_correction:
         return made
-    error = weights - made.values()
-    shift = mean_output(node, statistics.inputs[node.name].mean, error)
+    mean = statistics.inputs[node.name].mean
+    shift = bias_correction(mean_output(node, mean, weights), mean_output(node, mean, made.values()))
     return Filters(made.integers, made.scale, shift if node.bias is None else node.bias + shift)
 
 
 def mean_output(node: Node, mean_input: Tensor, weights: Tensor) -> Tensor:
     """Mean over images and positions of the layer's linear part with other weights, [outputs].
 
-    It is exact because the layer is linear: mean of outputs = output of the mean input.  Source: bias correction of
-    Nagel et al. 2019 (data-free quantization), section 4.2, in its empirical form.
+    It is exact because the layer is linear: the mean of outputs is the output of the mean input.
     """
     if node.function == "linear":
         return F.linear(mean_input, weights).reshape(-1, len(weights)).mean(0)
@@ -204,7 +204,7 @@ def _divisor(node: Node, maker: Node, scales: Mapping[str, Tensor], groups: Grou
     rows[rearrange(index, node.operands[0].views, 1)[..., -1:, :].reshape(-1)] = True
     rows = rows.reshape(groups.labels.shape)
     lowest = torch.zeros(groups.count)
-    for k in groups.labels[rows].unique().tolist():
+    for k in sorted(set(groups.labels[rows].tolist())):
         steps = statistics.groups[maker.op.output][k].high / unit[groups.labels == k].min()
         lowest[k] = max(0, int(log2_code(steps.round(), 0, 6)) - (1 << DIVISOR_BITS) + 1)
     return Divisor(narrow(rows), narrow(unit), groups.spread(lowest), DIVISOR_BITS)

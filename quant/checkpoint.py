@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint, Divisor, Filters
 from quant.fake import FakeQuantized
 from quant.functional import Affine
-from quant.network import forward
+from quant.network import Node, forward
 from quant.network_files import network_from, structure_of
 
 FORMAT = "quant.checkpoint/1"
@@ -125,6 +126,7 @@ def _assemble(data: dict[str, Any], tensors: dict[str, Tensor], plan: Any, where
         for node in network.nodes
         if node.has_filters
     }
+    network = replace(network, nodes=tuple(_with_values(node, filters) for node in network.nodes))
     divisors = {
         name: Divisor(
             tensors[f"divisors/{name}/rows"].bool(),
@@ -135,3 +137,10 @@ def _assemble(data: dict[str, Any], tensors: dict[str, Tensor], plan: Any, where
         for name, one in data["divisors"].items()
     }
     return Checkpoint(network, plan, filters, affine("stored"), affine("preactivation"), divisors, data["about"])
+
+
+def _with_values(node: Node, filters: Mapping[str, Filters]) -> Node:
+    """The node with its integer filters as real numbers, which is all a loaded checkpoint knows of them."""
+    if node.name not in filters:
+        return node
+    return replace(node, weight=filters[node.name].values(), bias=filters[node.name].bias)

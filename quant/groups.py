@@ -1,8 +1,9 @@
 """Which elements of a stored tensor share a scale: labels that flow through the network as its values do.
 
 A convolution's output has one scale, or one per channel where that is legal.  A product of activations gets one scale
-per pair of operand scales, so attention branches and the row-sum row of linear attention keep scales of their own; the
-output stage has a multiplier per output channel, so this costs nothing.  Scales that meet in one reduction must be
+per pair of operand scales, and per head where only products and divisions read it: attention branches, heads and the
+row-sum row of linear attention keep scales of their own.  The output stage has a multiplier per output channel, so this
+costs nothing.  Scales that meet in one reduction must be
 equal: `scale_groups` refuses what the integers could not add up.
 """
 
@@ -74,9 +75,13 @@ def scale_groups(network: Network, per_channel: Collection[str] = ()) -> dict[st
     """
     shapes = stored_shapes(network)
     labels = {network.workload.input: torch.zeros(shapes[network.workload.input], dtype=torch.long)}
+    by_head = _head_by_head(network)
     for node in network.nodes:
         operands = [operand_values(labels, node, k, ONES) for k in range(len(node.operands))]
-        labels[node.op.output] = _output_labels(node, operands, shapes[node.op.output], node.op.output in per_channel)
+        name = node.op.output
+        labels[name] = _output_labels(node, operands, shapes[name], name in per_channel)
+        if name in by_head:
+            labels[name] = _with_heads(labels[name])
     return {name: _compact(one) for name, one in labels.items()}
 
 
@@ -97,6 +102,22 @@ def _output_labels(node: Node, operands: list[Tensor], shape: torch.Size, per_ch
             ramp = torch.arange(shape[axis]).reshape([-1 if k == axis else 1 for k in range(len(shape))])
             return ramp.expand(shape).clone()
     return torch.zeros(shape, dtype=torch.long)
+
+
+def _head_by_head(network: Network) -> set[str]:
+    """Products that only products and divisions read, head by head: each head may have scales of its own."""
+    able = {node.op.output for node in network.nodes if node.function == "matmul"}
+    for node in network.nodes:
+        if node.function not in ("matmul", "divide"):
+            able -= {operand.source for operand in node.operands}
+    return able - {network.workload.output}
+
+
+def _with_heads(labels: Tensor) -> Tensor:
+    """Labels [1, .., n, m] told apart along the axes between batch and matrix."""
+    heads = int(torch.tensor(labels.shape[1:-2]).prod())
+    index = torch.arange(heads).reshape(1, *labels.shape[1:-2], 1, 1)
+    return labels + index * (int(labels.max()) + 1)
 
 
 def _joined(node: Node, operands: list[Tensor]) -> Tensor:

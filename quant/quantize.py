@@ -60,7 +60,8 @@ def as_network(model: Network | nn.Module, images: Sequence[Tensor]) -> Network:
         return model
     from quant.capture import capture
 
-    return capture(model, tuple(images[0].shape[1:]))
+    channels, height, width = images[0].shape[1:]
+    return capture(model, (channels, height, width))
 
 
 def gather(network: Network, calibration: Iterable[Tensor], method: Method) -> Statistics:
@@ -82,12 +83,14 @@ def make_plan(network: Network, method: Method, statistics: Statistics) -> Quant
     Image and logits have 8 bits.  Outputs have a zero point unless codes are multiplied there.
     """
     scales, offsets = _per_channel(network, method)
+    groups = scale_groups(network, scales)
     symmetric = without_zero_point(network)
     rules = []
     for node in network.nodes:
         name, last = node.op.output, node.op.output == network.workload.output
         output = UNIFORM8 if last else method.activation
-        kind = "channel_scale" if name in scales else "channel_offset" if name in offsets else "tensor"
+        shared = "group" if groups[name].count > 1 else "tensor"
+        kind = "channel_scale" if name in scales else "channel_offset" if name in offsets else shared
         rule = Rule(
             node.name, activation=UNIFORM8, output=output, right=output, zero_point=name not in symmetric,
             granularity=kind,

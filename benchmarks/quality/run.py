@@ -37,7 +37,7 @@ from quant.quantize import quantize
 from quant.reconstruct import Reconstruction
 
 HERE = Path(__file__).parent
-VALIDATION_IMAGES = 5000
+VALIDATION_IMAGES = 6000
 
 
 def main() -> int:

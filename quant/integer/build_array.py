@@ -38,7 +38,9 @@ def conv(compiler: Compiler, node: Node) -> Step:
     """Convolution: one scale per group of input channels, one zero point per input channel."""
     settings = node.settings
     groups, padding = int(settings["groups"]), tuple(int(x) for x in settings["padding"])
-    scale, zero = _input_channels(compiler, node, 1, int(compiler.checkpoint.filters[node.name].integers.shape[1]) * groups)
+    scale, zero = _input_channels(
+        compiler, node, 1, int(compiler.checkpoint.filters[node.name].integers.shape[1]) * groups
+    )
     low, high = compiler.range(node, 0)
     if any(padding) and bool(((zero < low) | (zero > high)).any()):
         what = f"pads with zero points {int(zero.min())} … {int(zero.max())}"
@@ -141,7 +143,7 @@ def _low(node: Node, target: Affine) -> int:
     """Lower clamp: ReLU is max(code, zero point)."""
     if node.op.activation != "relu":
         return target.low
-    if target.zero_point.unique().numel() > 1:
+    if bool((target.zero_point != target.zero_point.reshape(-1)[0]).any()):
         what = "ReLU with zero points that differ between channels: the output stage has one clamp"
         raise AccelsimError(Problem(f"op {node.name}", what, "one zero point", ("granularity: tensor",)))
     return max(target.low, int(target.zero_point.reshape(-1)[0]))
@@ -157,7 +159,7 @@ def _per_channel(node: Node, value: Tensor, axis: int, outputs: int) -> Tensor:
 
 
 def _table(compiler: Compiler, node: Node, before: Affine) -> Lookup | None:
-    """The activation's table: stored codes, or, for channels that differ, 16-bit entries and a second requantization."""
+    """The activation's table, if the output stage looks one up."""
     if not uses_table(node):
         return None
     return lookup(before, compiler.output(node), node.op.activation, f"op {node.name}")

@@ -23,7 +23,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def patches(codes: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """What every kernel position reads, [n, channels, taps, h', w'], of codes [n, channels, h, w] (padding included)."""
+    """What every kernel position reads, [n, channels, taps, h', w'], of padded codes [n, channels, h, w]."""
     windows = codes.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
     return windows.permute(0, 1, 4, 5, 2, 3).flatten(2, 3)
 

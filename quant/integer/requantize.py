@@ -1,6 +1,6 @@
 """From scales to integer constants, by one rule: real ratio → multiplier and shift; and what the stages do with them.
 
-The stages are those of the hardware: `OutputStage` behind an array engine (`accelsim.engines.requantize`, docs/contract),
+The stages are those of the hardware: `OutputStage` behind an array engine (`accelsim.engines.requantize`),
 `VectorStage` in the vector unit.  docs/decisions/0012-integer-semantics.md has the reasons.
 """
 
@@ -59,7 +59,12 @@ class OutputStage:
         return ((accumulator + self.bias).mul_(self.multiplier).add_(half) >> self.shift).clamp_(self.low, self.high)
 
     def check(self, where: str, low: Tensor, high: Tensor) -> None:
-        """Raise AccelsimError unless bias and accumulator + bias fit 32 bits for accumulators low … high."""
+        """Raise AccelsimError unless bias and accumulator + bias fit 32 bits for accumulators low … high.
+
+        Multipliers must not be negative: the output stage takes them without a sign.
+        """
+        if bool((self.multiplier < 0).any()):
+            raise AccelsimError(Problem(where, "a negative multiplier behind an array engine", "a positive factor"))
         limit = 1 << (BIASED_BITS - 1)
         found = torch.stack([self.bias.min(), self.bias.max(), (low + self.bias).min(), (high + self.bias).max()])
         if int(found.min()) < -limit or int(found.max()) >= limit:

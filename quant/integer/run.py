@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quant.checkpoint import Model
+from quant.fake import FakeQuantized
 from quant.functional import Affine, dequantize, quantize
 from quant.integer.graph import IntegerNetwork
 from quant.integer.steps import ArrayStep, Watch
+from quant.network import forward
 from quant.views import rearrange
 
 BATCH = 64  # images at once: their tensors stay in the cache
@@ -83,12 +84,14 @@ class Agreement:
 
 def agreement(network: IntegerNetwork, batches: Iterable[tuple[Tensor, Tensor]]) -> Agreement:
     """Compare on labelled batches (images [n, channels, h, w], labels [n])."""
-    integer, fake = IntegerModel(network), Model(network.checkpoint)
+    integer, numerics = IntegerModel(network), FakeQuantized(network.checkpoint)
     logits = _logits(network)
     totals = torch.zeros(6, dtype=torch.float64)
     largest = 0
     for images, labels in batches:
-        ours, theirs = integer.codes(images), quantize(fake(images).double(), logits).long()
+        with torch.no_grad():
+            fake = forward(network.checkpoint.network, images, numerics)
+        ours, theirs = integer.codes(images), quantize(fake.double(), logits).long()
         first, second = ours.argmax(1), theirs.argmax(1)
         apart = (ours - theirs).abs()
         largest = max(largest, int(apart.max()))

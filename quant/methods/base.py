@@ -29,7 +29,7 @@ class Method:
     activation_bits: int = 8
     migration: bool = False
     shift: bool = False
-    log2_divisor: bool = True
+    log2_divisor: bool = False
 
     def shares(self, node: Node, moments: Moments | None) -> tuple[WeightShare, ...]:
         """Formats of a layer's filters; more than one come with the channels of each.

@@ -40,6 +40,7 @@ class M2Q(Method):
 
     migration: bool = True
     shift: bool = True
+    log2_divisor: bool = True
     ratio: float = 0.5
     terms: int = 2
     depthwise_bits: int = 4

@@ -67,16 +67,32 @@ class Conv(OpModule):
 
 
 class Linear(OpModule):
-    """Linear layer over the last axis, optional activation."""
+    """Linear layer over the last axis, optional BatchNorm before or after it, optional activation."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = True, activation: str = "") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        input_norm: bool = False,
+        norm: bool = False,
+        activation: str = "",
+    ) -> None:
         super().__init__()
+        self.input_norm = nn.BatchNorm1d(inputs) if input_norm else None
         self.linear = nn.Linear(inputs, outputs, bias=bias)
+        self.norm = nn.BatchNorm1d(outputs) if norm else None
         self.activation = activation
 
     def forward(self, value: Tensor) -> Tensor:
         """[.., inputs] → [.., outputs]."""
-        return activate(self.linear(value), self.activation)
+        if self.input_norm is not None:
+            value = self.input_norm(value.flatten(0, -2)).reshape_as(value)
+        value = self.linear(value)
+        if self.norm is not None:
+            value = self.norm(value.flatten(0, -2)).reshape_as(value)
+        return activate(value, self.activation)
 
 
 class LayerNorm(OpModule):
@@ -113,16 +129,17 @@ class Add(OpModule):
 
 
 class MatMul(OpModule):
-    """Product of two activations, times a constant (the 1/√d of attention scores)."""
+    """Product of two activations, times a constant (the 1/√d of attention scores), optional activation."""
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, activation: str = "") -> None:
         super().__init__()
         self.scale = scale
+        self.activation = activation
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """[.., n, k] · [.., k, m] → [.., n, m]."""
         product = left @ right
-        return product if self.scale == 1.0 else product * self.scale
+        return activate(product if self.scale == 1.0 else product * self.scale, self.activation)
 
 
 class Softmax(OpModule):
@@ -205,3 +222,88 @@ class ClassToken(OpModule):
     def forward(self, rows: Tensor) -> Tensor:
         """[batch, tokens, width] → [batch, width]."""
         return rows[:, 0]
+
+
+class Tokens(OpModule):
+    """Positions in a row (a view in the workload)."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        """[batch, channels, h, w] → [batch, h·w, channels]."""
+        return value.flatten(2).transpose(1, 2)
+
+
+class ScaledAdd(OpModule):
+    """Residual sum whose branch has a learned factor per channel (layer scale)."""
+
+    def __init__(self, channels: int, *, rows: bool = False) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels if rows else (channels, 1, 1)))
+
+    def forward(self, branch: Tensor, skip: Tensor) -> Tensor:
+        """Two tensors of one shape ([batch, channels, h, w], or [.., channels] for rows) → γ·branch + skip."""
+        return self.gamma * branch + skip
+
+
+class Average(OpModule):
+    """Mean of two tensors (of two classifiers' outputs)."""
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Two tensors of one shape → their mean."""
+        return (one + other) * 0.5
+
+
+class TokenPool(OpModule):
+    """Mean over all tokens."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[batch, tokens, channels] → [batch, channels]."""
+        return rows.mean(dim=1)
+
+
+class PoolMixer(OpModule):
+    """The mean of the 3 × 3 window without the position itself, times a factor per channel, added to the position."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """[batch, channels, h, w] → the same."""
+        window = F.avg_pool2d(value, 3, stride=1, padding=1, count_include_pad=False)
+        return value + self.gamma * (window - value)
+
+
+class Gate(OpModule):
+    """Every channel times its own factor (squeeze and excitation), optional activation."""
+
+    def __init__(self, activation: str = "") -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, value: Tensor, factors: Tensor) -> Tensor:
+        """[batch, channels, h, w] and [batch, channels] → as the first."""
+        return activate(value * factors[:, :, None, None], self.activation)
+
+
+class RelativeBias(OpModule):
+    """Add a learned bias that depends on where query and key are: `table` [biases, heads] read through `index`.
+
+    `index` is [queries, keys]; `mask`, if any, is [windows, queries, keys] and added as well (shifted windows).
+    """
+
+    index: Tensor
+    mask: Tensor | None
+
+    def __init__(self, heads: int, index: Tensor, mask: Tensor | None = None) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(int(index.max()) + 1, heads))
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """[batch × windows, heads, queries, keys] → the same."""
+        bias = self.table[self.index].permute(2, 0, 1)
+        if self.mask is None:
+            return scores + bias
+        windows = scores.reshape(-1, self.mask.shape[0], *scores.shape[1:])
+        return (windows + (bias + self.mask[:, None])).flatten(0, 1)

@@ -32,6 +32,8 @@ from quant.models.blocks import (
 
 # Epsilon of the attention's divisor as released.
 ATTENTION_EPS = 1e-15
+# The released L series approximates GELU by tanh; for the hardware both are one table.
+LARGE_ACTIVATION = "gelu_tanh"
 # The released L series approximates gelu by tanh; for the hardware both are one table.
 LARGE_FUNCTION = "gelu_tanh"
 

@@ -17,6 +17,7 @@ from accelsim.workloads.vit import VARIANTS as VIT_VARIANTS
 from quant.data.dataset import Preprocess
 from quant.data.glyphs import cache_folder
 from quant.data.small import GREY_32
+from quant.models.families import FAMILIES
 from quant.models.hybrid import efficientvit, efficientvit_large, reference_hybrid
 from quant.models.vit import VisionTransformer
 
@@ -26,14 +27,14 @@ CROPPED = ("efficientvit_b0", "efficientvit_b1")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5)
 REFERENCE_NAMES: tuple[str, ...] = (*HYBRIDS, *VITS)
-TORCH_NAMES: tuple[str, ...] = (*REFERENCE_NAMES, *VARIANTS, *LARGE_VARIANTS, *VIT_VARIANTS)
+TORCH_NAMES: tuple[str, ...] = (*REFERENCE_NAMES, *VARIANTS, *LARGE_VARIANTS, *VIT_VARIANTS, *FAMILIES)
 WEIGHTS = Path(__file__).with_name("weights")
 
 
 def build_torch(name: str, seed: int = 0, resolution: int | None = None) -> nn.Module:
     """The network `name` (one of `TORCH_NAMES`) with random weights of a seed, in eval mode.
 
-    `resolution` in pixels matters to plain vision transformers only (their position embedding); None: the usual one.
+    `resolution` in pixels matters to models with position embeddings or relative biases only; None: the usual one.
     The state of torch's global generator is left as it was.  Raises AccelsimError for an unknown name or resolution.
     """
     if name not in TORCH_NAMES:
@@ -45,6 +46,8 @@ def build_torch(name: str, seed: int = 0, resolution: int | None = None) -> nn.M
 
 
 def _build(name: str, resolution: int) -> nn.Module:
+    if name in FAMILIES:
+        return FAMILIES[name](name, resolution)
     if name in HYBRIDS:
         return reference_hybrid(HYBRIDS[name])
     if name in VARIANTS:

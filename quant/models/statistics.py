@@ -1,16 +1,23 @@
-"""What makes activations hard to quantize, measured on images: channel ranges, offsets, skew, class attention."""
+"""What makes activations hard to quantize, measured on images: channel ranges, offsets, skew, class attention.
+
+`python -m quant.models.statistics` prints the tables of docs/reference_models.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 
 from accelsim.problems import AccelsimError, Problem
+from quant.data import load_data
 from quant.data.dataset import DataSet
 from quant.models.blocks import Activation, Conv, LayerNorm, Linear, OpModule, Softmax
+from quant.models.controls import CONTROL_NAMES, CONTROLS, load_control
+from quant.models.registry import REFERENCE_NAMES, load_reference
 
 
 @dataclass(frozen=True)
@@ -139,3 +146,30 @@ def _run(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def table(names: Sequence[str], images: int = 500) -> str:
+    """Markdown: one row per model with the medians over its tensors, measured on the first validation images."""
+    head = ("LayerNorm inputs", "LayerNorm outputs", "outputs: offset", "outputs: middle / range", "activation outputs",
+            "activation skew", "class token to itself", "top quarter")  # fmt: skip
+    lines = [f"| model | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    data = load_data("glyphs", "val")
+    for name in names:
+        model = load_control(name) if name in CONTROL_NAMES else load_reference(name)
+        rows, attention = channel_statistics(model, data, images), attention_statistics(model, data, images)
+        inputs = [row for row in rows if row.tensor.endswith(".input")]
+        outputs = [row for row in rows if f"{row.tensor}.input" in {row.tensor for row in inputs}]
+        functions = [row for row in rows if row not in inputs and row not in outputs]
+        values = (
+            [row.range_ratio for row in inputs], [row.range_ratio for row in outputs], [row.offset for row in outputs],
+            [abs(row.middle_over_range) for row in outputs], [row.range_ratio for row in functions],
+            [row.skew for row in functions], [row.self_share for row in attention],
+            [row.top_quarter for row in attention],
+        )  # fmt: skip
+        lines.append(f"| `{name}` | {' | '.join(f'{median(part):.2f}' if part else '–' for part in values)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(table((*REFERENCE_NAMES, *CONTROLS)))

@@ -91,10 +91,11 @@ def accuracy(model: nn.Module, data: DataSet, batch: int = 250) -> float:
 
 @dataclass
 class Run:
-    """What a checkpoint holds: the model, its optimizers, and one entry per finished epoch."""
+    """What a checkpoint holds: the model, its optimizers, the settings, and one entry per finished epoch."""
 
     model: nn.Module
     optimizers: tuple[torch.optim.Optimizer, ...]
+    settings: Settings
     log: list[dict[str, Any]]
 
     def save(self, path: Path) -> None:
@@ -102,13 +103,17 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".tmp")
         states = [optimizer.state_dict() for optimizer in self.optimizers]
-        torch.save({"model": self.model.state_dict(), "optimizers": states, "log": self.log}, part)
+        facts = {"settings": asdict(self.settings), "log": self.log}
+        torch.save({"model": self.model.state_dict(), "optimizers": states} | facts, part)
         part.replace(path)
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint, if there is one."""
+        """Go on from a checkpoint, if there is one.  Raises AccelsimError when it was made with other settings."""
         if path.is_file():
             state = torch.load(path, weights_only=True)
+            if state["settings"] != asdict(self.settings):
+                what = "this checkpoint was made with other settings"
+                raise AccelsimError(Problem(str(path), what, str(asdict(self.settings)), ("delete it",)))
             self.model.load_state_dict(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
@@ -119,11 +124,11 @@ def train(name: str, seed: int, settings: Settings, training: DataSet, validatio
     """Train to the end of the last epoch, from `checkpoint` if it exists; returns model (eval mode) and log."""
     model = build_torch(name, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     release = hold_outlier_biases(model, seed) if name == "glyph_vit_outlier" else None
-    run = Run(model, _optimizers(model, settings), [])
+    run = Run(model, _optimizers(model, settings), settings, [])
     run.restore(checkpoint)
     for epoch in range(len(run.log), settings.epochs):
         start = time.process_time()
-        loss = _epoch(run, settings, training, (seed, epoch))
+        loss = _epoch(run, training, (seed, epoch))
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             score = accuracy(model, validation)
         run.log.append({"epoch": epoch + 1, "loss": round(loss, 4), "val_accuracy": round(score, 4),
@@ -155,11 +160,11 @@ def _optimizers(model: nn.Module, settings: Settings) -> tuple[torch.optim.Optim
     return adam, torch.optim.Muon(matrices, settings.rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
 
 
-def _epoch(run: Run, settings: Settings, training: DataSet, key: tuple[int, int]) -> float:
+def _epoch(run: Run, training: DataSet, key: tuple[int, int]) -> float:
     """One pass over the training images in an order given by `key` = (seed, epoch); returns the mean loss."""
     generator = torch.Generator().manual_seed(key[0] * 100_003 + key[1])
     order = torch.randperm(len(training), generator=generator).numpy()
-    images, labels = np.asarray(training.images), training.labels
+    settings, images, labels = run.settings, np.asarray(training.images), training.labels
     if labels is None:
         raise AccelsimError(Problem(f"data {training.name}", "training needs labels"))
     run.model.train()

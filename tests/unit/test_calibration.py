@@ -91,8 +91,7 @@ def test_more_bits_come_closer(make):
         for bits in (3, 5, 8)
     ]
     assert found[0] < found[1] < found[2]
-    wide = Uniform(weight_bits=16, activation_bits=16, log2_divisor=False)
-    network = replace(network, nodes=network.nodes)
+    wide = Uniform(weight_bits=16, activation_bits=16)
     assert sqnr(network, quantize(network, batches(network), wide)[1], images) > found[2]
 
 

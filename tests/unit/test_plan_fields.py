@@ -282,6 +282,16 @@ def test_the_graph_input_and_vector_ops() -> None:
     assert "average_pool" in found[0]
 
 
+def test_a_relu_hands_the_zero_point_on() -> None:
+    net = WorkloadBuilder("net", 8, 4)
+    tip = net.conv("a", "pw", net.input, 4)
+    workload = net.build(net.vector("r", "relu", (tip,), recipes.relu(1, 8, 8, 4), Tensor("r", 8, 8, 4)))
+    pointed = Rule("a", zero_point=True)
+    (problem,) = problems_of(apply_plan, workload, plan_of(pointed))
+    assert problem.levers == ("zero_point: false", "zero_point: true for r")
+    assert apply_plan(workload, plan_of(pointed, Rule("r", zero_point=True))).ops[1].zero_point
+
+
 def test_every_fault_of_a_plan_at_once() -> None:
     workload = build_workload("efficientvit_b1")
     found = problems_of(apply_plan, workload, QuantPlan("mine", (Rule("*", zero_point=True),)))

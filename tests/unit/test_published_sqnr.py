@@ -9,9 +9,11 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 from accelsim.formats import Format
 from quant.levels import levels, project_to, published_apot_integers, sqnr_db
+from quant.observers import weight_scale
 
 COLUMNS = ("u8", "u7", "u6", "u5", "u4", "pot4", "plus", "apot8", "n2k3", "n3k2", "apot12", "n2k2")
 SQNR_DB = {
@@ -70,3 +72,16 @@ def test_sqnr_table(distribution: str) -> None:
     assert measured == pytest.approx(expected, abs=TOLERANCE_DB[distribution]), dict(
         zip(COLUMNS, measured, strict=True)
     )
+
+
+def test_least_error_picks_no_two_term_filter_and_about_half_of_the_three_term_ones() -> None:
+    """With the wide scale search of `weight_scale`: two terms never beat u8 (as in the notes), three terms often do."""
+    weights = torch.from_numpy(np.random.default_rng(7).normal(size=(400, 64)))
+    error = {}
+    for name in ("u8", "u6", "u5", "apot8", "apot12"):
+        scale, integers = weight_scale(weights, Format.parse(name))
+        error[name] = ((scale[:, None] * integers - weights) ** 2).sum(1)
+    assert int((error["apot8"] < error["u8"]).sum()) == 0
+    assert 0.4 < float((error["apot12"] < error["u8"]).double().mean()) < 0.7
+    assert float((error["apot8"] < error["u5"]).double().mean()) > 0.99
+    assert 0.05 < float((error["apot8"] < error["u6"]).double().mean()) < 0.3

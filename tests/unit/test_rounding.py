@@ -107,7 +107,7 @@ def test_reconstruction_beats_nearest_rounding_and_ends_on_levels() -> None:
         plain = ((inputs @ (scale[:, None] * nearest).T - inputs @ weights.T) ** 2).mean()
         rounding = SoftRounding(weights, scale, levels_tensor(Format.parse(name)))
         optimizer = torch.optim.Adam([rounding.v], lr=0.1)
-        target, steps = inputs @ weights.T, 100
+        target, steps = inputs @ weights.T, 300
         for step in range(steps):
             loss = ((inputs @ rounding.soft().T - target) ** 2).mean() / plain
             loss = loss + 0.03 * rounding.penalty(annealed_beta(step, steps))

@@ -154,7 +154,11 @@ sensitivity(network, batches(network, 16, 1), batches(network, 24, 2), SETTINGS,
 
 def test_kill_9_loses_nothing_that_was_committed(tmp_path, monkeypatch):
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", CHILD],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert child.stdout is not None
     lines = 0
