@@ -92,17 +92,19 @@ def embed(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
 
     The learned rows (class token) are already added into the first rows of `weight`.
     """
-    assert node.weight is not None
+    weight, _ = rules.parameters(node)
+    assert weight is not None
     rows = int(node.settings.get("rows", 0))
     value = F.pad(operands[0], (0, 0, rows, 0)) if rows else operands[0]
-    return value + node.weight
+    return value + weight
 
 
 @function("bias_add")
 def bias_add(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """Add a learned constant, `weight`, broadcast over the images (relative-position bias, mask included)."""
-    assert node.weight is not None
-    return operands[0] + node.weight
+    weight, _ = rules.parameters(node)
+    assert weight is not None
+    return operands[0] + weight
 
 
 @function("divide")
