@@ -32,7 +32,7 @@ def load_model(name: str, weights: str | None = None) -> tuple[Network, Preproce
         module, preprocess = _own(name)
         return capture(module, _shape(preprocess)), preprocess
     if weights is not None:
-        from quant.models.load_state import load_weights
+        from quant.models.load_state import load_model as load_weights
 
         module, preprocess = load_weights(name, weights)
         return capture(module, _shape(preprocess), name), preprocess
