@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,18 @@ from hardware import fit
 
 from accelsim.problems import InfeasibleError
 from codesign.models import load_model
-from codesign.quantize_command import calibration_images, measure
+from codesign.quantize_command import calibration_images
 from quant.calibrate import Calibration
 from quant.checkpoint import Model
-from quant.evaluate import Evaluation
+from quant.data import load_data
+from quant.evaluate import Evaluation, evaluate
 from quant.methods import method_class
 from quant.network import Network, forward
 from quant.quantize import quantize
 from quant.reconstruct import Reconstruction
 
 HERE = Path(__file__).parent
-VALIDATION_IMAGES = 6000
+BATCH = 250
 
 
 def main() -> int:
@@ -100,8 +102,16 @@ def cells(
 
 
 def _measured(model: Any, matrix: dict[str, Any], name: str) -> dict[str, Evaluation]:
-    sizes = {"val": VALIDATION_IMAGES, "test": matrix["models"][name]["test_images"]}
-    return {split: measure(model, matrix["data"], split, None, count) for split, count in sizes.items()}
+    """Outputs on the validation images and on every k-th test image, so that all type families are there."""
+    found = {}
+    for split, share in (("val", 1), ("test", matrix["models"][name]["every"])):
+        data = load_data(matrix["data"], split)
+        assert data.labels is not None
+        part = replace(data, images=data.images[::share], labels=data.labels[::share])
+        found[split] = evaluate(
+            model, ((images, labels) for images, labels in part.batches(BATCH) if labels is not None)
+        )
+    return found
 
 
 def _cell(
