@@ -1,0 +1,68 @@
+"""The accuracy benchmark: its page is what its results say, the gate holds, its hardware keeps the budget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import hardware
+import pytest
+import report
+import run
+import yaml
+
+from accelsim.config import load_plan
+from accelsim.plans import m2q
+from accelsim.workloads.registry import build_workload
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDER = ROOT / "benchmarks" / "quality"
+MATRIX = yaml.safe_load((FOLDER / "matrix.yaml").read_text(encoding="utf-8"))
+ROWS = run.read_results(FOLDER / "results.jsonl")
+
+
+def test_every_cell_of_the_matrix_was_run():
+    found = [(row["model"], row["arm"], row["seed"]) for row in ROWS]
+    assert len(set(found)) == len(found)
+    assert set(found) == {cell[:3] for cell in run.cells(MATRIX)}
+
+
+def test_the_page_shows_the_results(tmp_path):
+    page = tmp_path / "quality.md"
+    page.write_text((ROOT / "docs" / "quality.md").read_text(encoding="utf-8"), encoding="utf-8")
+    text = {"gate": report.gate_table(ROWS, MATRIX)} | {name: report.arm_table(ROWS, name) for name in MATRIX["models"]}
+    report.write_page(page, text)
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+
+
+def test_the_gate_holds():
+    lines = report.gate_table(ROWS, MATRIX).splitlines()[2:]
+    assert len(lines) == len(MATRIX["gate"])
+    assert all(line.endswith("| yes |") for line in lines)
+
+
+def test_correct_bits_give_the_accuracy():
+    for row in ROWS:
+        for split in ("val", "test"):
+            assert report.correct(row, split).mean() == pytest.approx(row[split]["top1"], abs=1e-9)
+
+
+def test_a_line_that_was_cut_off_is_run_again(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps({"model": "a"}) + "\n" + '{"model": "b", "ar')
+    assert run.read_results(path) == [{"model": "a"}]
+    assert run.read_results(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize("plan", [load_plan("uniform8"), m2q(0.5)], ids=lambda one: one.name)
+def test_hardware_keeps_the_area_and_is_no_worse_than_the_baseline(plan):
+    from accelsim.api import simulate
+    from accelsim.config import load_accelerator
+    from accelsim.optable import op_table
+
+    workload = build_workload("digits_hybrid")
+    best = hardware.fit(workload, plan)
+    assert best.engines_mm2 == hardware.engines_mm2(best.accelerator) <= hardware.budget_mm2()
+    if plan.name == "uniform8":
+        base = simulate(op_table(workload, plan), load_accelerator("tiny")).prices.arithmetic.edp_pj_s
+        assert best.report.prices.arithmetic.edp_pj_s <= base
