@@ -102,9 +102,10 @@ def cells(
 
 
 def _measured(model: Any, matrix: dict[str, Any], name: str) -> dict[str, Evaluation]:
-    """Outputs on the validation images and on every k-th test image, so that all type families are there."""
+    """Outputs on every k-th validation and test image, so that all type families are there."""
     found = {}
-    for split, share in (("val", 1), ("test", matrix["models"][name]["every"])):
+    for split in ("val", "test"):
+        share = matrix["models"][name][split]
         data = load_data(matrix["data"], split)
         assert data.labels is not None
         part = replace(data, images=data.images[::share], labels=data.labels[::share])
@@ -123,7 +124,7 @@ def _cell(
         return {**_figures(reference, reference), "seconds": 0.0, "hardware": None}
     images = calibration_images(matrix["data"], None, matrix["calibration_images"], seed)
     method = method_class(options["method"])(**options.get("options", {}))
-    recipe = Reconstruction(steps=matrix["steps"], seed=seed) if options.get("reconstruct") else None
+    recipe = Reconstruction(steps=matrix["models"][model]["steps"], seed=seed) if options.get("reconstruct") else None
     start = time.process_time()
     plan, checkpoint = quantize(network, images, method, Calibration(**options.get("calibration", {})), recipe)
     seconds = time.process_time() - start
