@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from quant.groups import stored_shapes
 from quant.network import Node
 
 if TYPE_CHECKING:
+    import onnx
+
     from quant.onnx_graph import Graph
 
 
@@ -45,9 +47,9 @@ class Exported:
 def export_onnx(checkpoint: Checkpoint, path: str | Path) -> Exported:
     """Write the checkpoint as ONNX (opset 21): "images" [batch, channels, h, w] → "logits" [batch, classes].
 
-    Filters are int8 with a scale per output channel (int4 for 4-bit ones, see `Exported` for the others); stored
-    tensors are uint8 (signed codes + 128) or int16, behind a clip where the type has more codes than the quantizer.  Power-of-two
-    filters are stored as the integers they stand for: ONNX has no shifts.  Scales per channel are those of an axis.
+    Filters are int8 with a scale per output channel (int4 for 4-bit ones, see `Exported` for the others).  Stored
+    tensors are uint8 (signed codes + 128) or int16, behind a clip where the type has more codes than the quantizer.
+    Power-of-two filters are stored as the integers they stand for: ONNX has no shifts.
     Raises AccelsimError with every part that has no ONNX form, or when `onnx` is not installed.
     """
     if importlib.util.find_spec("onnx") is None:
@@ -163,14 +165,14 @@ class _Writer:
 
     def _rounded(self, value: str, affine: Affine, what: str) -> str:
         """A quantizer and its inverse."""
-        shape = torch.broadcast_shapes(affine.scale.shape, affine.zero_point.shape)
+        shape = (affine.scale + affine.zero_point).shape
         varying = [axis - len(shape) for axis, size in enumerate(shape) if size > 1]
         kind = _kind(affine)
         if len(varying) > 1 or kind is None:
             self.exported.spelled_out.append(what)
             return _spelled_out(self.graph, value, affine)
         if kind == "int8":
-            # Fused kernels of onnxruntime on x86 want unsigned activations; its conversion of signed ones fails at times.
+            # Kernels of onnxruntime on x86 want unsigned activations; its conversion of signed ones fails at times.
             affine = Affine(affine.scale, affine.zero_point + 128, affine.low + 128, affine.high + 128)
             kind = "uint8"
         return _pair(self.graph, value, affine, kind, varying[0] if varying else None)
@@ -189,19 +191,20 @@ def _pair(graph: Graph, value: str, affine: Affine, kind: str, axis: int | None)
     """QuantizeLinear and DequantizeLinear, behind a clip where the type has more codes than the quantizer."""
     from quant.onnx_graph import LIMITS
 
-    scale, zero = torch.broadcast_tensors(affine.scale.float(), affine.zero_point.float())
+    shape = (affine.scale + affine.zero_point).shape
+    scale, zero = affine.scale.float().expand(shape), affine.zero_point.float().expand(shape)
     if (affine.low, affine.high) != LIMITS[kind]:
         # The ends divided by the scale are the end codes again, so nothing else changes.
         value = graph.op("Max", [value, graph.floats((affine.low - zero) * scale)])
         value = graph.op("Min", [value, graph.floats((affine.high - zero) * scale)])
-    shape = () if axis is None else (-1,)
-    given = [graph.floats(scale.reshape(shape)), graph.integers(zero.reshape(shape), kind)]
-    place = {} if axis is None else {"axis": axis}
+    flat = () if axis is None else (-1,)
+    given = [graph.floats(scale.reshape(flat)), graph.integers(zero.reshape(flat), kind)]
+    place: dict[str, Any] = {} if axis is None else {"axis": axis}
     return graph.op("DequantizeLinear", [graph.op("QuantizeLinear", [value, *given], **place), *given], **place)
 
 
 def _spelled_out(graph: Graph, value: str, affine: Affine) -> str:
-    """scale · (clip(round(x / scale) + zero, low, high) − zero) in floating point."""
+    """The same in floating point: scale · (clip(round(x / scale) + zero, low, high) − zero)."""
     scale, zero = graph.floats(affine.scale), graph.floats(affine.zero_point)
     code = graph.op("Add", [graph.op("Round", [graph.op("Div", [value, scale])]), zero])
     code = graph.op("Clip", [code, graph.floats(float(affine.low)), graph.floats(float(affine.high))])
@@ -214,13 +217,13 @@ def log2_divisor_ops(graph: Graph, value: str, divisor: Divisor) -> str:
     The exponent of s whole steps is at least e when s ≥ 0.75 · 2^e (the leading one, rounded up by the bit below it),
     so comparing with all ends of the window and counting gives it; a table gives the power of two.
     """
-    unit, lowest = torch.broadcast_tensors(divisor.unit, divisor.lowest)
+    lowest = divisor.lowest.expand((divisor.unit + divisor.lowest).shape)
     steps = graph.op("Round", [graph.op("Div", [value, graph.floats(divisor.unit)])])
     count = (1 << divisor.bits) - 1
     ends = 0.75 * torch.exp2(lowest[..., None] + torch.arange(1, count + 1))
     above = graph.op("GreaterOrEqual", [graph.op("Unsqueeze", [steps, graph.longs([-1])]), graph.floats(ends)])
     index = graph.op("ReduceSum", [graph.op("Cast", [above], to=7), graph.longs([-1])], keepdims=0)  # 7: int64
     power = graph.op("Gather", [graph.floats(torch.exp2(torch.arange(count + 1.0))), index])
-    result = graph.op("Mul", [power, graph.floats(unit * torch.exp2(lowest))])
+    result = graph.op("Mul", [power, graph.floats(divisor.unit * torch.exp2(lowest))])
     none = graph.op("Less", [steps, graph.floats(1.0)])
     return graph.op("Where", [none, graph.floats(0.0), result])

@@ -31,7 +31,7 @@ def magnitude(means: Float64) -> Float64:
 def decibels(means: Float64) -> Float64:
     """10·log10(signal / noise) of the means [.., (signal, noise)], at most 300 dB (no error at all)."""
     signal, noise = np.maximum(means[..., 0], 1e-200), np.maximum(means[..., 1], 1e-200)
-    return np.minimum(10 * np.log10(signal / noise), MOST_DB)
+    return np.asarray(np.minimum(10 * np.log10(signal / noise), MOST_DB), np.float64)
 
 
 @dataclass(frozen=True)
