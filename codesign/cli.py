@@ -15,6 +15,7 @@ from codesign.front_command import add_front
 from codesign.plot_commands import add_plot_commands
 from codesign.quantize_command import add_quantize
 from codesign.run_design import add_run_options, read_design
+from codesign.sensitivity_command import add_sensitivity
 from codesign.study_commands import add_commands, print_fit
 from codesign.sweep_commands import add_sweep_commands
 from codesign.validate_command import add_validate
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     add_front(commands)
     add_quantize(commands)
+    add_sensitivity(commands)
     add_sweep_commands(commands)
     add_plot_commands(commands)
     add_commands(commands)
