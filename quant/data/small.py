@@ -34,7 +34,7 @@ def digits(split: str) -> tuple[Uint8, Int64]:
     Raises AccelsimError when scikit-learn is missing.
     """
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
     except ImportError as error:
         levers = ("pip install scikit-learn", "the data glyphs")
         raise AccelsimError(Problem("data digits", "scikit-learn is not installed", levers=levers)) from error
