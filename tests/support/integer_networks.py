@@ -64,7 +64,9 @@ def _vector(b: NetBuilder, name: str, source: str, op_class: str, recipe, activa
 
 def _gated(b: NetBuilder, x: str) -> str:
     s = b.net.tensor(x)
-    b.net.vector("squeeze", "pool", (x,), recipes.average_pool(s.channels, s.h * s.w), Stored("squeeze", 1, 1, s.channels))
+    b.net.vector(
+        "squeeze", "pool", (x,), recipes.average_pool(s.channels, s.h * s.w), Stored("squeeze", 1, 1, s.channels)
+    )
     b.node("squeeze", "mean", [Operand(x)], dims=(2, 3), keep=True)
     b.conv("excite", "pw", "squeeze", s.channels, activation="relu")
     recipe = recipes.gate(s.channels, s.h, s.w)
@@ -76,7 +78,9 @@ def _tokens(b: NetBuilder, x: str, rng: np.random.Generator) -> str:
     """Pooled channels, or the class token of a row of tokens after a linear layer."""
     s = b.net.tensor(x)
     if rng.random() < 0.5:
-        b.net.vector("pool", "pool", (x,), recipes.average_pool(s.channels, s.h * s.w), Stored("pool", 1, 1, s.channels))
+        b.net.vector(
+            "pool", "pool", (x,), recipes.average_pool(s.channels, s.h * s.w), Stored("pool", 1, 1, s.channels)
+        )
         return b.node("pool", "mean", [Operand(x)], dims=(2, 3), keep=False)
     tokens, c = s.h * s.w, s.channels
     rows = (View("reshape", ((Batch(), c, tokens),)), View("permute", ((0, 2, 1),)))
@@ -107,9 +111,7 @@ def random_checkpoint(network: Network, seed: int) -> tuple[Checkpoint, torch.Te
         wide = 8 if name in (network.workload.input, network.workload.output) else bits
         axis = None if node is None else channel_axis(network.node(name))
         stored[name] = _affine(rng, values[name], labels[name], wide, name in symmetric, name in offsets, axis)
-    before = {
-        node.name: _single(rng, values[node.op.output], 8) for node in network.nodes if uses_table(node)
-    }
+    before = {node.name: _single(rng, values[node.op.output], 8) for node in network.nodes if uses_table(node)}
     filters, rules = {}, []
     for node in network.nodes:
         if node.has_filters:
