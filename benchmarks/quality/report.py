@@ -69,7 +69,7 @@ def gate_table(rows: Sequence[Row], matrix: Row) -> str:
         loss = 100 * (float_row["val"]["top1"] - row["val"]["top1"])
         most = "at_most" in rule
         bound = rule["at_most"] if most else rule["at_least"]
-        holds = loss <= bound if most else loss >= bound
+        holds = round(loss, 2) <= bound if most else round(loss, 2) >= bound
         verdict = f"{'≤' if most else '≥'} {bound} | {'yes' if holds else 'no'}"
         lines.append(f"| {rule['model']} | {rule['arm']} | {loss:.2f} | {verdict} |")
     return "\n".join(lines)
