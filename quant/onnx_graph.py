@@ -69,7 +69,9 @@ class Graph:
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])
         graph = helper.make_graph(self.nodes, name, [images], [logits], self.constants)
         opsets = [helper.make_opsetid("", OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="hybrid-vit-codesign")
+        model = helper.make_model(
+            graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="hybrid-vit-codesign"
+        )
         helper.set_model_props(model, about)
         return model
 
