@@ -83,7 +83,7 @@ def test_the_hybrids_attend_linearly_at_eight_by_eight():
         assert {op.op_class for op in workload.ops} >= {"stem", "dw", "pw", "gconv", "ktv", "q_ktv", "division"}
     widths = [
         build_workload("glyph_hybrid_wide").tensor_by_name[n].channels
-        for n in ("stem.conv", "s1.mb0", "s2.mb0", "s4.mb1")
+        for n in ("stem.conv", "s1.mb0.proj", "s2.mb0.proj", "s4.mb1.add")
     ]
     assert widths == [16, 24, 48, 96]
 
