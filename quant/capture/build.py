@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from accelsim.ir import Loop, Recipe, Tensor
@@ -194,7 +195,7 @@ class NetworkBuilder:
         ref = step.operands[0]
         total = elements(step.shape)
         h, w, channels = self._shape(ref)
-        h, w, channels = (h, w, total // (h * w)) if total % (h * w) == 0 else token_layout(step.shape)
+        h, w, channels = spread(step.shape, h, w)
         if step.kind == "layernorm":
             h, w, channels = self._token_rows(ref, step.shape)
             return recipes.layernorm(h * w, channels, in_hardware(step)), (h, w, channels)
@@ -208,10 +209,11 @@ class NetworkBuilder:
         if step.kind == "pool_mixer":
             return recipes.pool_mixer(channels, h, w), (h, w, channels)
         if step.kind == "add":
-            h, w, channels = self._shape(step.operands[1])
+            kept = self._shape(step.operands[1])
+            h, w, channels = kept if math.prod(kept) == total else (h, w, channels)
             return recipes.residual_add(1, h, w, channels), (h, w, channels)
         groups = 1
-        heads = len(step.shape) >= 4 and step.shape[2:] != (h, w)
+        heads = len(step.shape) == 4 and (h, w) not in (step.shape[2:], step.shape[1:3])
         if heads or step.kind in ("softmax", "bias_add", "normalize"):
             groups = elements(step.shape[:-2])
         width = channels // groups
@@ -234,6 +236,18 @@ def token_layout(shape: Shape) -> Layout:
     if len(shape) == 4 and per_image(shape[0]) == 1:
         return per_image(shape[1]), per_image(shape[2]), per_image(shape[3])
     return elements(shape[:-1]), 1, per_image(shape[-1])
+
+
+def spread(shape: Shape, h: int, w: int) -> Layout:
+    """The layout of an element-wise result of this shape whose operand is stored with h · w positions."""
+    total, positions = elements(shape), h * w
+    if len(shape) == 4 and per_image(shape[0]) == 1:
+        if shape[2:] == (h, w) or shape[1:3] == (h, w) or positions in shape[2:]:
+            return h, w, total // positions
+        return view_layout(shape)
+    if elements(shape[:-1]) == positions or shape[-1] == positions or (len(shape) > 3 and total % positions == 0):
+        return h, w, total // positions
+    return token_layout(shape)
 
 
 def view_layout(shape: Shape) -> Layout:
