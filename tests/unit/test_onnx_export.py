@@ -44,7 +44,10 @@ def session(path, optimized=False):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    if not optimized:
+    if optimized:
+        # Everything but the fusion of quantizers into onnxruntime's own integer kernels, which round otherwise.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    else:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
@@ -69,13 +72,12 @@ def test_outputs_equal_the_fake_quantized_model(tmp_path, name, method):
     images = images_of(network, 64, 2)
     expected = Model(checkpoint)(images).numpy()
     found = outputs(path, images)
-    # Sums in another order may push a value over a rounding edge: one code of 8 bits, in a few logits.
+    # Sums in another order may push a value over a rounding edge: some codes more or less, in a few images.
     step = float(checkpoint.stored[network.workload.output].scale)
-    assert (found.argmax(1) == expected.argmax(1)).mean() > 0.95
-    assert (np.abs(found - expected) < 1e-5).mean() > 0.9
-    assert np.abs(found - expected).max() < 6 * step
-    exact = forward(network, images).numpy()
-    assert np.abs(found - expected).mean() < 0.05 * np.abs(exact - expected).mean()
+    assert (found.argmax(1) == expected.argmax(1)).all()
+    assert (np.abs(found - expected) < 1e-5).mean() > 0.95
+    assert np.abs(found - expected).max() < 4 * step
+    assert np.abs(forward(network, images).numpy() - expected).max() > 4 * step  # the float network is another one
 
 
 def test_any_number_of_images_and_any_optimization(tmp_path):
@@ -85,8 +87,8 @@ def test_any_number_of_images_and_any_optimization(tmp_path):
     images = images_of(network, 7, 3)
     whole = outputs(path, images)
     one = np.concatenate([outputs(path, images[k : k + 1]) for k in range(7)])
-    np.testing.assert_allclose(one, whole, atol=0.2)
-    assert (outputs(path, images, optimized=True).argmax(1) == whole.argmax(1)).all()
+    np.testing.assert_allclose(one, whole, atol=1e-5)
+    np.testing.assert_allclose(outputs(path, images, optimized=True), whole, atol=1e-5)
 
 
 def initializers(path):

@@ -1,0 +1,77 @@
+"""`accelsim sensitivity` on a model of the user's own: table, CSV, text, going on from the cache."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+
+import pytest
+
+from accelsim.problems import AccelsimError
+from codesign.sensitivity_command import add_sensitivity
+from quant.sensitivity.table import load_table
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+MODEL = """
+import torch
+from torch import nn
+from quant.data.small import GREY_32
+from quant.models.blocks import Conv, Linear, Pool
+
+def make():
+    torch.manual_seed(0)
+    layers = [Conv(1, 6, 3, stride=4, bias=True, activation="hardswish"), Conv(6, 8, 1, bias=True, activation="relu"),
+              Pool(), Linear(8, 10)]
+    return nn.Sequential(*layers), GREY_32
+"""
+
+
+def command(*arguments):
+    parser = argparse.ArgumentParser()
+    add_sensitivity(parser.add_subparsers())
+    parsed = parser.parse_args(["sensitivity", *map(str, arguments)])
+    return parsed.command(parsed)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MODEL)
+    return f"{path}:make"
+
+
+def test_a_table_of_a_users_model(model, tmp_path, capsys):
+    options = ("--data", "digits", "--calibration-images", 16, "--images", 40, "--batch", 16, "--channels")
+    output = tmp_path / "table.json"
+    assert command(model, *options, "-o", output, "--csv", tmp_path / "table.csv") == 0
+    table = load_table(output)
+    assert table.images == {"calibration": 16, "validation": 40}
+    assert len(table.components("weight")) == 3
+    assert len(table.components("activation")) == 3  # two convolutions and the mean
+    assert len(table.channels) == 6
+    with open(tmp_path / "table.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(table.rows) == 9
+    text = capsys.readouterr().out
+    assert "weight, 2 bits (3)" in text
+    assert "| fisher |" in text
+    assert (tmp_path / "table.json.cache").exists()
+    again = tmp_path / "again.json"
+    assert command(model, *options, "-o", again, "--cache", tmp_path / "table.json.cache") == 0
+    assert load_table(again).fingerprint() == table.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--bits", "2,x"), "--bits: is '2,x'"),
+        (("--bits", "1"), "expected widths from 2 to 16"),
+        (("--metrics", "hessian"), "unknown metric 'hessian'"),
+        (("--kinds", "filters"), "unknown kind 'filters'"),
+        (("--data", "cifar"), "unknown data 'cifar'"),
+    ],
+)
+def test_faults(model, tmp_path, options, text):
+    with pytest.raises(AccelsimError, match=text):
+        command(model, "--data", "digits", "--images", 8, *options, "-o", tmp_path / "table.json")
