@@ -39,7 +39,7 @@ from quant.quantize import quantize
 from quant.reconstruct import Reconstruction
 
 HERE = Path(__file__).parent
-BATCH = 250
+BATCH = 64  # larger batches leave the cache
 
 
 def main() -> int:
