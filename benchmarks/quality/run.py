@@ -97,7 +97,7 @@ def cells(
             continue
         for arm in ({"name": "float"}, *matrix["arms"]):
             if model in arm.get("models", matrix["models"]) and (not arms or arm["name"] in arms):
-                for seed in arm.get("seeds", (0,)):
+                for seed in (0,) if model in arm.get("once", ()) else arm.get("seeds", (0,)):
                     yield model, arm["name"], seed, arm
 
 
