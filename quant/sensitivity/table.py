@@ -16,6 +16,8 @@ from quant.statistics import Interval, kendall
 FORMAT = "quant.sensitivity/1"
 KINDS = ("weight", "activation", "head_weight", "head_activation")
 MEASURED = "cross_entropy"
+ALL_LAYERS = "all layers"
+FEWEST = 8  # components of a group: of fewer the rank correlation says nothing
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -226,23 +228,23 @@ def agreements(table: SensitivityTable, measured: str = MEASURED) -> tuple[Agree
     """τ-b of every other metric with `measured`, for each kind and width, and for all layers together.
 
     Signs are such that 1 is perfect agreement (a signal-to-noise ratio falls with the error).  Groups of fewer than
-    three components are left out.  Raises AccelsimError when the table has no such metric.
+    `FEWEST` components are left out.  Raises AccelsimError when the table has no such metric.
     """
     rising = {one.name: one.rising for one in table.metrics}
     if measured not in rising:
         raise AccelsimError(
             Problem(f"sensitivity of {table.network}", f"has no metric {measured!r}", ", ".join(rising))
         )
-    groups: dict[tuple[str, int | None], list[Row]] = {}
+    groups: dict[tuple[str, int | None], list[Row]] = {(ALL_LAYERS, None): []}
     for row in table.rows:
         groups.setdefault((row.component.kind, row.bits), []).append(row)
         if row.component.head is None:
-            groups.setdefault(("all layers", None), []).append(row)
+            groups[ALL_LAYERS, None].append(row)
     found = []
     for (group, bits), rows in groups.items():
         for name in rising:
             chosen = [row for row in rows if name in row.values and measured in row.values]
-            if name == measured or len(chosen) < 3:
+            if name == measured or len(chosen) < FEWEST:
                 continue
             sign = 1.0 if rising[name] == rising[measured] else -1.0
             tau = kendall([sign * row.values[name] for row in chosen], [row.values[measured] for row in chosen])

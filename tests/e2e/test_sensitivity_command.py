@@ -54,7 +54,8 @@ def test_a_table_of_a_users_model(model, tmp_path, capsys):
     with open(tmp_path / "table.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == len(table.rows) == 9
     text = capsys.readouterr().out
-    assert "weight, 2 bits (3)" in text
+    assert "all layers (9)" in text
+    assert "weight, 2 bits" not in text  # three components say nothing about ranks
     assert "| fisher |" in text
     assert (tmp_path / "table.json.cache").exists()
     again = tmp_path / "again.json"

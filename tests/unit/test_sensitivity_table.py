@@ -21,7 +21,7 @@ SETTINGS = Settings(kinds=("weight", "activation"), weight_bits=(2,), observer="
 
 
 def made(values):
-    """A table with four components; `values` by metric, "snr" falls with the error."""
+    """A table with a component per value; `values` by metric, "snr" falls with the error."""
     rows = []
     for k in range(len(next(iter(values.values())))):
         component = Component("weight", ((f"op{k}", ()),))
@@ -31,17 +31,19 @@ def made(values):
 
 
 def test_agreement_is_one_for_the_same_order_and_for_a_falling_metric():
-    increase = [0.1, 0.5, 0.2, 0.9]
-    table = made({"cross_entropy": increase, "kl": [1, 3, 2, 4], "snr": [30, 10, 20, 5], "wrong": [4, 2, 3, 1]})
+    increase = [0.1, 0.5, 0.2, 0.9, 0.3, 0.0, 0.7, 0.4]
+    falling = [-one for one in increase]
+    table = made({"cross_entropy": increase, "kl": [one**2 for one in increase], "snr": falling, "wrong": falling})
     found = {one.metric: one for one in agreements(table) if one.group == "weight"}
     assert {name: one.tau.estimate for name, one in found.items()} == pytest.approx({"kl": 1, "snr": 1, "wrong": -1})
-    assert all(one.components == 4 and one.bits == 2 for one in found.values())
+    assert all(one.components == 8 and one.bits == 2 for one in found.values())
 
 
-def test_agreement_needs_the_measured_metric_and_three_components():
+def test_agreement_needs_the_measured_metric_and_enough_components():
     with pytest.raises(AccelsimError, match="has no metric 'cross_entropy'"):
         agreements(made({"kl": [1, 2, 3]}))
-    assert agreements(made({"kl": [1, 2], "cross_entropy": [1, 2]})) == ()
+    seven = [float(k) for k in range(7)]
+    assert agreements(made({"kl": seven, "cross_entropy": seven})) == ()
 
 
 def test_a_file_gives_back_the_table(tmp_path):
