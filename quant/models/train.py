@@ -56,7 +56,7 @@ SETTINGS: dict[str, Settings] = {
     "glyph_hybrid_wide": Settings(epochs=16, rate=4e-3),
     "glyph_vit": Settings(epochs=10, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
     "digits_hybrid": Settings(epochs=60, rate=6e-3, batch=64),
-    "glyph_vit_outlier": Settings(epochs=6, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
+    "glyph_vit_outlier": Settings(epochs=4, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
 }
 
 
