@@ -13,7 +13,7 @@ from quant.groups import keeps_scale, narrow, operand_values
 from quant.integer.build_array import lookup
 from quant.integer.graph import Compiler, builds, float_island
 from quant.integer.requantize import vector_stage
-from quant.integer.steps import Add, AddConstant, Divide, Gate, Mean, Relu, Step, Table
+from quant.integer.steps import QUOTIENT_BITS, Add, AddConstant, Divide, Gate, Mean, Quotient, Relu, Step, Table
 from quant.network import Node
 
 
@@ -46,13 +46,17 @@ def add_constant(compiler: Compiler, node: Node) -> Step:
 
 @builds("divide")
 def divide(compiler: Compiler, node: Node) -> Step:
-    """Linear attention's division by a power of two: a shift, and one multiplier per branch and head."""
-    maker = compiler.checkpoint.network.node(node.operands[0].source)
-    divisor = compiler.checkpoint.divisors.get(maker.op.output)
-    if divisor is None:
-        return float_island(compiler, node)
+    """Linear attention's division: a shift (log2 divisors) or a quotient, and one multiplier per branch and head."""
     compiler.require_symmetric(node, 0)
     output = compiler.output(node)
+    source = node.operands[0].source
+    divisor = compiler.checkpoint.divisors.get(source)
+    if divisor is None:
+        scales = operand_values(compiler.scales, node, 0, 1.0)
+        ratio = narrow((scales[..., :-1, :] / (scales[..., -1:, :] * output.scale)).contiguous())
+        stage = vector_stage(ratio * 2.0**-QUOTIENT_BITS, f"op {node.name}", None, output.zero_point)
+        return Quotient(node, output.low, output.high, stage, output.zero_point.long())
+    maker = compiler.checkpoint.network.node(source)
     unit = compiler.scale(maker, 0) * compiler.scale(maker, 1) * float(maker.settings.get("scale", 1.0))
     last = (1 << divisor.bits) - 1
     smallest = unit * torch.exp2(divisor.lowest.double() + last)

@@ -18,6 +18,7 @@ from quant.integer import exact
 from quant.integer.requantize import OutputStage, VectorStage
 from quant.network import Node, Numerics
 
+QUOTIENT_BITS = 15  # fraction bits of a true division
 # Sees of every array op: operands, accumulators, and what the first requantization gives (before any table).
 Watch = Callable[["ArrayStep", list[Tensor], Tensor, Tensor], None]
 
@@ -200,6 +201,21 @@ class Divide(Clamped):
         numerators, code = operands[0][..., :-1, :], operands[0][..., -1:, :]
         places = (1 << self.bits) - 1 - code.clamp(min=0)
         return torch.where(code == NO_LEADING_ONE, self.zero_point, self.stage(numerators << places))
+
+
+@dataclass(frozen=True, eq=False)
+class Quotient(Clamped):
+    """Numerators · 2^15 divided by the divisors' codes, rounded to nearest, then one requantization; by zero: zero."""
+
+    stage: VectorStage
+    zero_point: Tensor
+
+    def value(self, operands: list[Tensor]) -> Tensor:
+        """[.., d + 1, n] → [.., d, n]."""
+        numerators, divisors = operands[0][..., :-1, :] << (QUOTIENT_BITS + 1), operands[0][..., -1:, :]
+        safe = divisors.clamp(min=1)
+        quotients = torch.div(numerators + safe, 2 * safe, rounding_mode="floor")
+        return torch.where(divisors <= 0, self.zero_point, self.stage(quotients))
 
 
 @dataclass(frozen=True, eq=False)

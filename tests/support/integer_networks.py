@@ -1,4 +1,4 @@
-"""Random small networks with all forms of ops, and random checkpoints for them: formats, widths, zero points, scales."""
+"""Random small networks with all forms of ops, and random checkpoints: formats, widths, zero points, scales."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Held:
     zero: np.ndarray
 
 
-@lru_cache(maxsize=None)
+@cache
 def dyadic(ratio: Fraction) -> tuple[int, int]:
     """The finest multiplier below 2^15, with at most 46 places."""
     for shift in range(46, 0, -1):
@@ -168,7 +168,7 @@ class Twin:
         least = sum(min(int(x) * low, int(x) * high) for x in weights.flat)
         most = sum(max(int(x) * low, int(x) * high) for x in weights.flat)
         whole = folded + offset
-        fits = abs(whole) < 2**31 and -(2**31) <= folded + least and folded + most < 2**31
+        fits = abs(whole) < 2**31 and folded + least >= -(2**31) and folded + most < 2**31
         constant = not weights.any() or not fits
         if constant:
             code = bias / Fraction(pick(target.scale, axis, o)) + target_zero
@@ -320,6 +320,8 @@ class Twin:
 
     def divide(self, node: Node, a: Held) -> np.ndarray:
         maker = self.checkpoint.network.node(node.operands[0].source)
+        if maker.op.output not in self.checkpoint.divisors:
+            return self.quotient(node, a)
         divisor = self.checkpoint.divisors[maker.op.output]
         left, right = (self.read(one.source, one.views, len(a.codes)) for one in maker.operands)
         unit = left.scale[..., :, :1] * right.scale[..., :1, :]
@@ -339,6 +341,15 @@ class Twin:
             places = 2**divisor.bits - 1
             smallest = exact(unit[last]) * 2 ** (int(lowest[last]) + places)
             yield int(a.codes[i]) * 2 ** (places - code), exact(a.scale[i]) / smallest
+
+        return self.requantized(node, (*a.codes.shape[:-2], a.codes.shape[-2] - 1, a.codes.shape[-1]), terms)
+
+    def quotient(self, node: Node, a: Held) -> np.ndarray:
+        def terms(i):
+            last = (*i[:-2], a.codes.shape[-2] - 1, i[-1])
+            if a.codes[last] > 0:
+                exactly = Fraction(int(a.codes[i]) * 2**15, int(a.codes[last]))
+                yield math.floor(exactly + Fraction(1, 2)), exact(a.scale[i]) / exact(a.scale[last]) / 2**15
 
         return self.requantized(node, (*a.codes.shape[:-2], a.codes.shape[-2] - 1, a.codes.shape[-1]), terms)
 

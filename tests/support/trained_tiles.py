@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from accelsim.arch import Engine
 from accelsim.config import load_accelerator
@@ -21,7 +21,7 @@ MODEL = "glyph_hybrid_narrow"
 METHODS: dict[str, Method] = {"m2q": M2Q(), "pot4": PowerOfTwo(terms=1), "apot12": PowerOfTwo(terms=3)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def trained(method: str) -> IntegerNetwork:
     """The trained narrow hybrid in integers."""
     images = [images for images, _ in load_data("digits", "train").first(64).batches(32)]

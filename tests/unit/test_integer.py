@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from quant.calibrate import Calibration
@@ -28,7 +28,7 @@ def assert_equal_to_the_twin(checkpoint, images):
     return network
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.integers(0, 2**31))
 def test_random_networks_equal_the_twin(seed):
     checkpoint, images = random_checkpoint(random_network(seed), seed)
@@ -40,7 +40,8 @@ def test_random_networks_equal_the_twin(seed):
     ("make", "method", "options"),
     [
         (tiny_hybrid, M2Q(), Calibration()),
-        (tiny_hybrid, Uniform(), Calibration(tied_branches=True)),
+        (tiny_hybrid, Uniform(log2_divisor=True), Calibration(tied_branches=True)),
+        (tiny_hybrid, Uniform(log2_divisor=False), Calibration()),
         (tiny_hybrid, PowerOfTwo(terms=1, activation_bits=6), Calibration(observer="minmax")),
         (tiny_vit, Uniform(weight_bits=4, activation_bits=5), Calibration()),
     ],
