@@ -1,8 +1,8 @@
 """The best design of a family for a plan, at no more area than the baseline's array engines.
 
 Every design has a multiplier engine that also runs depthwise work and products of activations (8×8, or 8×8 and twice
-8×4), and may have a second engine of the kind that fits the plan.  Buffers, DRAM, clock, vector unit and output stages
-are those of `tiny`, whose array engine is the baseline's area: what differs is only how that area is spent.
+8×4), and may have a second engine of the kind that fits the plan.  Buffers, DRAM, clock and vector unit are those of
+`tiny`, whose array engine with its output stage is the area to spend: on lanes, pixel groups and output stages.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from accelsim.workloads.registry import Workload
 LANE_WIDTH = 8
 LANES = (4, 8, 16)
 GROUPS = (1, 2, 3, 4, 6, 8)
+LEAST_AREA = 0.85  # of the budget: smaller designs are left out
+OUTPUTS = (16, 32, 64)  # requantized results per cycle: a large part of an engine's area
 EDGE = "tiny"
 PLAIN, SPLIT = (Mode(8, 8, 1),), (Mode(4, 8, 2), Mode(8, 8, 1))
 
@@ -77,13 +79,13 @@ def _designs(formats: frozenset[Format]) -> tuple[tuple[Accelerator, float], ...
     base = load_accelerator(EDGE)
     limit = budget_mm2()
     found = []
-    for lanes, groups, modes in product(LANES, GROUPS, (PLAIN, SPLIT)):
-        first = _multiplier("mult", lanes, groups, modes, depthwise=True)
+    for lanes, groups, outputs, modes in product(LANES, GROUPS, OUTPUTS, (PLAIN, SPLIT)):
+        first = _multiplier("mult", lanes, groups, outputs, modes, depthwise=True)
         for second in (None, *_second(formats)):
             engines = (first,) if second is None else (first, second)
             accelerator = base.replace(name=_name(engines), engines=engines)
             area = engines_mm2(accelerator)
-            if area <= limit:
+            if LEAST_AREA * limit <= area <= limit:
                 found.append((accelerator, area))
     return tuple(found)
 
@@ -91,20 +93,27 @@ def _designs(formats: frozenset[Format]) -> tuple[tuple[Accelerator, float], ...
 def _second(formats: frozenset[Format]) -> Iterator[Engine]:
     shifts = [fmt for fmt in formats if fmt.is_shift]
     widths = {max(4, fmt.bits) for fmt in formats if not fmt.is_shift}
-    for lanes, groups in product(LANES, GROUPS):
+    for lanes, groups, outputs in product(LANES, GROUPS, OUTPUTS):
         for bits in sorted(widths):
-            yield _multiplier("second", lanes, groups, (Mode(bits, 8, 1),), depthwise=False)
+            yield _multiplier("second", lanes, groups, outputs, (Mode(bits, 8, 1),), depthwise=False)
         if shifts:
             terms = max(fmt.terms for fmt in shifts)
-            yield _engine("shift", EngineKind.SHIFT_ARRAY, lanes, groups, (), terms, depthwise=False)
+            yield _engine("shift", EngineKind.SHIFT_ARRAY, lanes, groups, outputs, (), terms, depthwise=False)
 
 
-def _multiplier(name: str, lanes: int, groups: int, modes: tuple[Mode, ...], depthwise: bool) -> Engine:
-    return _engine(name, EngineKind.MAC_ARRAY, lanes, groups, modes, 0, depthwise)
+def _multiplier(name: str, lanes: int, groups: int, outputs: int, modes: tuple[Mode, ...], depthwise: bool) -> Engine:
+    return _engine(name, EngineKind.MAC_ARRAY, lanes, groups, outputs, modes, 0, depthwise)
 
 
 def _engine(
-    name: str, kind: EngineKind, lanes: int, groups: int, modes: tuple[Mode, ...], terms: int, depthwise: bool
+    name: str,
+    kind: EngineKind,
+    lanes: int,
+    groups: int,
+    outputs: int,
+    modes: tuple[Mode, ...],
+    terms: int,
+    depthwise: bool,
 ) -> Engine:
     """An engine whose ports never make it wait: a word of operands for every slot and cycle."""
     slots = lanes * LANE_WIDTH * groups
@@ -112,14 +121,14 @@ def _engine(
     activations = slots * 8 * products if depthwise else LANE_WIDTH * groups * 8
     base = load_accelerator(EDGE).engines[0]
     return Engine(
-        name, kind, lanes, LANE_WIDTH, groups, OutputStage(64, base.output_stage.latency_cycles), modes, terms,
+        name, kind, lanes, LANE_WIDTH, groups, OutputStage(outputs, base.output_stage.latency_cycles), modes, terms,
         depthwise, 32, activations, lanes * LANE_WIDTH * 8,
     )  # fmt: skip
 
 
 def _name(engines: tuple[Engine, ...]) -> str:
     return " + ".join(
-        f"{engine.lanes}x{engine.lane_width}x{engine.pixel_groups} "
+        f"{engine.lanes}x{engine.lane_width}x{engine.pixel_groups}:{engine.output_stage.outputs_per_cycle} "
         + ("shift" if engine.kind == EngineKind.SHIFT_ARRAY else "/".join(f"{m.weight_bits}x8" for m in engine.modes))
         for engine in engines
     )

@@ -1,6 +1,6 @@
 """Accuracy of every arm of the matrix beside cycles, energy and EDP on its fitting hardware of equal area.
 
-    python benchmarks/quality/run.py [--matrix FILE] [--results FILE] [--models NAME ...] [--arms NAME ...]
+    python benchmarks/quality/run.py [--matrix FILE] [--results FILE] [--models NAME ...] [--arms NAME ...] [--price]
 
 Cells are appended to the results (JSON lines) as they finish; kill it and run it again, it goes on.  report.py makes
 the tables and the picture.
@@ -25,7 +25,9 @@ import numpy as np
 import torch
 import yaml
 from hardware import fit
+from tqdm import tqdm
 
+from accelsim.files import write_text_atomic
 from accelsim.problems import InfeasibleError
 from codesign.models import load_model
 from codesign.quantize_command import calibration_images
@@ -33,9 +35,9 @@ from quant.calibrate import Calibration
 from quant.checkpoint import Model
 from quant.data import load_data
 from quant.evaluate import Evaluation, evaluate
-from quant.methods import method_class
+from quant.methods import Method, method_class
 from quant.network import Network, forward
-from quant.quantize import quantize
+from quant.quantize import gather, make_plan, quantize
 from quant.reconstruct import Reconstruction
 
 HERE = Path(__file__).parent
@@ -47,6 +49,9 @@ def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(1)
     matrix = yaml.safe_load(Path(arguments.matrix).read_text(encoding="utf-8"))
+    if arguments.price:
+        price_again(arguments.results, matrix)
+        return 0
     done = {(row["model"], row["arm"], row["seed"]) for row in read_results(arguments.results)}
     todo = [cell for cell in cells(matrix, arguments.models, arguments.arms) if cell[:3] not in done]
     loaded: dict[str, Network] = {}
@@ -73,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--results", default=str(HERE / "results.jsonl"))
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--arms", nargs="+")
+    parser.add_argument("--price", action="store_true", help="only fit the hardware of finished cells anew")
     return parser.parse_args()
 
 
@@ -123,17 +129,42 @@ def _cell(
     if arm == "float":
         return {**_figures(reference, reference), "seconds": 0.0, "hardware": None}
     images = calibration_images(matrix["data"], None, matrix["calibration_images"], seed)
-    method = method_class(options["method"])(**options.get("options", {}))
+    method = _method(options)
     recipe = Reconstruction(steps=matrix["models"][model]["steps"], seed=seed) if options.get("reconstruct") else None
     start = time.process_time()
     plan, checkpoint = quantize(network, images, method, Calibration(**options.get("calibration", {})), recipe)
     seconds = time.process_time() - start
     found = _measured(Model(checkpoint), matrix, model)
     row = {**_figures(found, reference), "seconds": round(seconds, 1), "plan": plan.fingerprint()}
-    return row | {"hardware": _hardware(network, plan)}
+    return row | {"hardware": hardware(network, plan)}
 
 
-def _hardware(network: Network, plan: Any) -> dict[str, Any] | None:
+def _method(options: dict[str, Any]) -> Method:
+    return method_class(options["method"])(**options.get("options", {}))
+
+
+def price_again(path: str, matrix: dict[str, Any]) -> None:
+    """Fit the hardware of all finished cells anew (the design family changed); accuracy stays as it is.
+
+    What a plan costs depends on how many filters have a format, not on which: few images are enough to make it.
+    """
+    rows = read_results(path)
+    arms = {arm["name"]: arm for arm in matrix["arms"]}
+    known: dict[tuple[str, str], Any] = {}
+    networks: dict[str, Network] = {}
+    for row in tqdm([row for row in rows if row["arm"] != "float"]):
+        key = (row["model"], row["arm"])
+        if key not in known:
+            network = networks.setdefault(row["model"], load_model(row["model"])[0])
+            method = _method(arms[row["arm"]])
+            statistics = gather(network, calibration_images(matrix["data"], None, 64, 0), method)
+            known[key] = hardware(network, make_plan(network, method, statistics))
+        row["hardware"] = known[key]
+    write_text_atomic(Path(path), "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def hardware(network: Network, plan: Any) -> dict[str, Any] | None:
+    """The fitting design of a plan and its figures, None when no design of the family runs it."""
     try:
         best = fit(network.workload, plan)
     except InfeasibleError:

@@ -141,7 +141,7 @@ def _target(compiler: Compiler, node: Node) -> Affine:
 
 def _low(node: Node, target: Affine) -> int:
     """Lower clamp: ReLU is max(code, zero point)."""
-    if node.op.activation != "relu":
+    if node.activation != "relu":
         return target.low
     if bool((target.zero_point != target.zero_point.reshape(-1)[0]).any()):
         what = "ReLU with zero points that differ between channels: the output stage has one clamp"
@@ -162,7 +162,7 @@ def _table(compiler: Compiler, node: Node, before: Affine) -> Lookup | None:
     """The activation's table, if the output stage looks one up."""
     if not uses_table(node):
         return None
-    return lookup(before, compiler.output(node), node.op.activation, f"op {node.name}")
+    return lookup(before, compiler.output(node), node.activation, f"op {node.name}")
 
 
 def lookup(before: Affine, output: Affine, activation: str, where: str) -> Lookup:
