@@ -19,7 +19,7 @@ from quant.functional import Affine
 from quant.integer import IntegerModel, accumulator_ranges, agreement, compile_integer, run_integer
 from quant.integer.exact import convolve, patches
 from quant.integer.requantize import OutputStage, dyadic, vector_stage
-from quant.integer.steps import Leading, Quotient
+from quant.integer.steps import Leading, Quotient, Relu
 from quant.methods.m2q import M2Q
 from quant.methods.uniform import Uniform
 from quant.quantize import quantize
@@ -72,6 +72,11 @@ def test_the_output_stage_is_that_of_the_engines(seed):
 def test_a_vector_stage_removes_and_adds_zero_points_exactly():
     stage = vector_stage(torch.tensor(0.75, dtype=torch.float64), "x", torch.tensor(5.0), torch.tensor(-7.0))
     assert stage(torch.tensor([5, 6, 7, 3])).tolist() == [-7, -6, -5, -8]  # 0, ¾, 1½ (up), −1½ (up)
+
+
+def test_a_relu_of_its_own_stops_at_the_zero_point(m2q):
+    relu = Relu(m2q.network.node("s1.b0.relu"), torch.tensor([3]))
+    assert relu.run([torch.tensor([-5, 0, 3, 9])]).tolist() == [3, 3, 3, 9]
 
 
 def test_log2_codes_of_divisors():
