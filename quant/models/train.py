@@ -28,7 +28,7 @@ from quant.data import load_data
 from quant.data.dataset import DataSet
 from quant.data.glyphs import SIZES, cache_folder, committed_digests
 from quant.models.controls import hold_outlier_biases
-from quant.models.registry import REFERENCE_NAMES, build_torch, weights_file
+from quant.models.registry import REFERENCE_NAMES, build_torch, load_reference, weights_file
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Settings:
 
     `muon`: the matrices of the blocks by Muon instead (orthogonalized momentum, steps as large as AdamW's).
     `bfloat16`: forward passes in that format (the weights stay float32).  `half`: the result is rounded to fp16.
+    `start`: the reference model whose trained weights of the same seed it starts from ("": random weights).
     """
 
     epochs: int
@@ -49,6 +50,7 @@ class Settings:
     muon: bool = False
     bfloat16: bool = False
     half: bool = False
+    start: str = ""
 
 
 SETTINGS: dict[str, Settings] = {
@@ -56,7 +58,9 @@ SETTINGS: dict[str, Settings] = {
     "glyph_hybrid_wide": Settings(epochs=16, rate=4e-3),
     "glyph_vit": Settings(epochs=10, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
     "digits_hybrid": Settings(epochs=60, rate=6e-3, batch=64),
-    "glyph_vit_outlier": Settings(epochs=4, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
+    "glyph_vit_outlier": Settings(
+        epochs=1, rate=1e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True, start="glyph_vit"
+    ),
 }
 
 
@@ -134,7 +138,8 @@ class Run:
 
 def train(name: str, seed: int, settings: Settings, training: DataSet, validation: DataSet, checkpoint: Path) -> Run:
     """Train to the end of the last epoch, from `checkpoint` if it exists; returns model (eval mode) and log."""
-    model = build_torch(name, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = load_reference(settings.start, seed) if settings.start else build_torch(name, seed)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     release = hold_outlier_biases(model, seed) if name == "glyph_vit_outlier" else None
     run = Run(model, _optimizers(model, settings), settings, [])
     run.restore(checkpoint)
