@@ -1,10 +1,11 @@
 """What makes activations hard to quantize, measured on images: channel ranges, offsets, skew, class attention.
 
-`python -m quant.models.statistics` prints the tables of docs/reference_models.md.
+`python -m quant.models.statistics NAME …` prints rows of the table in docs/reference_models.md.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -16,8 +17,8 @@ from accelsim.problems import AccelsimError, Problem
 from quant.data import load_data
 from quant.data.dataset import DataSet
 from quant.models.blocks import Activation, Conv, LayerNorm, Linear, OpModule, Softmax
-from quant.models.controls import CONTROL_NAMES, CONTROLS, load_control
-from quant.models.registry import REFERENCE_NAMES, load_reference
+from quant.models.controls import CONTROL_NAMES, load_control
+from quant.models.registry import load_reference
 
 
 @dataclass(frozen=True)
@@ -172,4 +173,4 @@ def table(names: Sequence[str], images: int = 500) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(table((*REFERENCE_NAMES, *CONTROLS)))
+    print(table(sys.argv[1:]))

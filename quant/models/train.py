@@ -37,7 +37,7 @@ class Settings:
 
     `muon`: the matrices of the blocks by Muon instead (orthogonalized momentum, steps as large as AdamW's).
     `bfloat16`: forward passes in that format (the weights stay float32).  `half`: the result is rounded to fp16.
-    `start`: a reference model whose committed weights are the first ones.
+    `start`: the reference model whose trained weights of the same seed it starts from ("": random weights).
     """
 
     epochs: int
@@ -58,7 +58,9 @@ SETTINGS: dict[str, Settings] = {
     "glyph_hybrid_wide": Settings(epochs=16, rate=4e-3),
     "glyph_vit": Settings(epochs=10, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
     "digits_hybrid": Settings(epochs=60, rate=6e-3, batch=64),
-    "glyph_vit_outlier": Settings(2, 1e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True, start="glyph_vit"),
+    "glyph_vit_outlier": Settings(
+        epochs=1, rate=1e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True, start="glyph_vit"
+    ),
 }
 
 
@@ -136,9 +138,8 @@ class Run:
 
 def train(name: str, seed: int, settings: Settings, training: DataSet, validation: DataSet, checkpoint: Path) -> Run:
     """Train to the end of the last epoch, from `checkpoint` if it exists; returns model (eval mode) and log."""
-    model = build_torch(name, seed).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if settings.start:
-        model.load_state_dict(load_reference(settings.start).state_dict())
+    model = load_reference(settings.start, seed) if settings.start else build_torch(name, seed)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     release = hold_outlier_biases(model, seed) if name == "glyph_vit_outlier" else None
     run = Run(model, _optimizers(model, settings), settings, [])
     run.restore(checkpoint)

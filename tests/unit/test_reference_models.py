@@ -31,6 +31,8 @@ from quant.models.registry import REFERENCE_NAMES, build_torch, load_reference, 
 from quant.models.statistics import attention_statistics, channel_statistics
 
 BUILT = (*REFERENCE_NAMES, "efficientvit_b0", "efficientvit_b1", "efficientvit_l1", "deit_tiny", "vit_small")
+# The control `glyph_vit_outlier` is trained by command.
+COMMITTED = tuple(name for name in REFERENCE_NAMES if name != "glyph_vit_outlier")
 MAX_BYTES = 8 * 1024 * 1024
 
 
@@ -126,21 +128,21 @@ def test_seeds_decide_random_weights_and_leave_the_global_generator_alone():
     assert not torch.equal(first["b0.qkv.linear.weight"], other["b0.qkv.linear.weight"])
 
 
-@pytest.mark.parametrize("name", REFERENCE_NAMES)
+@pytest.mark.parametrize("name", COMMITTED)
 def test_committed_weights_have_the_accuracy_that_is_written_beside_them(name):
     file = weights_file(name, 0)
     facts = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     assert file.stat().st_size <= MAX_BYTES
-    digests = json.loads(HASH_FILE.read_text(encoding="utf-8"))["sha256"]
-    assert facts["data_sha256"] == digests
-    part = small_data("glyphs", "val", None).first(1000)
+    if train.data_of(name) == "glyphs":
+        assert facts["data_sha256"] == json.loads(HASH_FILE.read_text(encoding="utf-8"))["sha256"]
+    part = small_data(train.data_of(name), "val", None).first(1000)
     found = train.accuracy(load_reference(name), part)
     # Five deviations of a mean of 1,000 around the accuracy on all of validation.
-    assert abs(found - facts["val_accuracy"]) <= 5 * (0.25 * 0.25 / 1000) ** 0.5
+    assert abs(found - facts["val_accuracy"]) <= 5 * (0.25 * 0.25 / len(part)) ** 0.5
     assert facts["val_accuracy"] > 0.85
 
 
-@pytest.mark.parametrize("name", ["glyph_vit", "glyph_vit_outlier"])
+@pytest.mark.parametrize("name", ["glyph_vit"])
 def test_fp16_values_are_the_model(name):
     stored = load_file(weights_file(name, 0))
     loaded = load_reference(name).state_dict()
@@ -160,7 +162,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("name", ["glyph_hybrid_narrow", "glyph_vit_outlier"])
 def test_an_interrupted_training_ends_with_the_same_weights(name, tmp_path, monkeypatch):
-    settings = replace(train.SETTINGS[name], epochs=3, batch=8)
+    settings = replace(train.SETTINGS[name], epochs=3, batch=8, start="")
     data = tiny(24)
     whole = train.train(name, 4, settings, data, data, tmp_path / "whole.pt")
     save = train.Run.save
@@ -208,7 +210,7 @@ def test_augmentation_moves_and_inverts_whole_images():
 
 
 def test_held_biases_stay_while_the_others_learn(tmp_path):
-    settings = replace(train.SETTINGS["glyph_vit_outlier"], epochs=1, batch=8, half=False)
+    settings = replace(train.SETTINGS["glyph_vit_outlier"], epochs=1, batch=8, half=False, start="")
     model = train.train("glyph_vit_outlier", 4, settings, tiny(24), tiny(8), tmp_path / "c.pt").model
     bias, start = model.patch_embed.conv.bias, build_torch("glyph_vit_outlier", 4).patch_embed.conv.bias
     held = bias.abs() >= controls.HELD_RANGE[0]
@@ -247,15 +249,12 @@ def test_scaled_controls_have_the_outliers_that_they_claim(name, low, high):
         assert rows[f"{norm}.input"].range_ratio == pytest.approx(plain[f"{norm}.input"].range_ratio, rel=1e-3)
 
 
-def test_the_other_controls_have_offsets_and_outlier_inputs():
+def test_the_offset_control_has_the_offsets_that_it_claims():
     data = small_data("glyphs", "val", None)
     plain = {row.tensor: row for row in channel_statistics(load_reference("glyph_vit"), data, 50)}
     moved = {row.tensor: row for row in channel_statistics(controls.load_control("glyph_vit_offset"), data, 50)}
-    outlier = {row.tensor: row for row in channel_statistics(controls.load_control("glyph_vit_outlier"), data, 50)}
     assert moved["b1.norm1"].offset > plain["b1.norm1"].offset + 0.3
     assert moved["b1.norm1"].range_ratio == pytest.approx(plain["b1.norm1"].range_ratio, rel=1e-2)
-    # A held bias is a constant of its channel, except in the class token's row.
-    assert outlier["b0.norm1.input"].offset > 2 * plain["b0.norm1.input"].offset
 
 
 class Fixed(nn.Module):
