@@ -48,12 +48,12 @@ class Graph:
     def floats(self, value: Tensor | float) -> str:
         """A float32 constant."""
         array = torch.as_tensor(value, dtype=torch.float32).detach().contiguous().numpy()
-        return self._constant(TensorProto.FLOAT, array.shape, array.tobytes(), raw=True)
+        return self._constant(TensorProto.FLOAT, array.shape, array.tobytes())
 
     def longs(self, values: Iterable[int] | int) -> str:
         """An int64 constant: a vector, or a single number."""
         array = np.array(values if isinstance(values, int) else list(values), np.int64)
-        return self._constant(TensorProto.INT64, array.shape, array.tobytes(), raw=True)
+        return self._constant(TensorProto.INT64, array.shape, array.tobytes())
 
     def integers(self, values: Tensor, kind: str) -> str:
         """A constant of small integers; `kind` is a key of `INTEGERS`.  Raises AccelsimError when one does not fit."""
@@ -61,7 +61,7 @@ class Graph:
         array: NDArray[np.int64] = values.detach().to(torch.int64).contiguous().numpy()
         if array.size and (array.min() < low or array.max() > high):
             raise AccelsimError(Problem(f"onnx: {self.scope}", f"integers beyond {low} … {high}", f"values of {kind}"))
-        return self._constant(INTEGERS[kind], array.shape, array.reshape(-1), raw=False)
+        return self._constant(INTEGERS[kind], array.shape, _packed(array, kind))
 
     def model(self, name: str, image_shape: Sequence[int], classes: int, about: dict[str, str]) -> onnx.ModelProto:
         """The finished model: "images" [batch, …] in, "logits" [batch, classes] out."""
@@ -75,14 +75,22 @@ class Graph:
         helper.set_model_props(model, about)
         return model
 
-    def _constant(self, kind: int, shape: Sequence[int], data: Any, raw: bool) -> str:
+    def _constant(self, kind: int, shape: Sequence[int], data: bytes) -> str:
         name = self._fresh("constant")
-        self.constants.append(helper.make_tensor(name, kind, list(shape), data, raw=raw))
+        self.constants.append(helper.make_tensor(name, kind, list(shape), data, raw=True))
         return name
 
     def _fresh(self, kind: str) -> str:
         self._count += 1
         return f"{self.scope}/{kind}_{self._count}"
+
+
+def _packed(values: NDArray[np.int64], kind: str) -> bytes:
+    """Raw data of an ONNX tensor; two 4-bit integers share a byte, the first in its lower half."""
+    if kind != "int4":
+        return bytes(values.astype(kind).tobytes())
+    halves = np.resize(values.reshape(-1) & 15, values.size + values.size % 2)
+    return bytes((halves[0::2] | halves[1::2] << 4).astype(np.uint8).tobytes())
 
 
 def slice_op(graph: Graph, value: str, axis: int, start: int, stop: int, step: int = 1) -> str:
