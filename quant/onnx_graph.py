@@ -88,9 +88,9 @@ class Graph:
 def _packed(values: NDArray[np.int64], kind: str) -> bytes:
     """Raw data of an ONNX tensor; two 4-bit integers share a byte, the first in its lower half."""
     if kind != "int4":
-        return values.astype(kind).tobytes()
+        return bytes(values.astype(kind).tobytes())
     halves = np.resize(values.reshape(-1) & 15, values.size + values.size % 2)
-    return (halves[0::2] | halves[1::2] << 4).astype(np.uint8).tobytes()
+    return bytes((halves[0::2] | halves[1::2] << 4).astype(np.uint8).tobytes())
 
 
 def slice_op(graph: Graph, value: str, axis: int, start: int, stop: int, step: int = 1) -> str:
