@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def calibrate(
     labels: Mapping[str, Groups],
     options: Calibration | None = None,
 ) -> Checkpoint:
-    """Scales, zero points, integer weights and biases of a network under a plan (round to nearest)."""
+    """Scales, zero points and integer weights (round to nearest) of a network under a plan; biases as they are."""
     chosen = Calibration() if options is None else options
     quantized = apply_plan(network.workload, plan)
     stored = {}
@@ -76,7 +76,7 @@ def calibrate(
     filters = {}
     for node in network.nodes:
         if node.has_filters:
-            filters[node.name] = _filters(node, plan, statistics, chosen)
+            filters[node.name] = _filters(node, plan, chosen)
     divisors = _divisors(network, plan, statistics, labels, stored) if plan.division == "log2_shift" else {}
     return Checkpoint(network, plan, filters, stored, before, divisors)
 
@@ -140,8 +140,8 @@ def _tie_branches(network: Network, stored: dict[str, Affine]) -> None:
                 stored[name] = Affine(stored[first].scale * torch.exp2(power), part.zero_point, part.low, part.high)
 
 
-def _filters(node: Node, plan: QuantPlan, statistics: Statistics, options: Calibration) -> Filters:
-    """Integer filters in the formats of the plan, round to nearest, with the bias corrected for the mean error."""
+def _filters(node: Node, plan: QuantPlan, options: Calibration) -> Filters:
+    """Integer filters in the formats of the plan, round to nearest."""
     assert node.weight is not None
     weights = node.weight.detach()
     rows = weights.reshape(len(weights), -1)
@@ -155,12 +155,23 @@ def _filters(node: Node, plan: QuantPlan, statistics: Statistics, options: Calib
             )
         index = torch.arange(len(rows)) if share.channels is None else torch.from_numpy(share.channels.indices.copy())
         scale[index], integers[index] = weight_scale(rows[index], share.format, options.power)
-    made = Filters(integers.reshape(weights.shape).to(torch.int32), scale, node.bias)
-    if not options.bias_correction:
-        return made
-    mean = statistics.inputs[node.name].mean
-    shift = bias_correction(mean_output(node, mean, weights), mean_output(node, mean, made.values()))
-    return Filters(made.integers, made.scale, shift if node.bias is None else node.bias + shift)
+    return Filters(integers.reshape(weights.shape).to(torch.int32), scale, node.bias)
+
+
+def correct_biases(network: Network, checkpoint: Checkpoint, statistics: Statistics) -> Checkpoint:
+    """The checkpoint with biases that take away what the rounding of its filters adds to the mean outputs.
+
+    `network` has the float weights; inputs are those of the float network, so errors of quantized inputs stay.
+    """
+    filters = {}
+    for node in network.nodes:
+        if not node.has_filters:
+            continue
+        assert node.weight is not None
+        one, mean = checkpoint.filters[node.name], statistics.inputs[node.name].mean
+        shift = bias_correction(mean_output(node, mean, node.weight.detach()), mean_output(node, mean, one.values()))
+        filters[node.name] = replace(one, bias=shift if node.bias is None else node.bias + shift)
+    return replace(checkpoint, filters=filters)
 
 
 def mean_output(node: Node, mean_input: Tensor, weights: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from accelsim.formats import Format
 from accelsim.plan import QuantPlan, Rule
 from accelsim.problems import AccelsimError, Problem
-from quant.calibrate import Calibration, calibrate
+from quant.calibrate import Calibration, calibrate, correct_biases
 from quant.calibrated import Checkpoint
 from quant.collect import Statistics, collect
 from quant.groups import scale_groups
@@ -47,9 +47,12 @@ def quantize(
     statistics = gather(network, batches, method)
     plan = make_plan(network, method, statistics)
     labels = scale_groups(network, _per_channel(network, method)[0])
+    # Weights are chosen against the float biases; what their rounding adds to the mean is taken away at the end.
     checkpoint = calibrate(network, plan, statistics, labels, chosen)
     if reconstruction is not None:
         checkpoint = reconstruct(network, checkpoint, batches, reconstruction, progress)
+    if chosen.bias_correction:
+        checkpoint = correct_biases(network, checkpoint, statistics)
     images = sum(len(batch) for batch in batches)
     made = {
         "method": type(method).__name__,

@@ -2,7 +2,7 @@
 
     python benchmarks/quality/run.py [--matrix FILE] [--results FILE] [--models NAME ...] [--arms NAME ...] [--price]
 
-Cells are appended to the results (JSON lines) as they finish; kill it and run it again, it goes on.  report.py makes
+Cells are stored in the results (JSON lines) as they finish; kill it and run it again, it goes on.  report.py makes
 the tables and the picture.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import json
 import os
 import sys
@@ -28,6 +29,7 @@ from hardware import fit
 from tqdm import tqdm
 
 from accelsim.files import write_text_atomic
+from accelsim.ir import digest
 from accelsim.problems import InfeasibleError
 from codesign.models import load_model
 from codesign.quantize_command import calibration_images
@@ -36,6 +38,7 @@ from quant.checkpoint import Model
 from quant.data import load_data
 from quant.evaluate import Evaluation, evaluate
 from quant.methods import Method, method_class
+from quant.models.registry import weights_file
 from quant.network import Network, forward
 from quant.quantize import gather, make_plan, quantize
 from quant.reconstruct import Reconstruction
@@ -52,8 +55,12 @@ def main() -> int:
     if arguments.price:
         price_again(arguments.results, matrix)
         return 0
-    done = {(row["model"], row["arm"], row["seed"]) for row in read_results(arguments.results)}
-    todo = [cell for cell in cells(matrix, arguments.models, arguments.arms) if cell[:3] not in done]
+    done = {(row["model"], row["arm"], row["seed"], row["recipe"]) for row in read_results(arguments.results)}
+    todo = [
+        cell
+        for cell in cells(matrix, arguments.models, arguments.arms)
+        if (*cell[:3], recipe_of(matrix, cell)) not in done
+    ]
     loaded: dict[str, Network] = {}
     references: dict[str, dict[str, Evaluation]] = {}
     for k, (model, arm, seed, options) in enumerate(todo):
@@ -67,8 +74,12 @@ def main() -> int:
             "seed": seed,
             **_cell(loaded[model], references[model], matrix, model, arm, seed, options),
         }
-        with Path(arguments.results).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        rows = [
+            row
+            for row in read_results(arguments.results)
+            if (row["model"], row["arm"], row["seed"]) != (model, arm, seed)
+        ]
+        write_text_atomic(Path(arguments.results), "".join(json.dumps(one) + "\n" for one in (*rows, row)))
     return 0
 
 
@@ -92,6 +103,17 @@ def read_results(path: str | Path) -> list[dict[str, Any]]:
             except json.JSONDecodeError:
                 continue
     return rows
+
+
+def recipe_of(matrix: dict[str, Any], cell: tuple[str, str, int, dict[str, Any]]) -> str:
+    """Hash of everything in the matrix that decides a cell's figures, and of the model's weights."""
+    model, _, _, options = cell
+    arm = {name: options[name] for name in ("method", "options", "calibration", "reconstruct") if name in options}
+    shares = dict(matrix["models"][model])
+    if not arm.get("reconstruct"):
+        shares.pop("steps", None)
+    weights = hashlib.sha256(weights_file(model, 0).read_bytes()).hexdigest()
+    return digest([arm, shares, weights, matrix["data"], matrix["calibration_images"]])
 
 
 def cells(

@@ -9,10 +9,9 @@ import torch
 
 from accelsim.plan import apply_plan
 from accelsim.problems import AccelsimError
-from quant.calibrate import Calibration, calibrate, mean_output
+from quant.calibrate import Calibration, mean_output
 from quant.evaluate import Evaluation, evaluate
 from quant.fake import FakeQuantized, log2_divisor
-from quant.groups import scale_groups
 from quant.levels import levels, sqnr_db
 from quant.methods import method_class, method_names
 from quant.methods.m2q import M2Q, penalties
@@ -20,6 +19,7 @@ from quant.methods.power_of_two import PowerOfTwo
 from quant.methods.uniform import Uniform
 from quant.network import forward, run
 from quant.quantize import gather, make_plan, quantize
+from quant.reconstruct import Reconstruction
 from quant.structure import depthwise_inputs, pointwise_inputs_after_depthwise, without_zero_point
 from tests.support.networks import images_of, tiny_hybrid, tiny_vit
 
@@ -109,23 +109,25 @@ def test_migration_and_shift_give_channels_scales_and_offsets():
     assert all(plain.stored[name].scale.numel() == 1 for name in depthwise_inputs(network))
 
 
-def test_bias_correction_removes_the_mean_error_of_a_layer():
+@pytest.mark.parametrize("recipe", [None, Reconstruction(steps=20)], ids=["nearest", "reconstructed"])
+def test_bias_correction_removes_what_rounding_adds_to_the_mean(recipe):
     network = tiny_hybrid()
     images = batches(network)
     method = Uniform(weight_bits=3)
     statistics = gather(network, images, method)
-    plan, labels = make_plan(network, method, statistics), scale_groups(network)
-    on, off = (calibrate(network, plan, statistics, labels, Calibration(bias_correction=one)) for one in (True, False))
+    on, off = (
+        quantize(network, images, method, Calibration(bias_correction=one), recipe)[1].filters for one in (True, False)
+    )
     for node in network.nodes:
         if not node.has_filters:
             continue
         mean = statistics.inputs[node.name].mean
-        filters, plain = on.filters[node.name], off.filters[node.name]
-        bias = torch.zeros(len(filters.scale)) if node.bias is None else node.bias
+        bias = torch.zeros(len(on[node.name].scale)) if node.bias is None else node.bias
         target = mean_output(node, mean, node.weight) + bias
-        made = mean_output(node, mean, filters.values()) + filters.bias
+        made = mean_output(node, mean, on[node.name].values()) + on[node.name].bias
         assert torch.allclose(made, target, atol=1e-5)
-        assert plain.bias is node.bias
+        assert off[node.name].bias is node.bias
+        assert torch.equal(on[node.name].integers, off[node.name].integers)
 
 
 def test_log2_divisors_are_powers_of_two_steps():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from accelsim.problems import AccelsimError
+from quant import reconstruct
 from quant.fake import FakeQuantized
 from quant.levels import levels
 from quant.methods.m2q import M2Q
@@ -16,9 +17,10 @@ from quant.methods.uniform import Uniform
 from quant.network import forward
 from quant.quantize import quantize
 from quant.reconstruct import Reconstruction
+from quant.rounding import rectified_sigmoid
 from tests.support.networks import images_of, tiny_hybrid, tiny_vit
 
-FEW = Reconstruction(steps=150, rate=1e-2)
+FEW = Reconstruction(steps=150)
 
 
 def made(network, method, recipe=None):
@@ -56,6 +58,21 @@ def test_coarse_weights_come_closer(make):
     network = make()
     method = Uniform(weight_bits=3)
     assert error(network, made(network, method, FEW)) < error(network, made(network, method))
+
+
+def test_the_defaults_decide_nearly_every_weight(monkeypatch):
+    undecided = []
+
+    def watched(node, checkpoint):
+        parts = original(node, checkpoint)
+        undecided.extend(rounding for _, rounding in parts)
+        return parts
+
+    original = reconstruct._roundings
+    monkeypatch.setattr(reconstruct, "_roundings", watched)
+    made(tiny_hybrid(), Uniform(weight_bits=3), Reconstruction(steps=1000))
+    soft = torch.cat([rectified_sigmoid(one.v).reshape(-1) for one in undecided])
+    assert float(((soft > 0.01) & (soft < 0.99)).float().mean()) < 0.1
 
 
 def test_same_seed_same_weights_and_files_give_what_memory_gives():
