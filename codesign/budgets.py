@@ -20,7 +20,9 @@ KINDS = ("bops", "size_bits", "avg_bits", *SIMULATED, "uniform")
 
 @dataclass(frozen=True)
 class Budget:
-    """An upper bound of one cost.  ``uniform`` is given in bits: the bit operations of that width everywhere."""
+    """An upper bound of one cost.  ``uniform`` is given in bits: the bit operations of that
+    width everywhere but in the image, which has 8 bits.
+    """
 
     kind: str
     value: float
@@ -32,8 +34,9 @@ class Budget:
         from quant.costs import bit_operations
 
         fmt = Format(Scheme.UNIFORM, int(self.value))
-        rule = Rule("*", (WeightShare(fmt),), fmt, fmt, fmt)
-        return bit_operations(apply_plan(workload, QuantPlan("uniform", (rule,))))
+        image = Rule(workload.ops[0].name, (WeightShare(fmt),), Format.parse("u8"), fmt, fmt)
+        rest = Rule("*", (WeightShare(fmt),), fmt, fmt, fmt)
+        return bit_operations(apply_plan(workload, QuantPlan("uniform", (image, rest))))
 
 
 def parse_budget(text: str) -> Budget:

@@ -45,6 +45,10 @@ def choose(
         return method, {}
     from quant.quantize import gather, make_plan
 
+    searched = {"uniform": "bits", "m2q": "ratio"}.get(arguments.method, "terms")
+    if getattr(arguments, searched) is not None:
+        what = "is chosen by the budget"
+        raise AccelsimError(Problem(f"--{searched}", what, f"--budget or --{searched}", ("leave one out",)))
     statistics = gather(network, images[:1], method)
     options = dict(_candidates(arguments.method, method))
 
@@ -110,6 +114,8 @@ def _balanced(method: Method, network: Network, accelerator: Accelerator) -> Met
     from accelsim.optable import op_table
     from accelsim.shares import layer_shares
 
+    if getattr(method, "terms", 2) != 2:
+        raise AccelsimError(Problem("--ratio balanced", "engines are balanced for two terms", "--terms 2"))
     report = simulate(op_table(network.workload, load_plan("m2q")), accelerator)
     counts = {name: shares.get("apot8", 0) for name, shares in layer_shares(report).items()}
     return replace(method, counts=counts)  # type: ignore[call-arg]

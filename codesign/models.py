@@ -24,7 +24,7 @@ def load_model(name: str, weights: str | None = None) -> tuple[Network, Preproce
     A reference model has committed weights; another built-in needs `weights`; ``MODULE:FUNCTION`` (a module or a .py
     file) returns a torch module, or a pair of it and a `Preprocess`.  Raises AccelsimError otherwise.
     """
-    _require_torch()
+    require_torch()
     from quant.capture import capture
     from quant.models.registry import REFERENCE_NAMES, load_reference
 
@@ -49,7 +49,7 @@ def _shape(preprocess: Preprocess | None) -> tuple[int, int, int]:
 
 def load_any(name: str) -> tuple[Callable[[Tensor], Tensor], Preprocess | None]:
     """A model that can be called on images: a checkpoint folder of `quantize`, or what `load_model` takes."""
-    _require_torch()
+    require_torch()
     if (Path(name) / "checkpoint.json").exists():
         from quant.checkpoint import load
         from quant.data.dataset import Preprocess
@@ -66,7 +66,20 @@ def load_any(name: str) -> tuple[Callable[[Tensor], Tensor], Preprocess | None]:
     return lambda images: forward(network, images), preprocess
 
 
-def _require_torch() -> None:
+def data_of(name: str) -> str:
+    """The data of a model when none is named: what a checkpoint was calibrated on, or a reference model trained on."""
+    path = Path(name) / "checkpoint.json"
+    if path.exists():
+        from quant.checkpoint import read_about
+
+        return str(read_about(name).get("data", "glyphs"))
+    from quant.models.train import data_of as trained_on
+
+    return trained_on(name)
+
+
+def require_torch() -> None:
+    """Raise AccelsimError when torch is not installed."""
     if importlib.util.find_spec("torch") is None:
         levers = ("pip install 'hybrid-vit-codesign[quant]'",)
         raise AccelsimError(Problem("torch", "is not installed", "the extra quant", levers))
@@ -74,16 +87,21 @@ def _require_torch() -> None:
 
 def _own(name: str) -> tuple[nn.Module, Preprocess | None]:
     """What a user's function returns."""
+    from torch import nn
+
     place, _, function = name.rpartition(":")
     try:
         module: Any = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        made = getattr(module, function)()
+        make = getattr(module, function)
     except (ImportError, AttributeError, OSError, SyntaxError) as error:
         expected = "MODULE:FUNCTION or FILE.py:FUNCTION"
         raise AccelsimError(Problem(name, f"cannot be loaded ({error})", expected)) from error
-    if isinstance(made, tuple):
-        return made[0].eval(), made[1]
-    return made.eval(), None
+    made = make()  # an error in the user's own code keeps its traceback
+    network, preprocess = made if isinstance(made, tuple) else (made, None)
+    if not isinstance(network, nn.Module):
+        found = type(network).__name__
+        raise AccelsimError(Problem(name, f"returns {found}", "a torch module, or a pair of it and a Preprocess"))
+    return network.eval(), preprocess
 
 
 def _from_file(path: Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
@@ -14,7 +14,6 @@ from codesign.arguments import not_negative, positive
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from quant.data.dataset import DataSet
     from quant.evaluate import Evaluation
 
 BATCH = 64
@@ -34,7 +33,7 @@ def add_quantize(commands: Any) -> None:
     measure.add_argument("checkpoint", help="folder of `accelsim quantize`, or a model of `quantize`")
     _add_data(measure)
     measure.add_argument("--split", default="val", choices=("val", "test"), help="images to measure on (default val)")
-    measure.add_argument("--images", type=positive, help="only the first N images")
+    measure.add_argument("--images", type=positive, help="only N images, spread over the split")
     measure.add_argument("--against", metavar="CHECKPOINT", help="compare image by image with this one")
     measure.add_argument("--integer", action="store_true", help="also execute in integers, as the hardware does")
     measure.add_argument("--json", help="write the figures as JSON ('-': standard output)")
@@ -48,7 +47,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default="glyphs", help="glyphs (default), digits or imagefolder:PATH")
+    parser.add_argument("--data", help="glyphs, digits or imagefolder:PATH (default: the model's own)")
 
 
 def _add_formats(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +81,9 @@ def _quantize(arguments: argparse.Namespace) -> int:
     from accelsim.config import load_accelerator
     from codesign.budgets import parse_budget
     from codesign.method_choice import choose
-    from codesign.models import load_model
+    from codesign.models import data_of, load_model, require_torch
+
+    require_torch()
     from quant.calibrate import Calibration
     from quant.checkpoint import save
     from quant.quantize import quantize
@@ -96,11 +97,12 @@ def _quantize(arguments: argparse.Namespace) -> int:
         bytes_ = arguments.max_memory << 20
         recipe = Reconstruction(steps=arguments.steps, seed=arguments.seed, max_memory_bytes=bytes_)
     network, preprocess = load_model(arguments.model, arguments.weights)
-    images = calibration_images(arguments.data, preprocess, arguments.calibration_images, arguments.seed)
+    data = arguments.data or data_of(arguments.model)
+    images = calibration_images(data, preprocess, arguments.calibration_images, arguments.seed)
     start = time.perf_counter()
 
     method, note = choose(arguments, network, images, accelerator, budget)
-    about = {"model": arguments.model, "data": arguments.data, "seed": arguments.seed, **note}
+    about = {"model": arguments.model, "data": data, "seed": arguments.seed, **note}
     if preprocess is not None:
         about["preprocess"] = asdict(preprocess)
     plan, checkpoint = quantize(network, images, method, options, recipe, about, _progress)
@@ -121,23 +123,18 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
 
 def calibration_images(data: str, preprocess: Any, count: int, seed: int) -> list[Tensor]:
-    """Batches of `count` images of the training split, drawn by seed; a folder is used from its start."""
+    """Batches of `count` images of the training split (of a folder: of all its images), drawn by seed."""
+    import numpy as np
     import torch
 
     from quant.data import load_data
 
     chosen = load_data(data, "train", preprocess)
-    if not data.startswith("imagefolder:"):
-        random = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(chosen), generator=random)[:count].sort().values.tolist()
-        return [chosen.preprocess.tensor(_rows(chosen, order[k : k + BATCH])) for k in range(0, len(order), BATCH)]
-    return [batch for batch, _ in chosen.first(count).batches(BATCH)]
-
-
-def _rows(data: DataSet, index: list[int]) -> Any:
-    import numpy as np
-
-    return np.concatenate([data.images[k : k + 1] for k in index])
+    order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
+    images = (
+        np.concatenate([chosen.images[k : k + 1] for k in order[i : i + BATCH]]) for i in range(0, len(order), BATCH)
+    )
+    return [chosen.preprocess.tensor(batch) for batch in images]
 
 
 def _progress(what: str, done: int, total: int) -> None:
@@ -149,20 +146,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from codesign.outputs import check_outputs
 
     check_outputs([arguments.json])
-    from codesign.models import load_any
+    from codesign.models import data_of, load_any
     from codesign.quantize_text import figures, print_figures
 
     model, preprocess = load_any(arguments.checkpoint)
+    data_set = arguments.data or data_of(arguments.checkpoint)
 
     def measured(one: Any) -> Evaluation:
-        return measure(one, arguments.data, arguments.split, preprocess, arguments.images)
+        return measure(one, data_set, arguments.split, preprocess, arguments.images)
 
     result = measured(model)
-    data: dict[str, Any] = {"checkpoint": arguments.checkpoint, "data": arguments.data, "split": arguments.split}
+    data: dict[str, Any] = {"checkpoint": arguments.checkpoint, "data": data_set, "split": arguments.split}
     data |= figures(result)
     if arguments.against:
         other, other_preprocess = load_any(arguments.against)
-        reference = measure(other, arguments.data, arguments.split, other_preprocess, arguments.images)
+        reference = measure(other, data_set, arguments.split, other_preprocess, arguments.images)
         data["against"] = {"checkpoint": arguments.against, **figures(reference, result)}
     if arguments.integer:
         from codesign.integer_eval import integer_figures
@@ -183,8 +181,11 @@ def measure(model: Any, data: str, split: str, preprocess: Any, images: int | No
     from quant.evaluate import evaluate
 
     chosen = load_data(data, split, preprocess)
-    if images is not None:
-        chosen = chosen.first(images)
+    if images is not None and images < len(chosen):
+        # Every k-th image: a folder is sorted by class.
+        step = len(chosen) // images
+        labels = None if chosen.labels is None else chosen.labels[::step][:images]
+        chosen = replace(chosen, images=chosen.images[::step][:images], labels=labels)
     if chosen.labels is None:
         raise AccelsimError(Problem(data, "has no labels", "one folder per class to measure accuracy"))
     return evaluate(model, ((batch, labels) for batch, labels in chosen.batches(BATCH) if labels is not None))

@@ -69,6 +69,7 @@ def load(folder: str | Path) -> Model:
 
     Raises AccelsimError when a file is missing or damaged, or when the plan is not the one that was calibrated.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     place = Path(folder)
@@ -84,10 +85,15 @@ def load(folder: str | Path) -> Model:
     try:
         tensors = load_file(str(place / TENSORS))
         return Model(_assemble(data, tensors, plan, str(place / DATA)))
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise AccelsimError(
             Problem(str(place), f"cannot be read ({error})", "a folder of `accelsim quantize`")
         ) from error
+
+
+def read_about(folder: str | Path) -> dict[str, Any]:
+    """How a checkpoint was made.  Raises AccelsimError when the folder has none."""
+    return dict(_read(Path(folder))["about"])
 
 
 def _read(place: Path) -> dict[str, Any]:

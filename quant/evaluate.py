@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from accelsim.problems import AccelsimError, Problem
 from quant.levels import sqnr_db
 
 Model = Callable[[Tensor], Tensor]
@@ -48,10 +49,18 @@ class Evaluation:
 
 
 def evaluate(model: Model, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-    """Outputs of `model` on batches of images [n, channels, h, w] and labels [n]."""
+    """Outputs of `model` on batches of images [n, channels, h, w] and labels [n].
+
+    Raises AccelsimError when a label is none of the model's classes.
+    """
     logits, labels = [], []
     with torch.no_grad():
         for images, truth in batches:
             logits.append(model(images).float().numpy())
             labels.append(truth.numpy())
-    return Evaluation(np.concatenate(logits), np.concatenate(labels).astype(np.int64))
+    found = Evaluation(np.concatenate(logits), np.concatenate(labels).astype(np.int64))
+    classes, largest = found.logits.shape[1], int(found.labels.max())
+    if largest >= classes:
+        what = f"labels reach {largest}, the model has {classes} classes"
+        raise AccelsimError(Problem("evaluation", what, "data with the model's classes", ("--data",)))
+    return found

@@ -142,6 +142,12 @@ def run(
 
 
 def forward(network: Network, images: Tensor, numerics: Numerics | None = None) -> Tensor:
-    """The network's output for images [n, channels, h, w], [n, classes]."""
+    """The network's output for images [n, channels, h, w], [n, classes].
+
+    Raises AccelsimError for images of another shape than the network was captured with.
+    """
+    if tuple(images.shape[1:]) != network.image_shape:
+        what, expected = f"images of {list(images.shape[1:])}", f"images of {list(network.image_shape)}"
+        raise AccelsimError(Problem(f"network {network.workload.name}", what, expected))
     result = run(network, images, numerics)[network.workload.output]
     return result.reshape(result.shape[0], -1)

@@ -11,7 +11,7 @@ SHOWN = (
     ("uniform8", "uniform-8", "#1b6ca8", "o"),
     ("uniform6", "uniform-6", "#1b6ca8", "^"),
     ("uniform4", "uniform-4", "#1b6ca8", "v"),
-    ("uniform4_reconstructed", "uniform-4, reconstructed", "#62b0e8", "v"),
+    ("uniform4_reconstructed", "uniform-4, reconstructed", "#62b0e8", "P"),
     ("power_of_two", "power of two", "#b5532a", "s"),
     ("additive", "additive power of two", "#b5532a", "D"),
     ("m2q_0.5_reconstructed", "M²Q ρ = 0.5, reconstructed", "#2e8b57", "*"),
@@ -55,9 +55,13 @@ def _panel(axis: Any, rows: dict[str, Row], model: str) -> None:
         if name in rows and rows[name]["hardware"]
     ]
     if points:
-        axis.plot([p[0] for p in points], [p[1] for p in points], "-x", color="#2e8b57", label="M²Q, ρ = 0 … 1")
+        axis.plot(
+            [p[0] for p in points], [max(p[1], floor) for p in points], "-x", color="#2e8b57", label="M²Q, ρ = 0 … 1"
+        )
         for x, y, text in points:
-            axis.annotate(text, (x, y), textcoords="offset points", xytext=(4, -11), fontsize=8, color="#2e8b57")
+            axis.annotate(
+                text, (x, max(y, floor)), textcoords="offset points", xytext=(4, -11), fontsize=8, color="#2e8b57"
+            )
     axis.set_ylim(floor - 0.4, top + 0.8)
     axis.set_xlabel("EDP of one image, pJ·s")
     axis.set_title(model, fontsize=10)

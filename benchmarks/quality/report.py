@@ -37,6 +37,7 @@ def main() -> int:
     text = {"gate": gate_table(rows, matrix)}
     for model in matrix["models"]:
         text[model] = arm_table(rows, model)
+    text["pairs"] = pair_table(rows, matrix)
     if arguments.page:
         write_page(Path(arguments.page), text)
     else:
@@ -65,6 +66,7 @@ def gate_table(rows: Sequence[Row], matrix: Row) -> str:
     for rule in matrix["gate"]:
         row, float_row = of(rows, rule["model"], rule["arm"]), of(rows, rule["model"], "float")
         if row is None or float_row is None:
+            lines.append(f"| {rule['model']} | {rule['arm']} | not run | | no |")
             continue
         loss = 100 * (float_row["val"]["top1"] - row["val"]["top1"])
         most = "at_most" in rule
@@ -87,6 +89,7 @@ def arm_table(rows: Sequence[Row], model: str) -> str:
     tested = [k for k, pair in enumerate(pairs) if pair is not None]
     adjusted = dict(zip(tested, holm([pairs[k].p_value for k in tested]), strict=True))  # type: ignore[union-attr]
     lines = [
+        f"{reference['test']['images']:,} test and {reference['val']['images']:,} validation images.\n",
         "| arm | seed | top-1 % | change, points (95 %) | p (Holm) | equal | cross-entropy | agree % | SQNR dB | "
         "kcycles | energy µJ | EDP pJ·s | design | calibration, CPU s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -107,6 +110,26 @@ def arm_table(rows: Sequence[Row], model: str) -> str:
             f"{start}| {paired} | {_p(adjusted[k])} | {'yes' if pair.non_inferior else 'no'} "
             f"| {test['cross_entropy']:.4f} | {100 * test['agreement']:.2f} | {test['logit_sqnr_db']:.1f} {price}"
             f"| {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def pair_table(rows: Sequence[Row], matrix: Row) -> str:
+    """Methods against each other on the same test images, Holm's correction over the whole table."""
+    found = []
+    for rule in matrix["pairs"]:
+        for model in matrix["models"]:
+            left, right = of(rows, model, rule["reference"]), of(rows, model, rule["candidate"])
+            if left is not None and right is not None:
+                found.append((model, rule, compare(correct(left, "test"), correct(right, "test"))))
+    adjusted = holm([pair.p_value for _, _, pair in found])
+    lines = ["| model | reference | candidate | change, points (95 %) | p (Holm) | at most half a point worse |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    for (model, rule, pair), p in zip(found, adjusted, strict=True):
+        low, high = pair.interval
+        lines.append(
+            f"| {model} | {rule['reference']} | {rule['candidate']} | {100 * pair.difference:+.2f} "
+            f"({100 * low:+.2f} … {100 * high:+.2f}) | {_p(p)} | {'yes' if pair.non_inferior else 'no'} |"
         )
     return "\n".join(lines)
 

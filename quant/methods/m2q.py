@@ -25,6 +25,7 @@ from quant.observers import weight_scale
 
 MIXED_CLASSES = ("pw", "qkv", "proj", "mlp")
 RULES = ("moments", "weights", "argmin")
+SHIFT = {2: "apot8", 3: "apot12"}  # format by number of terms
 
 
 @method("m2q")
@@ -60,11 +61,13 @@ class M2Q(Method):
     def _check(self) -> None:
         if not 0 <= self.ratio <= 1:
             raise AccelsimError(Problem("ratio", f"found {self.ratio}", "a number 0 … 1"))
+        if self.terms not in SHIFT:
+            raise AccelsimError(Problem("terms", f"found {self.terms}", "2 or 3"))
         if self.rule not in RULES:
             raise AccelsimError(Problem("rule", f"found {self.rule!r}", f"one of {', '.join(RULES)}"))
 
     def _mixed(self, node: Node, moments: Moments | None) -> tuple[WeightShare, ...]:
-        shift = Format.parse("apot8" if self.terms == 2 else "apot12")
+        shift = Format.parse(SHIFT[self.terms])
         penalty = penalties(node, shift, moments if self.rule == "moments" else None)
         filters = len(penalty)
         if self.rule == "argmin":
@@ -87,8 +90,8 @@ class M2Q(Method):
 def penalties(node: Node, shift: Format, moments: Moments | None) -> Tensor:
     """Penalty [filters] of storing a filter in a power-of-two format instead of uniform 8-bit.
 
-    Σ_k m_k ((w_k − ŵ_k)² − (w_k − w̃_k)²) with ŵ the power-of-two and w̃ the uniform filter; m_k = E[x²] of the input
-    channel, or 1 without `moments`.
+    Σ_k m_k ((w_k − ŵ_k)² − (w_k − w̃_k)²) with ŵ the power-of-two and w̃ the uniform filter (least squares);
+    m_k = E[x²] of the input channel, or 1 without `moments`.
     """
     assert node.weight is not None
     weights = node.weight.detach().double()

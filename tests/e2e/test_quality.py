@@ -22,15 +22,16 @@ ROWS = run.read_results(FOLDER / "results.jsonl")
 
 
 def test_every_cell_of_the_matrix_was_run():
-    found = [(row["model"], row["arm"], row["seed"]) for row in ROWS]
+    found = [(row["model"], row["arm"], row["seed"], row["recipe"]) for row in ROWS]
     assert len(set(found)) == len(found)
-    assert set(found) == {cell[:3] for cell in run.cells(MATRIX)}
+    assert set(found) == {(*cell[:3], run.recipe_of(MATRIX, cell)) for cell in run.cells(MATRIX)}
 
 
 def test_the_page_shows_the_results(tmp_path):
     page = tmp_path / "quality.md"
     page.write_text((ROOT / "docs" / "quality.md").read_text(encoding="utf-8"), encoding="utf-8")
-    text = {"gate": report.gate_table(ROWS, MATRIX)} | {name: report.arm_table(ROWS, name) for name in MATRIX["models"]}
+    text = {"gate": report.gate_table(ROWS, MATRIX), "pairs": report.pair_table(ROWS, MATRIX)}
+    text |= {name: report.arm_table(ROWS, name) for name in MATRIX["models"]}
     report.write_page(page, text)
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
 
