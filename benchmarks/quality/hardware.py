@@ -23,9 +23,9 @@ from accelsim.problems import InfeasibleError
 from accelsim.workloads.registry import Workload
 
 LANE_WIDTH = 8
-LANES = (4, 8, 16)
+LANES = (8, 16)
 GROUPS = (1, 2, 3, 4, 6, 8)
-LEAST_AREA = 0.85  # of the budget: smaller designs are left out
+LEAST_AREA = 0.93  # of the budget: smaller designs are left out
 OUTPUTS = (16, 32, 64)  # requantized results per cycle: a large part of an engine's area
 EDGE = "tiny"
 PLAIN, SPLIT = (Mode(8, 8, 1),), (Mode(4, 8, 2), Mode(8, 8, 1))
@@ -75,18 +75,20 @@ def _formats(workload: Workload, plan: QuantPlan) -> frozenset[Format]:
 
 @cache
 def _designs(formats: frozenset[Format]) -> tuple[tuple[Accelerator, float], ...]:
-    """Designs within the budget whose second engine, if any, is of use for the formats."""
+    """Designs that use the budget and whose second engine, if any, is of use for the formats."""
     base = load_accelerator(EDGE)
     limit = budget_mm2()
+    firsts = [
+        _multiplier("mult", lanes, groups, outputs, modes, depthwise=True)
+        for lanes, groups, outputs, modes in product(LANES, GROUPS, OUTPUTS, (PLAIN, SPLIT))
+    ]
+    areas = {engine: sum(engine_area_mm2(engine, base.node_nm).values()) for engine in (*firsts, *_second(formats))}
+    pairs = [(first,) for first in firsts] + list(product(firsts, _second(formats)))
     found = []
-    for lanes, groups, outputs, modes in product(LANES, GROUPS, OUTPUTS, (PLAIN, SPLIT)):
-        first = _multiplier("mult", lanes, groups, outputs, modes, depthwise=True)
-        for second in (None, *_second(formats)):
-            engines = (first,) if second is None else (first, second)
+    for engines in pairs:
+        if LEAST_AREA * limit <= sum(areas[engine] for engine in engines) <= limit:
             accelerator = base.replace(name=_name(engines), engines=engines)
-            area = engines_mm2(accelerator)
-            if LEAST_AREA * limit <= area <= limit:
-                found.append((accelerator, area))
+            found.append((accelerator, engines_mm2(accelerator)))
     return tuple(found)
 
 
