@@ -16,8 +16,10 @@ SHOWN = (
     ("additive", "additive power of two", "#b5532a", "D"),
     ("m2q_0.5_reconstructed", "M²Q ρ = 0.5, reconstructed", "#2e8b57", "*"),
 )
-RATIOS = (("m2q_0", "0"), ("m2q_0.25", "¼"), ("m2q_0.5", "½"), ("m2q_0.75", "¾"), ("m2q_1", "1"))
-FLOOR = 6.0  # points below float that a panel shows
+# Labelled at the ends only: the points between lie close together.
+RATIOS = (("m2q_0", "ρ=0"), ("m2q_0.25", ""), ("m2q_0.5", ""), ("m2q_0.75", ""), ("m2q_1", "ρ=1"))
+NJ_S = 1e-3
+FLOOR = 3.5  # points below float that a panel shows
 
 
 def draw(rows: Sequence[Row], matrix: Row, path: str) -> None:
@@ -45,12 +47,12 @@ def _panel(axis: Any, rows: dict[str, Row], model: str) -> None:
     floor = top - FLOOR
     for name, label, colour, marker in SHOWN:
         if name in rows and rows[name]["hardware"]:
-            x, y = rows[name]["hardware"]["edp_pj_s"], 100 * rows[name]["test"]["top1"]
+            x, y = NJ_S * rows[name]["hardware"]["edp_pj_s"], 100 * rows[name]["test"]["top1"]
             axis.plot([x], [max(y, floor)], marker, color=colour, label=label, markersize=7)
             if y < floor:
                 axis.annotate(f"{y:.1f} ↓", (x, floor), textcoords="offset points", xytext=(6, 4), fontsize=7)
     points = [
-        (rows[name]["hardware"]["edp_pj_s"], 100 * rows[name]["test"]["top1"], text)
+        (NJ_S * rows[name]["hardware"]["edp_pj_s"], 100 * rows[name]["test"]["top1"], text)
         for name, text in RATIOS
         if name in rows and rows[name]["hardware"]
     ]
@@ -60,9 +62,9 @@ def _panel(axis: Any, rows: dict[str, Row], model: str) -> None:
         )
         for x, y, text in points:
             axis.annotate(
-                text, (x, max(y, floor)), textcoords="offset points", xytext=(4, -11), fontsize=8, color="#2e8b57"
+                text, (x, max(y, floor)), textcoords="offset points", xytext=(-6, -12), fontsize=8, color="#2e8b57"
             )
     axis.set_ylim(floor - 0.4, top + 0.8)
-    axis.set_xlabel("EDP of one image, pJ·s")
+    axis.set_xlabel("EDP of one image, nJ·s")
     axis.set_title(model, fontsize=10)
     axis.grid(alpha=0.25)

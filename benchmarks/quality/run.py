@@ -72,6 +72,7 @@ def main() -> int:
             "model": model,
             "arm": arm,
             "seed": seed,
+            "recipe": recipe_of(matrix, (model, arm, seed, options)),
             **_cell(loaded[model], references[model], matrix, model, arm, seed, options),
         }
         rows = [

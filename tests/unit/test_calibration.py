@@ -132,7 +132,7 @@ def test_bias_correction_removes_what_rounding_adds_to_the_mean(recipe):
 
 def test_log2_divisors_are_powers_of_two_steps():
     network = tiny_hybrid()
-    _, checkpoint = quantize(network, batches(network), Uniform())
+    _, checkpoint = quantize(network, batches(network), Uniform(log2_divisor=True))
     ((name, divisor),) = checkpoint.divisors.items()
     assert divisor.bits == 4
     value = run(network, images_of(network, 4), FakeQuantized(checkpoint), keep=[name])[name]
