@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from accelsim.workloads.from_json import workload_from_json
 from torch import Tensor
 
+from accelsim.workloads.from_json import workload_from_json
 from quant.network import Network, Node, Operand
 from quant.views import view_from_json
 
