@@ -20,6 +20,7 @@ GRANULARITIES = (PER_TENSOR, "group", "channel_scale", "channel_offset")
 # Functions that the output stage looks up after its requantization; ReLU is its clamp.
 TABLE_ACTIVATIONS = ("hardswish", "gelu", "silu", "sigmoid")
 MAX_PROBLEMS = 20
+CLASS_PREFIX = "class:"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Rule:
 
     def matches(self, op: Op) -> bool:
         """True when this rule covers `op`."""
-        if self.match.startswith("class:"):
-            return fnmatch.fnmatchcase(op.op_class, self.match[6:])
+        if self.match.startswith(CLASS_PREFIX):
+            return fnmatch.fnmatchcase(op.op_class, self.match.removeprefix(CLASS_PREFIX))
         return fnmatch.fnmatchcase(op.name, self.match)
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +97,26 @@ class QuantPlan:
 
     def rule_for(self, op: Op) -> Rule:
         """First matching rule; plans end with a catch-all, checked when a plan is read."""
-        return next(rule for rule in self.rules if rule.matches(op))
+        named, patterns = self._index
+        at = named.get(op.name, len(self.rules))
+        for place in patterns:
+            if place > at:
+                break
+            if self.rules[place].matches(op):
+                return self.rules[place]
+        return self.rules[at]
+
+    @cached_property
+    def _index(self) -> tuple[dict[str, int], tuple[int, ...]]:
+        """Places of the rules that name one op each (the first of a name), and of those that are patterns."""
+        named: dict[str, int] = {}
+        patterns = []
+        for place, rule in enumerate(self.rules):
+            if rule.match.startswith(CLASS_PREFIX) or any(mark in rule.match for mark in "*?["):
+                patterns.append(place)
+            else:
+                named.setdefault(rule.match, place)
+        return named, tuple(patterns)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data in the plan file's format."""

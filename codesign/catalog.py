@@ -23,7 +23,7 @@ class Catalog:
 
     accelerator: Callable[[str], dict[str, Any]]
     build: Callable[[dict[str, Any], str], Accelerator]
-    plan: Callable[[str], QuantPlan]
+    plan: Callable[[str], Any]
     workload_id: Callable[[str, int | None], str]
 
 

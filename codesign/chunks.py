@@ -18,8 +18,9 @@ from codesign.store import Row, metrics_of, program_version
 if TYPE_CHECKING:
     from accelsim.api import Report
 
-# (model, resolution, accelerator, plan, mapper) → the numbers of `study_metrics`.
-Evaluate = Callable[[str, int | None, Accelerator, QuantPlan, Mapper], Mapping[str, Any]]
+# (model, resolution, accelerator, plan, mapper) → the numbers of `study_metrics`.  A plan is a QuantPlan, or the request
+# for one that the evaluating function understands; both have a fingerprint.
+Evaluate = Callable[[str, int | None, Accelerator, Any, Mapper], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Task:
     point: Point
     key: str
     accelerator: Accelerator | None = None
-    plan: QuantPlan | None = None
+    plan: Any = None
     problem: str = ""
     mapper: Mapper = DEFAULT_MAPPER
 

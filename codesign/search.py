@@ -244,6 +244,7 @@ def _remember(
         "elapsed_s": before_s + time.monotonic() - started_s,
         "hypervolume": hypervolume(state.front.values(), state.reference),
         "front_size": len(state.front),
+        "least": min((float(costs[0]) for costs in state.front.values()), default=None),
     }
     earlier = past.get(generation)
     if earlier is not None and earlier["evaluations"] == row["evaluations"]:

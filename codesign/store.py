@@ -25,7 +25,7 @@ from accelsim.engines.registry import import_named_modules, named_modules
 from accelsim.ir import digest
 from accelsim.problems import AccelsimError, Problem
 
-FORMAT = "accelsim.study/2"
+FORMAT = "accelsim.study/3"
 BUSY_TIMEOUT_S = 30.0
 METRICS = (
     ("cycles", "cycles_total", "INTEGER"),
@@ -40,13 +40,15 @@ METRICS = (
     ("dram_read_bits", "dram_read_bits", "INTEGER"),
     ("dram_write_bits", "dram_write_bits", "INTEGER"),
     ("power_w", "power_w", "REAL"),
+    # Only of designs whose plan a loop made.
+    ("predicted_loss", "predicted_loss", "REAL"),
 )
 # Kept as JSON.  `counts` (one image, in `count_columns` order) and `busy_cycles` are what pricing needs.
 DETAILS = ("energy_by_component_pj", "utilization", "busy_cycles", "counts")
 STATUSES = ("ok", "infeasible", "invalid", "failed")
 TEXTS = ("status", "arch", "plan", "model")
 COLUMNS = ("key", "point", *TEXTS, "resolution", "axis_values", *(name for name, _, _ in METRICS), *DETAILS)
-HISTORY = ("generation", "evaluations", "elapsed_s", "hypervolume", "front_size")
+HISTORY = ("generation", "evaluations", "elapsed_s", "hypervolume", "front_size", "least")
 COLUMNS_ALL = (*COLUMNS, "problem", "shortage", "program", "created_utc")
 
 
@@ -108,7 +110,7 @@ def design_key(workload_id: str, plan_id: str, accelerator_id: str, mapper: str,
 
 def metrics_of(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a study from the numbers of a design (`codesign.chunks.study_metrics`)."""
-    kept = {column: numbers[source] for column, source, _ in METRICS}
+    kept = {column: numbers.get(source) for column, source, _ in METRICS}
     return {**kept, **{name: numbers[name] for name in DETAILS}}
 
 
@@ -267,7 +269,7 @@ def _create(connection: sqlite3.Connection, space_id: str, program: str, space: 
     connection.execute(f"CREATE TABLE design ({columns})")
     connection.execute(
         "CREATE TABLE search_history (search TEXT, generation INTEGER, evaluations INTEGER, elapsed_s REAL, "
-        "hypervolume REAL, front_size INTEGER, PRIMARY KEY (search, generation))"
+        "hypervolume REAL, front_size INTEGER, least REAL, PRIMARY KEY (search, generation))"
     )
     created = datetime.now(UTC).isoformat(timespec="seconds")
     values = {"format": FORMAT, "program": program, "space": space_id, "created_utc": created}

@@ -6,9 +6,7 @@ tried with exact simulation (`polish`).  How far the table was off is part of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from dataclasses import dataclass
 
 from accelsim.api import Report
 from accelsim.arch import Accelerator
@@ -16,7 +14,8 @@ from accelsim.problems import InfeasibleError, Problem
 from codesign.allocate.cost_table import CYCLES, ENERGY, CostTable, cost_table, run_choice
 from codesign.allocate.goal import Limits
 from codesign.allocate.options import OptionSpace, Selection
-from codesign.allocate.pricing import Priced, priced
+from codesign.allocate.neighbours import neighbours
+from codesign.allocate.pricing import priced
 from codesign.allocate.solve import minimise
 
 OBJECTIVES = ("edp", "latency_cycles", "energy_pj")
@@ -64,7 +63,7 @@ class Allocation:
     stable: bool
     gap: float
     polished: int
-    simulations: int = field(default=0)
+    simulations: int
 
     def value(self, objective: str) -> float:
         """The objective of the simulated design: cycles, pJ or pJ × cycles."""
@@ -100,7 +99,7 @@ def allocate(
         table = cost_table(space, accelerator, selection)
     if loop.best is None:
         raise loop.refusal
-    polished, tries = loop.polish(priced(space, table))
+    polished, tries = loop.polish(table)
     best, report = loop.best
     return Allocation(
         best, report, space.penalty(best), tuple(loop.rounds), loop.stable, loop.gap, polished, simulations + tries
@@ -163,16 +162,18 @@ class _Loop:
         self.best = (selection, report)
         return True
 
-    def polish(self, pricing: Priced) -> tuple[int, int]:
-        """Exact tries of single changes, the most promising first; (improvements, simulations)."""
+    def polish(self, table: CostTable) -> tuple[int, int]:
+        """Exact tries of small changes, the most promising first; (improvements, simulations)."""
         improvements = tries = 0
         tried: set[str] = set()
-        while tries < self.settings.tries:
+        found = True
+        while found and tries < self.settings.tries:
             assert self.best is not None
-            current = self.best[0]
             found = False
-            for candidate in _neighbours(self.space, pricing, current, self.limits):
+            for candidate in neighbours(self.space, table, self.best[0], self.limits.penalty):
                 name = candidate.fingerprint()
+                if tries >= self.settings.tries:
+                    break
                 if name in tried:
                     continue
                 tried.add(name)
@@ -180,47 +181,11 @@ class _Loop:
                 try:
                     report = run_choice(self.space, candidate, self.accelerator)
                 except InfeasibleError:
-                    report = None
-                if report is not None and self.consider(candidate, report):
+                    continue
+                if self.consider(candidate, report):
                     improvements, found = improvements + 1, True
                     break
-                if tries >= self.settings.tries:
-                    break
-            if not found:
-                break
         return improvements, tries
-
-
-def _neighbours(space: OptionSpace, pricing: Priced, current: Selection, limits: Limits) -> list[Selection]:
-    """Choices that differ in one option, within the limit of the penalty, by predicted EDP."""
-    room = np.inf if limits.penalty is None else limits.penalty - space.penalty(current) + 1e-12
-    problem, found = pricing.problem, []
-    for v, (kind, name, value) in enumerate(pricing.meaning):
-        if kind != "op" or current.options[name] == value:
-            continue
-        one = space.by_op[name]
-        parent = int(problem.parent[v])
-        if parent >= 0 and current.groups[one.reads] != pricing.meaning[parent][2]:
-            continue
-        if one.penalty[int(value)] - one.penalty[current.options[name]] > room:
-            continue
-        changed = replace(current, options={**current.options, name: int(value)})
-        found.append((_gain(pricing, v, name, current), len(found), changed))
-    found.sort(key=lambda item: item[:2])
-    return [changed for gain, _, changed in found if gain < 0]
-
-
-def _gain(pricing: Priced, v: int, name: str, current: Selection) -> float:
-    """Predicted relative change of EDP when variable v replaces the current option of its op."""
-    problem = pricing.problem
-    now = [u for u in np.flatnonzero(problem.group == problem.group[v]) if pricing.meaning[u][2] == current.options[name]]
-    if not now:
-        return 0.0
-    energy = float(problem.resources[v, 0] - problem.resources[now[0], 0])
-    cycles = float(problem.loads[[v], [0]][0] - problem.loads[[now[0]], [0]][0])
-    total_cycles = float(problem.loads[[0], [0]][0])
-    total_energy = float(problem.resources[0, 0]) + problem.static_pj_per_cycle * total_cycles
-    return cycles / total_cycles + (energy + problem.static_pj_per_cycle * cycles) / total_energy
 
 
 def _simulated(report: Report) -> dict[str, float]:

@@ -109,16 +109,26 @@ class OptionSpace:
         """The plan of a choice; without `channels` the filters are only counted, which costs the same and is faster."""
         rules = []
         for op in self.workload.ops:
+            output = chosen.groups[self._group_of[op.name]] if op.name in self._group_of else ""
+            rules.append(self._rule(op, output, chosen.options.get(op.name, -1), channels))
+        return replace(self.base, name=name, rules=(*rules, Rule("*")), division=chosen.division)
+
+    def _rule(self, op: Op, output: str, option: int, channels: bool) -> Rule:
+        """The rule of an op; kept, because plans of one space share most of their rules."""
+        key = (op.name, output, option, channels)
+        if key not in self._rules:
             rule = self.base.rule_for(op)
             rule = rule if rule.match == op.name else replace(rule, match=op.name)
-            if op.name in self._group_of:
-                fmt = Format.parse(chosen.groups[self._group_of[op.name]])
-                if fmt != rule.output:
-                    rule = replace(rule, output=fmt, right=fmt)
-            if op.name in self.by_op:
-                rule = replace(rule, weights=self._shares(self.by_op[op.name], chosen.options[op.name], channels))
-            rules.append(rule)
-        return replace(self.base, name=name, rules=(*rules, Rule("*")), division=chosen.division)
+            if output and output != rule.output.name:
+                rule = replace(rule, output=Format.parse(output), right=Format.parse(output))
+            if option >= 0:
+                rule = replace(rule, weights=self._shares(self.by_op[op.name], option, channels))
+            self._rules[key] = rule
+        return self._rules[key]
+
+    @cached_property
+    def _rules(self) -> dict[tuple[str, str, int, bool], Rule]:
+        return {}
 
     def _shares(self, one: OpOptions, option: int, channels: bool) -> tuple[WeightShare, ...]:
         counts, names = one.counts[option], self.settings.weight_formats

@@ -1,0 +1,128 @@
+"""The test bench: the float network and its data, loaded once; designs are quantized and measured against it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim.ir import Workload
+from accelsim.plan import QuantPlan
+from codesign.loop.spec import CodesignSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from quant.data.dataset import Preprocess
+    from quant.evaluate import Evaluation
+    from quant.network import Network
+    from quant.statistics import PairedResult
+
+VALIDATION, TEST = "val", "test"
+
+
+class Bench:
+    """A network, its calibration images, and the float network's answers on validation and test images."""
+
+    def __init__(self, spec: CodesignSpec, data: str) -> None:
+        self.spec, self.data = spec, data
+        self._float: dict[str, Evaluation] = {}
+
+    @cached_property
+    def _loaded(self) -> tuple[Network, Preprocess | None]:
+        from codesign.models import load_model
+
+        return load_model(self.spec.model, self.spec.weights)
+
+    @property
+    def network(self) -> Network:
+        """The float network."""
+        return self._loaded[0]
+
+    @cached_property
+    def calibration(self) -> list[Tensor]:
+        """Calibration images of the training split, drawn by the seed."""
+        from codesign.quantize_command import calibration_images
+
+        return calibration_images(self.data, self._loaded[1], self.spec.final.calibration_images, self.spec.seed)
+
+    def images(self, count: int) -> list[Tensor]:
+        """The first calibration images, for penalties."""
+        from codesign.quantize_command import calibration_images
+
+        return calibration_images(self.data, self._loaded[1], count, self.spec.seed)
+
+    def quantize(self, plan: QuantPlan, folder: Path, about: dict[str, Any]) -> None:
+        """Calibrate the network under a plan and store the checkpoint."""
+        from quant.checkpoint import save
+        from quant.quantize import quantize_plan
+        from quant.reconstruct import Reconstruction
+
+        steps = self.spec.final.reconstruct_steps
+        recipe = Reconstruction(steps=steps, seed=self.spec.seed) if steps else None
+        preprocess = self._loaded[1]
+        note = {"model": self.spec.model, "data": self.data, "seed": self.spec.seed, **about}
+        note |= {} if preprocess is None else {"preprocess": asdict(preprocess)}
+        _, checkpoint = quantize_plan(self.network, self.calibration, plan, reconstruction=recipe, about=note)
+        save(checkpoint, folder)
+
+    def measure(self, folder: Path, split: str) -> dict[str, Any]:
+        """Accuracy of a stored checkpoint on a split, paired with the float network's, image by image."""
+        from quant.checkpoint import load
+        from quant.statistics import compare
+
+        found = self._evaluate(load(folder), split)
+        reference = self.reference(split)
+        pair = compare(reference.correct, found.correct, self.spec.final.margin_points / 100)
+        return {**measured(pair), "cross_entropy": found.cross_entropy, "correct": _packed(found)}
+
+    def reference(self, split: str) -> Evaluation:
+        """The float network's outputs on a split."""
+        if split not in self._float:
+            from quant.network import forward
+
+            self._float[split] = self._evaluate(lambda images: forward(self.network, images), split)
+        return self._float[split]
+
+    def _evaluate(self, model: Any, split: str) -> Evaluation:
+        from codesign.quantize_command import measure
+
+        images = self.spec.final.images if split == VALIDATION else self.spec.final.test_images
+        return measure(model, self.data, split, self._loaded[1], images)
+
+
+def measured(pair: PairedResult) -> dict[str, Any]:
+    """A paired comparison as the study keeps it: proportions, the change with its 95 % interval, non-inferiority."""
+    low, high = pair.interval
+    return {
+        "top1": pair.candidate, "reference": pair.reference, "images": pair.images, "change": pair.difference, "low": low,
+        "high": high, "p_value": pair.p_value, "loss_bound": pair.loss_bound, "non_inferior": pair.non_inferior,
+    }  # fmt: skip
+
+
+def _packed(found: Evaluation) -> str:
+    """Which images are right, a bit each, as hexadecimal text: later comparisons need no second run."""
+    import numpy as np
+
+    return np.packbits(found.correct).tobytes().hex()
+
+
+def unpacked(text: str, images: int) -> Any:
+    """The inverse: an array of booleans."""
+    import numpy as np
+
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:images].astype(bool)
+
+
+def workload_of(spec: CodesignSpec) -> Workload:
+    """The op list of the model: built in, or captured from the user's network."""
+    from accelsim.workloads.registry import build_workload, model_names
+
+    if spec.data is None and spec.weights is None and ":" not in spec.model:
+        return build_workload(spec.model, spec.resolution)
+    if spec.model in model_names() and spec.weights is None:
+        return build_workload(spec.model, spec.resolution)
+    from codesign.models import load_model
+
+    return load_model(spec.model, spec.weights)[0].workload

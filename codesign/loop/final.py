@@ -1,0 +1,115 @@
+"""Verification: a design of the search is chosen again exactly, mapped well, simulated, quantized and measured.
+
+Every verified design has a folder with its plan, accelerator, workload and mapping, which `accelsim run` takes, and
+`design.json`, written last: what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelsim.api import Report, simulate
+from accelsim.arch import Accelerator
+from accelsim.config import dump_accelerator, dump_plan
+from accelsim.files import write_text_atomic
+from accelsim.ir import Workload
+from accelsim.optable import op_table
+from accelsim.plan import QuantPlan
+from codesign.loop.bench import VALIDATION, Bench
+from codesign.loop.folder import StudyFolder
+
+DESIGN = "design.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A design to verify.  `origin` is the arm it belongs to, `extra` what is noted beside its numbers."""
+
+    name: str
+    origin: str
+    label: str
+    accelerator: Accelerator
+    values: Mapping[str, Any]
+    plan: QuantPlan
+    predicted_loss: float | None
+    level: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Verifier:
+    """Verifies candidates of one study.  Without a bench nothing is measured."""
+
+    def __init__(self, folder: StudyFolder, workload: Workload, mapper: str, bench: Bench | None) -> None:
+        self.folder, self.workload, self.mapper, self.bench = folder, workload, mapper, bench
+
+    def stored(self, name: str) -> dict[str, Any] | None:
+        """The record of a verified design, None when it is not done."""
+        found = self.folder.read(self.folder.design(name) / DESIGN)
+        return None if found is None else dict(found)
+
+    def verify(self, candidate: Candidate) -> dict[str, Any]:
+        """Map, simulate, quantize and measure a design; returns and stores its record."""
+        report = simulate(op_table(self.workload, candidate.plan), candidate.accelerator, mapper=self.mapper)
+        place = self.folder.design(candidate.name)
+        place.mkdir(parents=True, exist_ok=True)
+        if self.bench is not None:
+            self.bench.quantize(candidate.plan, place, {"origin": candidate.origin, "level": candidate.level})
+        else:
+            write_text_atomic(place / "plan.yaml", dump_plan(candidate.plan))
+            write_text_atomic(place / "workload.json", json.dumps(self.workload.to_json(), indent=1) + "\n")
+        write_text_atomic(place / "accelerator.yaml", dump_accelerator(candidate.accelerator))
+        write_text_atomic(place / "mapping.json", json.dumps(report.mapping.to_json(), indent=1) + "\n")
+        record = {**self._record(candidate, report), "validation": None, "test": None}
+        if self.bench is not None:
+            record["validation"] = self.bench.measure(place, VALIDATION)
+        self.folder.write(place / DESIGN, record)
+        return record
+
+    def _record(self, candidate: Candidate, report: Report) -> dict[str, Any]:
+        numbers = report.metrics()
+        found = report.found
+        return {
+            "id": candidate.name,
+            "origin": candidate.origin,
+            "label": candidate.label,
+            "arch": candidate.accelerator.name,
+            "values": dict(candidate.values),
+            "level": candidate.level,
+            "predicted_loss": candidate.predicted_loss,
+            "cycles": numbers["cycles_total"],
+            **{name: numbers[name] for name in ("clock_hz", "latency_s", "energy_pj", "edp_pj_s", "area_mm2")},
+            "power_w": report.prices.arithmetic.power_w,
+            "mapper": self.mapper,
+            "kept_mapping": "given" if found is None else found.kept.origin,
+            "utilization": numbers["utilization"],
+            "busy_cycles": report.result.busy_cycles(),
+            "bound_cycles": report.bound.cycles,
+            "average_weight_bits": average_weight_bits(candidate.plan, self.workload),
+            "shift_share": shift_share(candidate.plan, self.workload),
+            "folder": f"designs/{candidate.name}",
+            **candidate.extra,
+        }
+
+
+def average_weight_bits(plan: QuantPlan, workload: Workload) -> float:
+    """Stored bits of a weight, averaged over all weights."""
+    total = bits = 0.0
+    for op in workload.ops:
+        if op.weights:
+            total += op.weights
+            bits += op.weights * sum(part.format.bits * (part.share or 0.0) for part in plan.rule_for(op).weights)
+    return bits / total if total else 0.0
+
+
+def shift_share(plan: QuantPlan, workload: Workload) -> float:
+    """Share of the multiply-accumulates with weights that are powers of two."""
+    macs = shifted = 0.0
+    for op in workload.ops:
+        if op.weights:
+            parts = plan.rule_for(op).weights
+            macs += op.macs
+            shifted += op.macs * sum(part.share or 0.0 for part in parts if part.format.is_shift)
+    return shifted / macs if macs else 0.0

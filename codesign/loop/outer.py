@@ -1,0 +1,106 @@
+"""The outer search: hardware for allocated plans, and for every uniform width the hardware that suits it best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from accelsim.arch import Accelerator
+from accelsim.problems import InfeasibleError, Problem
+from codesign.catalog import Catalog, default_catalog
+from codesign.loop.designs import ALLOCATED, UNIFORM, PlanMaker
+from codesign.loop.folder import StudyFolder
+from codesign.loop.spec import CodesignSpec
+from codesign.search import Found, Search, run_search
+from codesign.space import PREFIX, Axis, Point, Space
+from codesign.store import read_study
+
+LOOP = "codesign"
+OBJECTIVES = {LOOP: ("edp_pj_s", "predicted_loss"), UNIFORM: ("edp_pj_s", "area_mm2")}
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work; as the options of a sweep."""
+
+    count: int | None = None
+    dask: str | None = None
+
+
+def searches(spec: CodesignSpec) -> dict[str, tuple[str, ...]]:
+    """Searches of a study by name, with the plans that each may take."""
+    named = {LOOP: tuple(f"{ALLOCATED}{level:g}" for level in spec.losses)}
+    return named | {f"{UNIFORM}{bits}": (f"{UNIFORM}{bits}",) for bits in spec.baselines.uniform}
+
+
+def space_of(spec: CodesignSpec, plans: tuple[str, ...]) -> Space:
+    """The space of a search: hardware axes and plans."""
+    base = {"arch": spec.hardware.arch, "model": spec.model, "resolution": spec.resolution}
+    axes = [Axis(name, values, 0) for name, values in spec.hardware.axes.items()]
+    return Space(spec.where, base, (Axis("plan", plans, 0), *axes))
+
+
+def catalog_of(maker: PlanMaker) -> Catalog:
+    """Names of the loop's designs: accelerators as ever, plans that are made for them, one network."""
+    return replace(
+        default_catalog(), plan=maker.request, workload_id=lambda model, resolution: maker.workload.fingerprint()
+    )
+
+
+def run_searches(spec: CodesignSpec, folder: StudyFolder, maker: PlanMaker, workers: Workers) -> dict[str, Found]:
+    """Run, or go on with, every search of a study."""
+    found = {}
+    for name, plans in searches(spec).items():
+        objectives = OBJECTIVES[LOOP if name == LOOP else UNIFORM]
+        budget = min(spec.search.evaluations, space_of(spec, plans).grid_size)
+        search = Search(
+            spec.search.searcher, objectives, budget, spec.seed, spec.limits, min(spec.search.population, budget)
+        )
+        found[name] = run_search(
+            space_of(spec, plans), folder.search(name), search, workers.count, maker, catalog_of(maker),
+            dask=workers.dask,
+        )  # fmt: skip
+    return found
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A design that a search looked at and that can run: plan, axis values, numbers."""
+
+    plan: str
+    values: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    point: Point
+    within: bool
+
+    def accelerator(self, maker: PlanMaker) -> Accelerator:
+        """The accelerator of the design."""
+        built = self.point.accelerator(catalog_of(maker))
+        assert built is not None  # it was simulated
+        return built
+
+
+def looked_at(spec: CodesignSpec, folder: StudyFolder, name: str) -> list[Looked]:
+    """All designs of a search that can run, in the order of the space."""
+    space = space_of(spec, searches(spec)[name])
+    found = []
+    with read_study(folder.search(name)) as study:
+        for row in study.rows():
+            if row["status"] == "ok":
+                within = all(row[metric] <= limit for metric, limit in spec.limits.items())
+                point = space.point(row["point"])
+                values = {key: value for key, value in point.values.items() if key.startswith(PREFIX)}
+                found.append(Looked(row["plan"], values, row, point, within))
+    return found
+
+
+def best_of(designs: list[Looked], plan: str | None = None) -> Looked:
+    """The design of least EDP within the limits (of a plan).  Raises InfeasibleError when there is none."""
+    chosen = [one for one in designs if one.within and (plan is None or one.plan == plan)]
+    if not chosen:
+        raise InfeasibleError(
+            Problem("search", f"found no design within the limits{f' for {plan}' if plan else ''}",
+                    "at least one", ("more evaluations", "wider axes", "higher limits"))
+        )  # fmt: skip
+    return min(chosen, key=lambda one: (one.metrics["edp_pj_s"], one.point.index))

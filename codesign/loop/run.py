@@ -1,0 +1,206 @@
+"""`codesign`: penalties, outer searches, verification of all arms, bounds, the answer.  Every step is kept and resumed."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from accelsim.ir import Workload
+from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from codesign.allocate.feedback import LoopSettings
+from codesign.allocate.options import OptionSettings
+from codesign.loop.arms import RULE, Arms
+from codesign.loop.bench import Bench, workload_of
+from codesign.loop.designs import PlanMaker
+from codesign.loop.final import Candidate, Verifier
+from codesign.loop.folder import StudyFolder, open_folder
+from codesign.loop.outcome import best_design, conclude
+from codesign.loop.outer import Workers, run_searches
+from codesign.loop.spec import CodesignSpec
+from quant.penalties.table import PenaltyTable, load_penalties
+
+Say = Callable[[str], None]
+
+
+def say_to_stderr(text: str) -> None:
+    """Progress of a study, one line per step."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_codesign(
+    spec: CodesignSpec, path: str | Path, workers: Workers | None = None, say: Say = say_to_stderr
+) -> dict[str, Any]:
+    """Run a co-design, or go on with it; returns what `result.json` holds.
+
+    Raises AccelsimError when the study cannot be used or the specification does not fit the model, InfeasibleError
+    when no design meets the limits.
+    """
+    folder = open_folder(path, spec)
+    clock = _Clock(folder)
+    workload = workload_of(spec)
+    bench = None if spec.data is None else Bench(spec, spec.data)
+    with clock.step("penalties"):
+        say(f"1 of 4  predicted losses of every filter and tensor of {workload.name}")
+        penalties = penalty_table(spec, folder, workload, bench)
+    options = OptionSettings(
+        spec.options.weight_formats, spec.options.activation_formats, spec.options.divisions, spec.options.mixtures
+    )
+    maker = PlanMaker(workload, penalties, options, LoopSettings()).fixed()
+    with clock.step("search"):
+        say(f"2 of 4  outer searches: {spec.search.evaluations} designs each")
+        found = run_searches(spec, folder, maker, workers or Workers())
+    with clock.step("designs"):
+        say("3 of 4  designs chosen again exactly, mapped, simulated" + ("" if bench is None else ", measured"))
+        records, refusals = verify_all(spec, folder, maker, bench, say)
+    with clock.step("bounds"):
+        say("4 of 4  bounds, comparison")
+        return conclude(spec, folder, maker, bench, found, records, refusals, clock.seconds)
+
+
+class _Clock:
+    """Seconds of every step, added up over the runs of a study."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder, self.path = folder, folder.path / "seconds.json"
+        self.seconds: dict[str, float] = folder.read(self.path) or {}
+
+    def step(self, name: str) -> _Step:
+        """A context that adds its time to a step, also when it is interrupted."""
+        return _Step(self, name)
+
+
+class _Step:
+    def __init__(self, clock: _Clock, name: str) -> None:
+        self.clock, self.name = clock, name
+
+    def __enter__(self) -> None:
+        self.started_s = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.monotonic() - self.started_s
+        self.clock.seconds[self.name] = round(self.clock.seconds.get(self.name, 0.0) + spent, 3)
+        self.clock.folder.write(self.clock.path, self.clock.seconds)
+
+
+def penalty_table(spec: CodesignSpec, folder: StudyFolder, workload: Workload, bench: Bench | None) -> PenaltyTable:
+    """The study's table: read, measured (resumably), or from the weights alone."""
+    if folder.penalties.exists():
+        return load_penalties(folder.penalties)
+    if spec.penalties.file is not None:
+        table = load_penalties(spec.penalties.file)
+        shutil.copyfile(spec.penalties.file, folder.penalties)
+        return table
+    formats = tuple(spec.options.weight_formats)
+    activations = tuple(spec.options.activation_formats)
+    if spec.penalties.weights_only or bench is None:
+        from quant.penalties.weights_only import weights_only_penalties
+
+        network = None if bench is None and spec.weights is None else _network(spec)
+        table = weights_only_penalties(workload, formats, activations, network)
+    else:
+        from quant.penalties.measure import Settings, measure_penalties
+
+        # One table serves every uniform baseline, too.
+        widths = tuple(f"u{bits}" for bits in spec.baselines.uniform)
+        settings = Settings(tuple(dict.fromkeys((*formats, *widths))), activations, tuple(spec.options.divisions))
+        images = bench.images(spec.penalties.images)
+        table = measure_penalties(bench.network, images, None, settings, folder.path / "penalties.cache", _bar())
+    table.save(folder.penalties)
+    return table
+
+
+def _network(spec: CodesignSpec) -> Any:
+    from codesign.models import load_model
+
+    return load_model(spec.model, spec.weights)[0]
+
+
+def _bar() -> Callable[[str, int, int], None]:
+    from tqdm import tqdm
+
+    bar: Any = None
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(total=total, desc=what, file=sys.stderr, disable=not sys.stderr.isatty(), mininterval=0.5)
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return show
+
+
+def verify_all(
+    spec: CodesignSpec, folder: StudyFolder, maker: PlanMaker, bench: Bench | None, say: Say
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Records of all arms, and why an arm has no design."""
+    arms = Arms(spec, folder, maker, bench)
+    verifier = Verifier(folder, maker.workload, spec.final.mapper, bench)
+    records: list[dict[str, Any]] = []
+    refusals: dict[str, str] = {}
+
+    def attempt(name: str, make: Callable[[], Candidate]) -> dict[str, Any] | None:
+        record = verifier.stored(name)
+        if record is None:
+            try:
+                record = verifier.verify(make())
+            except InfeasibleError as error:
+                refusals[name] = str(error)
+                say(f"        {name}: {error.problems[0]}")
+                return None
+        records.append(record)
+        say(f"        {summary(record)}")
+        return record
+
+    def ladder(name: str, make: Callable[[float], Candidate]) -> None:
+        rungs = {level: attempt(f"{name}-{level:g}", lambda level=level: make(level)) for level in spec.losses}
+        for _ in range(spec.final.refine if bench is not None else 0):
+            level = between(rungs.values())
+            if level is None or level in rungs:
+                break
+            rungs[level] = attempt(f"{name}-{level:g}", lambda level=level: make(level))
+
+    ladder("codesign", arms.loop)
+    for bits in spec.baselines.uniform:
+        attempt(f"uniform{bits}", lambda bits=bits: arms.uniform(bits))
+    if spec.baselines.sequential:
+        if 8 not in spec.baselines.uniform:
+            raise AccelsimError(Problem(f"{spec.where}: baselines", "sequential needs the search of uniform 8 bits",
+                                        "uniform: [8, …]"))  # fmt: skip
+        ladder("sequential", arms.sequential)
+    if spec.baselines.m2vit_rule is not None:
+        attempt(RULE, arms.rule)
+    for number in range(spec.baselines.random):
+        attempt(f"random-{number}", lambda number=number: arms.random(number))
+    return records, refusals
+
+
+def between(records: Iterable[dict[str, Any] | None]) -> float | None:
+    """A limit between the best design of equal accuracy and the next one that loses too much; None without such."""
+    there = sorted((one for one in records if one is not None), key=lambda one: one["level"])
+    best = best_design(there)
+    if best is None or best["validation"] is None:
+        return None
+    worse = [one["level"] for one in there if one["level"] > best["level"] and not one["validation"]["non_inferior"]]
+    if not worse:
+        return None
+    low, high = best["level"], min(worse)
+    level = math.sqrt(low * high) if low > 0 else high / 4
+    return float(f"{level:.3g}")
+
+
+def summary(record: dict[str, Any]) -> str:
+    """A verified design in one line."""
+    text = f"{record['id']}: {record['cycles']:,} cycles, {record['energy_pj'] / 1e6:.4g} µJ, {record['area_mm2']:.3g} mm²"
+    text += f", EDP {record['edp_pj_s']:.4g} pJ·s"
+    measured = record["validation"]
+    if measured is not None:
+        verdict = "" if measured["non_inferior"] else " (worse)"
+        text += f", top-1 {measured['top1']:.2%}, {100 * measured['change']:+.2f} points{verdict}"
+    return text
