@@ -1,9 +1,8 @@
-"""One changed choice on top of a calibrated base network: its plan, and a run that differs in nothing else."""
+"""One choice: its plan, its calibrated numbers, and a run of the float network in which only it is quantized."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -12,9 +11,9 @@ from accelsim.plan import QuantPlan, Rule, WeightShare, apply_plan
 from quant.calibrate import Calibration, calibrate, correct_biases, corrected, rounded_filters, stored_quantizer
 from quant.calibrated import Checkpoint
 from quant.collect import Statistics
-from quant.fake import FakeQuantized
+from quant.fake import ADDED_CONSTANT, FakeQuantized
 from quant.groups import scale_groups
-from quant.network import Node
+from quant.network import Node, Numerics
 from quant.penalties.activation_groups import ActivationGroup
 
 
@@ -43,6 +42,7 @@ class Base:
     statistics: Statistics
     options: Calibration
     groups: dict[str, ActivationGroup]
+    _made: dict[Change, Checkpoint] = field(default_factory=dict)
 
     def plan(self, change: Change) -> QuantPlan:
         """The base plan with the change."""
@@ -57,13 +57,20 @@ class Base:
         return replace(plan, rules=tuple(changed))
 
     def ops(self, change: Change) -> tuple[str, ...]:
-        """Ops whose numbers the change touches."""
+        """Ops whose numbers the change touches: of a division those that make the divisors."""
         if change.kind == "division":
-            return tuple(node.name for node in self.checkpoint.network.nodes if node.op.op_class == "division")
+            nodes = [node for node in self.checkpoint.network.nodes if node.op.op_class == "division"]
+            roots = {root for node in nodes for root in self.checkpoint.network.workload.storage_of(node.op.inputs[0])}
+            return tuple(node.name for node in self.checkpoint.network.nodes if node.op.output in roots)
         return (change.name,) if change.kind == "filters" else self.groups[change.name].ops
 
     def changed(self, change: Change) -> Checkpoint:
-        """The checkpoint with the change, calibrated as the base was; all other numbers are the base's."""
+        """The checkpoint with the change, calibrated as the base was; all other numbers are the base's.  It is kept."""
+        if change not in self._made:
+            self._made[change] = self._make(change)
+        return self._made[change]
+
+    def _make(self, change: Change) -> Checkpoint:
         network, plan = self.checkpoint.network, self.plan(change)
         base = replace(self.checkpoint, plan=plan)
         if change.kind == "filters":
@@ -90,13 +97,18 @@ def _with_filters(rule: Rule, op: str, fmt: Format) -> Rule:
     return replace(rule, weights=(WeightShare(fmt),)) if rule.match == op else rule
 
 
-class Changed(FakeQuantized):
-    """Numerics of a changed checkpoint that take the unchanged layers' real weights from the base's numerics."""
+class Alone(Numerics):
+    """Floating point but for what a change touches: the filters of its op, or the stored outputs of its ops."""
 
-    def __init__(self, checkpoint: Checkpoint, base: FakeQuantized, ops: Collection[str]) -> None:
-        super().__init__(checkpoint)
-        self._base, self._ops = base, frozenset(ops)
+    def __init__(self, base: Base, change: Change) -> None:
+        self._quantized = FakeQuantized(base.changed(change))
+        self._ops, self._filters = frozenset(base.ops(change)), change.kind == "filters"
 
     def parameters(self, node: Node) -> tuple[Tensor | None, Tensor | None]:
-        """The base's weights but for the changed ops."""
-        return super().parameters(node) if node.name in self._ops else self._base.parameters(node)
+        """Quantized filters; constants that are added to changed outputs in steps of their scale."""
+        rounded = self._filters or node.function in ADDED_CONSTANT
+        return self._quantized.parameters(node) if rounded and node.name in self._ops else (node.weight, node.bias)
+
+    def stored(self, node: Node, value: Tensor) -> Tensor:
+        """The changed outputs as they are stored."""
+        return value if self._filters or node.name not in self._ops else self._quantized.stored(node, value)
