@@ -28,18 +28,37 @@ class Catalog:
 
 
 def default_catalog() -> Catalog:
-    """The program's own accelerators, plans and models, each read once."""
+    """The program's own accelerators, templates, plans and models, each read once.
+
+    `template:NAME` is a template with its defaults (docs/templates.md): its data are its parameters.
+    """
     from functools import cache
 
-    from accelsim.config import accelerator_from_data, load_accelerator, load_plan
+    from accelsim.config import load_plan
     from accelsim.workloads import build_workload
 
     return Catalog(
-        accelerator=cache(lambda name: load_accelerator(name).to_json()),
-        build=accelerator_from_data,
+        accelerator=cache(_accelerator_data),
+        build=_build,
         plan=cache(load_plan),
         workload_id=cache(lambda model, resolution: build_workload(model, resolution).fingerprint()),
     )
+
+
+def _accelerator_data(name: str) -> dict[str, Any]:
+    from accelsim.config import load_accelerator
+    from codesign.templates.registry import PREFIX, template_named
+
+    if name.startswith(PREFIX):
+        return template_named(name.removeprefix(PREFIX)).defaults()
+    return load_accelerator(name).to_json()
+
+
+def _build(data: dict[str, Any], where: str) -> Accelerator:
+    from accelsim.config import accelerator_from_data
+    from codesign.templates.registry import KEY, accelerator_of_template
+
+    return accelerator_of_template(data, where) if KEY in data else accelerator_from_data(data, where)
 
 
 def _step(data: Any, part: str) -> Any:

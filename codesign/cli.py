@@ -18,6 +18,7 @@ from codesign.run_design import add_run_options, read_design
 from codesign.sensitivity_command import add_sensitivity
 from codesign.study_commands import add_commands, print_fit
 from codesign.sweep_commands import add_sweep_commands
+from codesign.template_command import add_template
 from codesign.validate_command import add_validate
 
 EXIT_BAD_INPUT = 2
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     add_quantize(commands)
     add_sensitivity(commands)
     add_sweep_commands(commands)
+    add_template(commands)
     add_plot_commands(commands)
     add_commands(commands)
     add_ablation(commands)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from accelsim.arch import Accelerator
+from accelsim.area import accelerator_area
 from accelsim.config_walk import near
 from accelsim.ir import digest
 from accelsim.problems import AccelsimError, Problem
@@ -24,10 +26,12 @@ from codesign.chunks import Evaluate, Task
 from codesign.executors import Crew, open_crew, rows_of
 from codesign.pareto import pareto_front
 from codesign.runner import BATCH_SIZE, TaskMaker, store_rows
-from codesign.searchers.registry import Floats, Setup, Variables, searchers
+from codesign.searchers.registry import Design, Floats, Informed, Setup, Variables, searchers
 from codesign.space import DESIGN_FIELDS, Space
 from codesign.store import METRICS, Study, open_study, program_version
 
+# A design beyond the area limit, which is known without simulating it: it is not stored.
+OVER_LIMIT = "over_limit"
 COSTS = tuple(name for name, _, _ in METRICS if name not in ("clock_hz", "macs"))
 # The default reference point is this much worse than the worst of the first designs.
 REFERENCE_MARGIN = 1.1
@@ -66,7 +70,8 @@ class Found:
     """What a search found.  `history` has a row per generation (`codesign.store.HISTORY`), `front` keys of designs.
 
     Hypervolume is the share of the box from 0 to `reference` that the front dominates, every objective divided by its
-    reference value.  `failed` designs met a fault of the program; they are tried again by the next run.
+    reference value.  `failed` designs met a fault of the program; they are tried again by the next run.  `over_limit`
+    designs were looked at, but not simulated, because their area is beyond its limit.
     """
 
     history: list[dict[str, Any]]
@@ -75,6 +80,7 @@ class Found:
     evaluated: int
     looked_at: int
     failed: int
+    over_limit: int = 0
 
 
 @dataclass
@@ -129,18 +135,22 @@ def run_search(
     catalog: Catalog | None = None,
     executor: Executor | None = None,
     dask: str | None = None,
+    area_mm2: Callable[[Accelerator], float] | None = None,
 ) -> Found:
     """Look at `search.budget` designs of `space`; the same call again resumes, a larger budget goes on.
 
     Designs are points of the full grid, whatever `sampling` says.  Who does the work is chosen as for `run_sweep` and
-    does not change the designs.  Raises AccelsimError as `check_search` and `run_sweep` do.
+    does not change the designs.  `area_mm2` gives the stored metric of that name without a simulation, so that designs
+    over its limit are not simulated (the program's own area, unless there is an `evaluate`).  Raises AccelsimError as
+    `check_search` and `run_sweep` do.
     """
     check_search(search, space)
     catalog = catalog or default_catalog()
-    sizes = tuple(len(axis.values) for axis in space.axes)
-    setup = Setup(Variables(sizes, tuple(_is_ordered(axis.field, axis.values) for axis in space.axes)),
-                  len(search.objectives), 1 + len(search.limits), search.population, search.seed)  # fmt: skip
-    searcher, state = searchers()[search.searcher](setup), _State()
+    if area_mm2 is None and evaluate is None:
+        area_mm2 = _program_area_mm2
+    setup = setup_of(search, space)
+    sizes, state = setup.variables.sizes, _State()
+    searcher = searchers()[search.searcher](setup)
     with (
         open_crew(workers, executor, dask) as crew,
         open_study(study_path, space.fingerprint(), program_version(), space.to_json()) as study,
@@ -153,14 +163,52 @@ def run_search(
             if not len(genes):
                 break
             tasks = [maker.task(space.point(_index(row, sizes))) for row in genes.tolist()]
-            complete = _look_at(tasks, state, search, study, crew, evaluate)
+            complete = _look_at(tasks, state, search, study, crew, evaluate, area_mm2)
+            if complete and isinstance(searcher, Informed):
+                searcher.learn([_design(task, state) for task in tasks])
             if complete:
                 searcher.tell(genes, *_results(tasks, state, search))
             _remember(state, search, study, past, started_s)
-    failed = sum(outcome["status"] == "failed" for outcome in state.seen.values())
+    failed, over = (sum(one["status"] == status for one in state.seen.values()) for status in ("failed", OVER_LIMIT))
     front = {key: state.seen[key] for key in sorted(state.front)}
     reference = {} if state.reference is None else dict(zip(search.objectives, state.reference.tolist(), strict=True))
-    return Found(state.history, front, reference, state.evaluated, len(state.seen), failed)
+    return Found(state.history, front, reference, state.evaluated, len(state.seen), failed, over)
+
+
+def setup_of(search: Search, space: Space) -> Setup:
+    """What a searcher of these settings starts from."""
+    axes = space.axes
+    variables = Variables(
+        tuple(len(axis.values) for axis in axes), tuple(_is_ordered(axis.field, axis.values) for axis in axes),
+        tuple(axis.field for axis in axes), tuple(axis.values for axis in axes),
+    )  # fmt: skip
+    return Setup(variables, len(search.objectives), 1 + len(search.limits), search.population, search.seed,
+                 search.objectives, tuple(search.limits))  # fmt: skip
+
+
+def _design(task: Task | None, state: _State) -> Design:
+    return Design(None, None) if task is None else Design(task.accelerator, state.seen[task.key])
+
+
+def _program_area_mm2(accelerator: Accelerator) -> float:
+    return accelerator_area(accelerator).total_mm2
+
+
+def _over_limit(
+    tasks: Sequence[Task], search: Search, area_mm2: Callable[[Accelerator], float] | None
+) -> dict[str, dict[str, Any]]:
+    """Outcomes of the designs that are too large; what has no area (a buffer that is too slow) is left to the run."""
+    found: dict[str, dict[str, Any]] = {}
+    limit = search.limits.get("area_mm2")
+    if limit is None or area_mm2 is None:
+        return found
+    for task in tasks:
+        if task.accelerator is not None:
+            with contextlib.suppress(AccelsimError):
+                area = area_mm2(task.accelerator)
+                if area > limit:
+                    found[task.key] = {"status": OVER_LIMIT, "shortage": None, "area_mm2": area}
+    return found
 
 
 def _is_ordered(name: str, values: Sequence[Any]) -> bool:
@@ -178,17 +226,20 @@ def _index(digits: Sequence[int], sizes: Sequence[int]) -> int:
 
 
 def _look_at(
-    tasks: Sequence[Task | None], state: _State, search: Search, study: Study, crew: Crew, evaluate: Evaluate | None
-) -> bool:
+    tasks: Sequence[Task | None], state: _State, search: Search, study: Study, crew: Crew, evaluate: Evaluate | None,
+    area_mm2: Callable[[Accelerator], float] | None,
+) -> bool:  # fmt: skip
     """Evaluate what neither the search has seen nor the study holds; False when the budget ended within."""
     room = search.budget - len(state.seen)
     new = list({task.key: task for task in tasks if task is not None and task.key not in state.seen}.values())
     complete, new = len(new) <= room, new[:room]
-    known = study.outcomes(task.key for task in new)
-    missing = [task for task in new if known.get(task.key, {"status": "failed"})["status"] == "failed"]
+    over = _over_limit(new, search, area_mm2)
+    small = [task for task in new if task.key not in over]
+    known = study.outcomes(task.key for task in small)
+    missing = [task for task in small if known.get(task.key, {"status": "failed"})["status"] == "failed"]
     with contextlib.closing(rows_of(missing, crew, evaluate, BATCH_SIZE)) as rows:
         state.evaluated += store_rows(study, rows, BATCH_SIZE)
-    outcomes = study.outcomes(task.key for task in new)
+    outcomes = over | study.outcomes(task.key for task in small)
     state.seen |= outcomes
     state.stalled = 0 if new else state.stalled + 1
     _extend_front(state, search, outcomes)
@@ -207,6 +258,8 @@ def _results(tasks: Sequence[Task | None], state: _State, search: Search) -> tup
         if outcome is not None and outcome["status"] == "ok":
             objectives[row] = [outcome[name] for name in search.objectives]
             violations[row, 1:] = [outcome[name] / limit - 1.0 for name, limit in search.limits.items()]
+        elif outcome is not None and outcome["status"] == OVER_LIMIT:
+            violations[row, 1:] = [outcome.get(name, limit) / limit - 1.0 for name, limit in search.limits.items()]
         elif outcome is not None and outcome["status"] == "infeasible":
             violations[row, 0] = 1.0 + (NO_NUMBERS if outcome["shortage"] is None else outcome["shortage"])
         else:

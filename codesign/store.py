@@ -150,12 +150,16 @@ class Study:
             return dict(self._connection.execute("SELECT key, point FROM design WHERE status != 'failed'"))
 
     def outcomes(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Status, shortage and metrics of stored designs by key; unknown keys are left out."""
-        names = ("status", "shortage", *(name for name, _, _ in METRICS))
+        """Status, shortage, metrics and details of stored designs by key; unknown keys are left out."""
+        names = ("status", "shortage", *(name for name, _, _ in METRICS), *DETAILS)
         query = f"SELECT {','.join(names)} FROM design WHERE key = ?"
         with _explained(self.path):
             found = {key: self._connection.execute(query, (key,)).fetchone() for key in keys}
-        return {key: dict(zip(names, cells, strict=True)) for key, cells in found.items() if cells is not None}
+        return {
+            key: _with_details(dict(zip(names, cells, strict=True)))
+            for key, cells in found.items()
+            if cells is not None
+        }
 
     def add_history(self, search: str, row: Mapping[str, Any]) -> None:
         """Store one generation of a search (`HISTORY`); a generation that is there is replaced."""
@@ -327,6 +331,9 @@ def _cells(row: Row, program: str, now: str) -> tuple[Any, ...]:
 
 def _table_row(cells: dict[str, Any]) -> dict[str, Any]:
     values = json.loads(cells.pop("axis_values"))
-    for name in DETAILS:
-        cells[name] = json.loads(cells[name]) if cells[name] is not None else None
-    return {**cells, **{field: value for field, value in values.items() if field not in cells}}
+    return {**_with_details(cells), **{field: value for field, value in values.items() if field not in cells}}
+
+
+def _with_details(cells: dict[str, Any]) -> dict[str, Any]:
+    """Cells of a row with its JSON read."""
+    return {**cells, **{name: None if cells[name] is None else json.loads(cells[name]) for name in DETAILS}}

@@ -130,6 +130,8 @@ def _search_lines(found: Found, search: Search) -> list[str]:
     corner = ", ".join(f"{name} {value:.6g}" for name, value in found.reference.items()) or "none: no design is allowed"
     lines.append(f"reference point: {corner}")
     done = f"{found.looked_at} designs looked at, {found.evaluated} evaluated, {found.failed} failed"
+    if found.over_limit:
+        done += f", {found.over_limit} over the area limit and not simulated"
     lines.append(f"{done}; {len(found.front)} on the front")
     for name in search.objectives:
         if found.front:

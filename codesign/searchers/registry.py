@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accelsim.arch import Accelerator
 from accelsim.problems import AccelsimError, Problem
 
 Floats = NDArray[np.float64]
@@ -19,21 +21,38 @@ Genes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Variables:
-    """The design variables: of every axis how many values it has, and whether they are ordered numbers."""
+    """The design variables: of every axis how many values it has, and whether they are ordered numbers.
+
+    `names` are the fields of the axes and `values` what they take, for searchers that know what an axis means.
+    """
 
     sizes: tuple[int, ...]
     ordered: tuple[bool, ...]
+    names: tuple[str, ...] = ()
+    values: tuple[tuple[Any, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a searcher starts from; all that it draws comes from `seed`."""
+    """What a searcher starts from; all that it draws comes from `seed`.
+
+    `costs` and `limits` are the metrics behind the objectives and behind the constraints after the first (cannot run).
+    """
 
     variables: Variables
     objectives: int
     constraints: int
     population: int
     seed: int
+    costs: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+
+class Design(NamedTuple):
+    """A design that was asked for: its accelerator and its stored outcome (`Study.outcomes`), None where it has none."""
+
+    accelerator: Accelerator | None
+    outcome: Mapping[str, Any] | None
 
 
 class Searcher(Protocol):
@@ -48,6 +67,15 @@ class Searcher(Protocol):
 
         `objectives` [n, k] are costs, `violations` [n, c] are 0 or less where a constraint holds.
         """
+        ...
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A searcher that looks at more than objectives: `learn` is called before every `tell`, for the same designs."""
+
+    def learn(self, designs: Sequence[Design]) -> None:
+        """The designs last asked for, in their order."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Templates: accelerators made from a flat set of parameters.  One file each; `@template(NAME, …)` makes one known."""
