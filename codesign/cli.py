@@ -14,6 +14,7 @@ from codesign.arguments import refuse_overwriting
 from codesign.front_command import add_front
 from codesign.plot_commands import add_plot_commands
 from codesign.quantize_command import add_quantize
+from codesign.report_command import add_report
 from codesign.run_design import add_run_options, read_design
 from codesign.sensitivity_command import add_sensitivity
 from codesign.study_commands import add_commands, print_fit
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add_sweep_commands(commands)
     add_template(commands)
     add_plot_commands(commands)
+    add_report(commands)
     add_commands(commands)
     add_ablation(commands)
     add_validate(commands)

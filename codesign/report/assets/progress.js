@@ -1,0 +1,30 @@
+// The search over evaluations or seconds: hypervolume and the best EDP so far.
+const DASHES = [null, "7 4", "2 4", "10 4 2 4"];
+const timed = data.history.some((one) => one.rows.some((row) => there(row.elapsed_s)));
+let progressX = "evaluations";
+
+function drawProgress(node, width, field, title, unit, log) {
+  const series = data.history.map((one, k) => ({ name: one.searcher ? `${one.search} (${one.searcher})` : one.search,
+    colour: `var(--s${k % 8})`, dash: DASHES[Math.floor(k / 8) % 4],
+    points: one.rows.filter((row) => there(row[field]) && there(row[progressX])).map((row) => [row[progressX], row[field] * (unit ? J_PER_PJ : 1)]) }))
+    .filter((one) => one.points.length);
+  if (!series.length) { node.replaceChildren(el("p", { class: "note" }, `The study has no ${title}.`)); return; }
+  lineChart(node, width, { series, xTitle: progressX === "evaluations" ? "evaluations" : "time [s]", yTitle: title, yUnit: unit, log,
+    tip: (point) => [[progressX === "evaluations" ? "evaluations" : "seconds", digits(point[0])], [title, unit ? si(point[1], unit) : digits(point[1])]] });
+}
+
+function setupProgress() {
+  const node = place("progress");
+  if (!data.history.some((one) => one.rows.length)) { place("progress-section").remove(); return; }
+  const redraws = [["hypervolume", "hypervolume", "", false], ["best_edp_pj_s", "least EDP so far", "J·s", true]].map(([field, title, unit, log]) => {
+    const chart = el("div", { class: "chart", id: `progress-${field}` });
+    node.append(el("div", { class: "card" }, el("h3", {}, title[0].toUpperCase() + title.slice(1)), chart));
+    return onWidth(chart, (width) => drawProgress(chart, width, field, title, unit, log));
+  });
+  place("progress-controls").append(choice("progress", "over", [["evaluations", "evaluations"], ["elapsed_s", "seconds", timed]], progressX,
+    (value) => { progressX = value; redraws.forEach((redraw) => redraw()); }));
+  const shown = data.history.slice(0, 32);
+  const key = legend(shown.map((one, k) => [`var(--s${k % 8})`, one.searcher ? `${one.search} (${one.searcher})` : one.search]));
+  if (data.history.length > shown.length) key.append(`and ${data.history.length - shown.length} more`);
+  place("progress-section").append(key);
+}
