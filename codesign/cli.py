@@ -11,6 +11,7 @@ from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.ablation_commands import add_ablation
 from codesign.arguments import announce_compilation as _announce_compilation
 from codesign.arguments import refuse_overwriting
+from codesign.codesign_command import add_codesign
 from codesign.front_command import add_front
 from codesign.plot_commands import add_plot_commands
 from codesign.quantize_command import add_quantize
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_quantize(commands)
     add_sensitivity(commands)
     add_sweep_commands(commands)
+    add_codesign(commands)
     add_template(commands)
     add_plot_commands(commands)
     add_report(commands)

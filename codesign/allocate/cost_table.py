@@ -16,6 +16,8 @@ import numpy as np
 
 from accelsim.api import Report, simulate
 from accelsim.arch import Accelerator
+from accelsim.engines.registry import rules_of
+from accelsim.formats import Format
 from accelsim.ir import digest
 from accelsim.optable import op_table
 from accelsim.problems import InfeasibleError
@@ -105,6 +107,19 @@ def run_choice(space: OptionSpace, chosen: Selection, accelerator: Accelerator) 
     return simulate(op_table(space.workload, space.plan(chosen, channels=False)), accelerator)
 
 
+def _coupled(space: OptionSpace, accelerator: Accelerator) -> bool:
+    """Whether the speed of a weight format depends on the format of the activations (as on composable arrays)."""
+    names = dict.fromkeys(fmt for formats in space.group_formats.values() for fmt in formats)
+    for engine in accelerator.engines:
+        rules = rules_of(engine)
+        for weight in space.settings.weight_formats:
+            columns = {rules.column(engine, Format.parse(weight), Format.parse(name)) for name in names}
+            rates = {None if column is None else rules.rate(engine, column) for column in columns}
+            if len(rates) > 1:
+                return True
+    return False
+
+
 class _Maker:
     """The simulations behind one table."""
 
@@ -128,9 +143,14 @@ class _Maker:
             changed = replace(self.context, division=method)
             divisions[method] = self._total(changed) if method != self.context.division else self._zero()
         options: dict[tuple[str, str], Floats] = {}
+        coupled = _coupled(space, self.accelerator)
+        formats_of_any = dict.fromkeys(f for formats in space.group_formats.values() for f in formats)
         for colour in range(self.spacing):
             members = list(range(colour, len(space.ops), self.spacing))
-            for fmt in ("", *dict.fromkeys(f for formats in space.group_formats.values() for f in formats)):
+            if not coupled:
+                options |= self._shared(members)
+                continue
+            for fmt in ("", *formats_of_any):
                 options |= self._column(members, fmt)
         ordered = {key: options[key] for one in space.ops for key in options if key[0] == one.op}
         names = {
@@ -158,6 +178,14 @@ class _Maker:
         except InfeasibleError:
             return None
 
+    def _shared(self, members: list[int]) -> dict[tuple[str, str], Floats]:
+        """Options of ops far apart with the context's inputs, for every input format: it does not change their speed."""
+        found = {}
+        for (op, _), block in self._entries(members, self.context, self.base.stacked, "").items():
+            reads = self.space.by_op[op].reads
+            found |= {(op, fmt): block for fmt in (self.space.group_formats[reads] if reads else ("",))}
+        return found
+
     def _column(self, members: list[int], fmt: str) -> dict[tuple[str, str], Floats]:
         """Options of ops far apart, with their input groups in one format; ops that do not offer it are left out."""
         ops = self.space.ops
@@ -166,10 +194,14 @@ class _Maker:
             return {}
         groups = {**self.context.groups, **{ops[k].reads: fmt for k in offered if fmt}}
         start = replace(self.context, groups=groups)
-        if not self._runs(start, offered):
-            return self._one_by_one(offered, fmt)
-        reference = self._costs(start) if fmt and groups != self.context.groups else self.base.stacked
-        assert reference is not None
+        reference = self.base.stacked if groups == self.context.groups else self._costs(start)
+        return self._one_by_one(offered, fmt) if reference is None else self._entries(offered, start, reference, fmt)
+
+    def _entries(
+        self, offered: list[int], start: Selection, reference: Floats, fmt: str
+    ) -> dict[tuple[str, str], Floats]:
+        """Differences from `start`, whose costs are `reference`, of every option of ops far apart."""
+        ops = self.space.ops
         edges = self._windows(offered)
         found = {(ops[k].op, fmt): np.zeros((len(ops[k].counts), 3 + len(self.units))) for k in offered}
         for option in range(max(len(ops[k].counts) for k in offered)):
@@ -186,9 +218,6 @@ class _Maker:
                 first, last = edges[k]
                 found[ops[k].op, fmt][option] = difference[first:last].sum(axis=0)
         return found
-
-    def _runs(self, start: Selection, offered: list[int]) -> bool:
-        return start == self.context or self._costs(start) is not None
 
     def _one_by_one(self, offered: list[int], fmt: str) -> dict[tuple[str, str], Floats]:
         """The formats of several groups together cannot run: every op with its own group alone."""

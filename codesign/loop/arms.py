@@ -4,8 +4,7 @@
 * `uniformB`: weights of B bits everywhere, on the hardware that its own search found best.
 * `sequential`: the best hardware for uniform 8 bits; then formats by layer with an additive table, made once (in the
   manner of HAQ, arXiv 1811.08886: layer-wise widths, a table of single changes, no feedback, hardware fixed).
-* `m2vit_rule`: half (or another share) of the filters powers of two, depthwise filters 4 bits, on fixed hardware (the
-  defaults of `hardware.arch`): the rule of M²-ViT as interpreted in `quant.methods.m2q`.
+* `m2vit_rule`: half (or another share) of the filters powers of two, depthwise filters 4 bits, on fixed hardware (`hardware.rule`): the rule of M²-ViT as interpreted in `quant.methods.m2q`.
 * `random`: random choices with a predicted loss of at most the largest limit, on the loop's hardware.
 """
 
@@ -32,6 +31,7 @@ from codesign.loop.final import Candidate
 from codesign.loop.folder import StudyFolder
 from codesign.loop.outer import LOOP, Looked, best_of, catalog_of, looked_at
 from codesign.loop.spec import CodesignSpec
+from codesign.space import Point
 
 SEQUENTIAL, RULE, RANDOM = "sequential", "m2vit_rule", "random"
 # Hardware of the search whose plans are chosen again exactly, for every limit.
@@ -95,10 +95,13 @@ class Arms:
         """The fixed ratio of M²-ViT on the hardware as it comes."""
         share = self.spec.baselines.m2vit_rule
         assert share is not None
-        catalog = catalog_of(self.maker)
-        accelerator = catalog.build(catalog.accelerator(self.spec.hardware.arch), self.spec.hardware.arch)
+        hardware = self.spec.hardware
+        values = dict(hardware.rule)
+        point = Point(0, hardware.arch, "", self.spec.model, self.spec.resolution, values)
+        accelerator = point.accelerator(catalog_of(self.maker))
+        assert accelerator is not None  # its fields were checked with the axes
         plan = load_plan(f"m2q:{share:g}") if self.bench is None else self._m2q(self.bench, share)
-        return self._candidate(RULE, RULE, accelerator, {}, plan)
+        return self._candidate(RULE, RULE, accelerator, values, plan)
 
     def _m2q(self, bench: Bench, share: float) -> QuantPlan:
         from quant.methods.m2q import M2Q

@@ -25,6 +25,8 @@ from codesign.loop.spec import CodesignSpec
 from quant.penalties.table import PenaltyTable, load_penalties
 
 Say = Callable[[str], None]
+# The loop inside the outer search; verified designs are chosen again with more rounds and the exact solver.
+IN_SEARCH = LoopSettings(rounds=1, tries=8)
 
 
 def say_to_stderr(text: str) -> None:
@@ -50,7 +52,7 @@ def run_codesign(
     options = OptionSettings(
         spec.options.weight_formats, spec.options.activation_formats, spec.options.divisions, spec.options.mixtures
     )
-    maker = PlanMaker(workload, penalties, options, LoopSettings()).fixed()
+    maker = PlanMaker(workload, penalties, options, IN_SEARCH).fixed()
     with clock.step("search"):
         say(f"2 of 4  outer searches: {spec.search.evaluations} designs each")
         found = run_searches(spec, folder, maker, workers or Workers())

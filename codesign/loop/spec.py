@@ -44,10 +44,15 @@ class OptionSpec:
 
 @dataclass(frozen=True)
 class HardwareSpec:
-    """The accelerator and its axes, spelled as in a space file; `arch` is a template, a preset or a file."""
+    """The accelerator, its axes, and fields with one value (`set`); `arch` is a template, a preset or a file.
+
+    `rule` are the fields of the fixed hardware of the baseline `m2vit_rule`, beside `set`.  Fields are spelled as in a
+    space file, with its prefix.
+    """
 
     arch: str
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    rule: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -260,21 +265,26 @@ def _section(source: Source, name: str, data: Any, kind: type[Any], checks: Mapp
 def _hardware(source: Source, data: Any) -> HardwareSpec | None:
     if not isinstance(data, dict) or not isinstance(data.get("arch"), str):
         if data is not FAULTY:
-            source.fault("hardware", "names no accelerator", "a mapping with arch and axes")
+            source.fault("hardware", "names no accelerator", "a mapping with arch, set and axes")
         return None
-    _unknown(source, "hardware", data, ("arch", "axes"))
-    axes = data.get("axes") or {}
-    if not isinstance(axes, dict):
-        source.fault("hardware.axes", "is not a mapping", "fields of the accelerator with lists of values")
-        return None
-    found = {}
-    for name, values in axes.items():
+    _unknown(source, "hardware", data, ("arch", "set", "axes", "rule"))
+    given: dict[str, dict[str, Any]] = {}
+    for part in ("set", "axes", "rule"):
+        given[part] = data.get(part) or {}
+        if not isinstance(given[part], dict):
+            source.fault(f"hardware.{part}", "is not a mapping", "fields of the accelerator")
+            return None
+    axes: dict[str, tuple[Any, ...]] = {PREFIX + name: (value,) for name, value in given["set"].items()}
+    for name, values in given["axes"].items():
         place = child("hardware.axes", name)
         if not isinstance(values, list) or not values:
             source.fault(place, "has no list of values", "a list with at least one value")
+        elif name in given["set"]:
+            source.fault(place, "is set, too", "a field in set or in axes")
         else:
-            found[PREFIX + name] = tuple(values)
-    return HardwareSpec(data["arch"], found)
+            axes[PREFIX + name] = tuple(values)
+    fixed = {**given["set"], **given["rule"]}
+    return HardwareSpec(data["arch"], axes, {PREFIX + name: value for name, value in fixed.items()})
 
 
 def _limits(source: Source, data: Any) -> dict[str, float]:
