@@ -12,6 +12,7 @@ from codesign.ablation_commands import add_ablation
 from codesign.arguments import announce_compilation as _announce_compilation
 from codesign.arguments import refuse_overwriting
 from codesign.front_command import add_front
+from codesign.penalties_command import add_penalties
 from codesign.plot_commands import add_plot_commands
 from codesign.quantize_command import add_quantize
 from codesign.run_design import add_run_options, read_design
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add_front(commands)
     add_quantize(commands)
     add_sensitivity(commands)
+    add_penalties(commands)
     add_sweep_commands(commands)
     add_plot_commands(commands)
     add_commands(commands)
