@@ -13,6 +13,7 @@ from codesign.arguments import announce_compilation as _announce_compilation
 from codesign.arguments import refuse_overwriting
 from codesign.codesign_command import add_codesign
 from codesign.front_command import add_front
+from codesign.penalties_command import add_penalties
 from codesign.plot_commands import add_plot_commands
 from codesign.quantize_command import add_quantize
 from codesign.report_command import add_report
@@ -90,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_front(commands)
     add_quantize(commands)
     add_sensitivity(commands)
+    add_penalties(commands)
     add_sweep_commands(commands)
     add_codesign(commands)
     add_template(commands)

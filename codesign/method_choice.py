@@ -25,6 +25,19 @@ TERMS = (3, 2, 1)
 BALANCED = "balanced"
 
 
+def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
+    """The plan of ``--plan``, None without one.  Raises AccelsimError for options that choose formats beside it."""
+    if arguments.plan is None:
+        return None
+    options = ("bits", "budget", "activation_bits", "ratio", "terms")
+    beside = [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name) is not None]
+    if beside:
+        raise AccelsimError(Problem(beside[0], "is given beside --plan, which has all formats", "one of the two"))
+    from accelsim.config import load_plan
+
+    return load_plan(arguments.plan)
+
+
 def choose(
     arguments: argparse.Namespace,
     network: Network,
@@ -65,7 +78,9 @@ def _named(arguments: argparse.Namespace) -> Method:
     from quant.methods import method_class
 
     kind = method_class(arguments.method)
-    given: dict[str, Any] = {"activation_bits": arguments.activation_bits}
+    given: dict[str, Any] = {}
+    if arguments.activation_bits is not None:
+        given["activation_bits"] = arguments.activation_bits
     takes = {"bits": "weight_bits", "ratio": "ratio", "terms": "terms"}
     fields = set(kind.__dataclass_fields__)
     for option, field in takes.items():

@@ -23,7 +23,11 @@ def add_quantize(commands: Any) -> None:
     """Add the parsers of `quantize` and `eval` to the subparsers of `accelsim`."""
     parser = commands.add_parser("quantize", help="quantize a trained model: a plan and a calibrated checkpoint")
     _add_model(parser)
-    parser.add_argument("--method", default="m2q", help="uniform, power_of_two or m2q (default)")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two or m2q (default)")
+    chosen.add_argument(
+        "--plan", metavar="FILE", help="a plan with the channels of every mixed op, instead of a method"
+    )
     _add_formats(parser)
     _add_calibration(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the plan and the checkpoint")
@@ -57,7 +61,7 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
         "--budget", metavar="KIND=VALUE",
         help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits)",
     )  # fmt: skip
-    parser.add_argument("--activation-bits", type=positive, default=8, help="of stored tensors (default 8)")
+    parser.add_argument("--activation-bits", type=positive, help="of stored tensors (default 8)")
     parser.add_argument("--ratio", help="of power-of-two filters of m2q: 0 … 1 (default 0.5), or balanced: from --arch")
     parser.add_argument("--terms", type=positive, help="powers of two of a weight, of power_of_two (1-3) and m2q (2-3)")
     parser.add_argument("--arch", default="m2vit", help="of the budget and of a balanced ratio (default m2vit)")
@@ -80,17 +84,18 @@ def _quantize(arguments: argparse.Namespace) -> int:
     check_outputs([arguments.json])
     from accelsim.config import load_accelerator
     from codesign.budgets import parse_budget
-    from codesign.method_choice import choose
+    from codesign.method_choice import choose, given_plan
     from codesign.models import data_of, load_model, require_torch
 
     require_torch()
     from quant.calibrate import Calibration
     from quant.checkpoint import save
-    from quant.quantize import quantize
+    from quant.quantize import quantize, quantize_plan
     from quant.reconstruct import Reconstruction
 
     budget = None if arguments.budget is None else parse_budget(arguments.budget)
     accelerator = load_accelerator(arguments.arch)
+    plan = given_plan(arguments)
     options = Calibration(observer=arguments.observer, bias_correction=not arguments.no_bias_correction)
     recipe = None
     if arguments.reconstruct:
@@ -101,11 +106,14 @@ def _quantize(arguments: argparse.Namespace) -> int:
     images = calibration_images(data, preprocess, arguments.calibration_images, arguments.seed)
     start = time.perf_counter()
 
-    method, note = choose(arguments, network, images, accelerator, budget)
-    about = {"model": arguments.model, "data": data, "seed": arguments.seed, **note}
+    about = {"model": arguments.model, "data": data, "seed": arguments.seed}
     if preprocess is not None:
         about["preprocess"] = asdict(preprocess)
-    plan, checkpoint = quantize(network, images, method, options, recipe, about, _progress)
+    if plan is None:
+        method, note = choose(arguments, network, images, accelerator, budget)
+        plan, checkpoint = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
+    else:
+        plan, checkpoint = quantize_plan(network, images, plan, options, recipe, about, _progress)
     save(checkpoint, folder)
     summary = {
         **dict(checkpoint.about), "plan": str(folder / "plan.yaml"), "plan_fingerprint": plan.fingerprint(),
@@ -122,14 +130,14 @@ def _quantize(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def calibration_images(data: str, preprocess: Any, count: int, seed: int) -> list[Tensor]:
-    """Batches of `count` images of the training split (of a folder: of all its images), drawn by seed."""
+def calibration_images(data: str, preprocess: Any, count: int, seed: int, split: str = "train") -> list[Tensor]:
+    """Batches of `count` images of a split (of a folder: of all its images), drawn by seed."""
     import numpy as np
     import torch
 
     from quant.data import load_data
 
-    chosen = load_data(data, "train", preprocess)
+    chosen = load_data(data, split, preprocess)
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
     images = (
         np.concatenate([chosen.images[k : k + 1] for k in order[i : i + BATCH]]) for i in range(0, len(order), BATCH)

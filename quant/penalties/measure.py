@@ -87,7 +87,7 @@ def measure_penalties(
     loss is measured (None: the same); images are kept, labels are ignored.  Per op all filters have the format at
     once; the loss is split among them in proportion to the second-order loss of each alone
     (`curvature.filter_losses`).  Entries are clipped at 0, and a coarser format never costs less than a finer one of
-    its scheme (`table.ordered`).  With `cache`, a file, finished work is kept there: the same call after a kill goes on.
+    its scheme (`table.ordered`).  With `cache`, a file, finished work is kept there: a call after a kill goes on.
     Memory: the filters of all formats, four bytes each, and for one batch the activations of one block (for one image
     those of the whole network).
     Raises AccelsimError for no images, unknown formats, or a network that cannot be calibrated.
