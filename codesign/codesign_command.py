@@ -22,11 +22,15 @@ def add_codesign(commands: Any) -> None:
     table.add_argument("model", help="name from `accelsim models`, or a workload file (.json)")
     table.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
     table.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
-    table.add_argument("--penalties", metavar="FILE", help="penalty table: the context is its base plan (default: none)")
+    table.add_argument(
+        "--penalties", metavar="FILE", help="penalty table: the context is its base plan (default: none)"
+    )
     table.add_argument("--weight-formats", default="u8,u6,u4,apot8", help="default u8,u6,u4,apot8")
     table.add_argument("--activation-formats", default="u8,u6", help="default u8,u6")
     table.add_argument("--mixtures", type=int, default=7, help="mixtures of two formats per op (default 7)")
-    table.add_argument("-o", "--output", default="-", metavar="FILE.json", help="the table ('-', the default: print it)")
+    table.add_argument(
+        "-o", "--output", default="-", metavar="FILE.json", help="the table ('-', the default: print it)"
+    )
     table.set_defaults(command=_table)
 
 
@@ -45,14 +49,22 @@ def _codesign(arguments: argparse.Namespace) -> int:
 def result_lines(result: dict[str, Any], study: str) -> list[str]:
     """A result in a screen."""
     lines = [f"{result['name']}: {result['model']}" + (f" on {result['data']}" if result["data"] else "")]
-    lines.append(f"  {'design':24} {'cycles':>10} {'energy µJ':>10} {'area mm²':>9} {'EDP pJ·s':>10} {'top-1':>7}  change")
+    lines.append(
+        f"  {'design':24} {'cycles':>10} {'energy µJ':>10} {'area mm²':>9} {'EDP pJ·s':>10} {'top-1':>7}  change"
+    )
     names = {one for one in result["chosen"].values() if one}
     for one in result["designs"]:
         if one["id"] not in names:
             continue
-        numbers = f"{one['cycles']:>10,} {one['energy_pj'] / 1e6:>10.4g} {one['area_mm2']:>9.3g} {one['edp_pj_s']:>10.4g}"
+        numbers = (
+            f"{one['cycles']:>10,} {one['energy_pj'] / 1e6:>10.4g} {one['area_mm2']:>9.3g} {one['edp_pj_s']:>10.4g}"
+        )
         seen = one["test"] or one["validation"]
-        text = "" if seen is None else f" {seen['top1']:>7.2%}  {100 * seen['change']:+.2f} ({'test' if one['test'] else 'val'})"
+        text = (
+            ""
+            if seen is None
+            else f" {seen['top1']:>7.2%}  {100 * seen['change']:+.2f} ({'test' if one['test'] else 'val'})"
+        )
         lines.append(f"  {one['id']:24} {numbers}{text}")
     lines += [f"  {text}" for text in result["findings"]]
     lines.append(f"  written {study}/result.json   next: accelsim report {study} -o report.html")
@@ -67,14 +79,14 @@ def _table(arguments: argparse.Namespace) -> int:
     from codesign.allocate.options import OptionSettings, option_space
     from codesign.outputs import check_outputs
     from quant.penalties.table import load_penalties
-    from quant.penalties.weights_only import weights_only_penalties
+    from quant.penalties.weights_only import workload_penalties
 
     check_outputs([arguments.output])
     workload = build_workload(arguments.model, arguments.resolution)
     weights, activations = (tuple(text.split(",")) for text in (arguments.weight_formats, arguments.activation_formats))
     settings = OptionSettings(weights, activations, mixtures=arguments.mixtures)
     if arguments.penalties is None:
-        penalties = weights_only_penalties(workload, weights, activations)
+        penalties = workload_penalties(workload, weights)
     else:
         penalties = load_penalties(arguments.penalties)
     accelerator = load_accelerator(arguments.arch)

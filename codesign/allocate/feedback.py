@@ -109,9 +109,7 @@ def allocate(
 class _Loop:
     """State of one call of `allocate`."""
 
-    def __init__(
-        self, space: OptionSpace, accelerator: Accelerator, limits: Limits, settings: LoopSettings
-    ) -> None:
+    def __init__(self, space: OptionSpace, accelerator: Accelerator, limits: Limits, settings: LoopSettings) -> None:
         self.space, self.accelerator, self.limits, self.settings = space, accelerator, limits, settings
         self.best: tuple[Selection, Report] | None = None
         self.rounds: list[Round] = []

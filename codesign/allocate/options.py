@@ -140,7 +140,9 @@ class OptionSpace:
             return tuple(WeightShare(Format.parse(names[k]), int(counts[k]) / total) for k in used)
         owner = used[assign_channels(self._filters(one.op)[:, used], counts[used])]
         return tuple(
-            WeightShare(Format.parse(names[k]), int(counts[k]) / total, Channels.of(np.flatnonzero(owner == k).tolist()))
+            WeightShare(
+                Format.parse(names[k]), int(counts[k]) / total, Channels.of(np.flatnonzero(owner == k).tolist())
+            )
             for k in used
         )
 
@@ -172,7 +174,14 @@ def option_space(
     there = {op.op_class for op in workload.ops}
     divisions = tuple(name for name in chosen.divisions if name in penalties.divisions) if "division" in there else ()
     return OptionSpace(
-        workload, penalties, penalties.base, chosen, tuple(ops), tuple(penalties.groups), formats, divisions or ("divide",)
+        workload,
+        penalties,
+        penalties.base,
+        chosen,
+        tuple(ops),
+        tuple(penalties.groups),
+        formats,
+        divisions or ("divide",),
     )
 
 

@@ -1,6 +1,7 @@
 """The arms of a study: the loop's own designs and the baselines, as candidates to verify.
 
-* `codesign`: for every limit of the predicted loss the best hardware of the outer search, its plan chosen again exactly.
+* `codesign`: for every limit of the predicted loss the best hardware of the outer searches (also of those for uniform
+  widths: a plan of the loop may be the best for it), its plan chosen again exactly.
 * `uniformB`: weights of B bits everywhere, on the hardware that its own search found best.
 * `sequential`: the best hardware for uniform 8 bits; then formats by layer with an additive table, made once (in the
   manner of HAQ, arXiv 1811.08886: layer-wise widths, a table of single changes, no feedback, hardware fixed).
@@ -10,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,7 @@ from accelsim.arch import Accelerator
 from accelsim.config import load_plan
 from accelsim.optable import op_table
 from accelsim.plan import QuantPlan
-from accelsim.problems import AccelsimError
+from accelsim.problems import AccelsimError, InfeasibleError
 from codesign.allocate.feedback import Allocation, LoopSettings, allocate
 from codesign.allocate.goal import Limits
 from codesign.allocate.options import OptionSpace, Selection, option_space
@@ -121,18 +123,28 @@ class Arms:
         return self._candidate(f"{RANDOM}-{number}", RANDOM, accelerator, one.values, plan, level)
 
     def _hardware(self, level: float) -> list[Looked]:
-        """The best hardware of the search at a limit, or at the nearest limits that the search had."""
-        levels = sorted(self.spec.losses, key=lambda other: (abs(_log(other) - _log(level)), other))
-        found: dict[str, Looked] = {}
-        for other in levels if level not in self.spec.losses else [level]:
-            plan = f"{ALLOCATED}{other:g}"
-            there = [one for one in self.looked[LOOP] if one.within and one.plan == plan]
+        """Hardware to choose a plan on: the best of the search for this limit (or the nearest ones), and the uniform
+        widths' best where the loop finds a better plan for it.
+        """
+        nearest = sorted(self.spec.losses, key=lambda other: (abs(_log(other) - _log(level)), other))
+        ranked: dict[str, tuple[float, Looked]] = {}
+        for other in [level] if level in self.spec.losses else nearest[:2]:
+            there = [one for one in self.looked[LOOP] if one.within and one.plan == f"{ALLOCATED}{other:g}"]
             there.sort(key=lambda one: (one.metrics["edp_pj_s"], one.point.index))
-            for one in there:
-                found.setdefault(str(sorted(one.values.items())), one)
-                if len(found) >= BEST_HARDWARE:
-                    return list(found.values())
-        return list(found.values()) or [best_of(self.looked[LOOP], f"{ALLOCATED}{level:g}")]
+            for one in there[:BEST_HARDWARE]:
+                ranked.setdefault(_name(one), (float(one.metrics["edp_pj_s"]), one))
+        for name, designs in self.looked.items():
+            there = [one for one in designs if one.within]
+            if name != LOOP and there:
+                one = best_of(there)
+                if _name(one) not in ranked:
+                    with contextlib.suppress(InfeasibleError):
+                        found = self.maker.allocation(one.accelerator(self.maker), level)
+                        ranked[_name(one)] = (float(found.report.metrics()["edp_pj_s"]), one)
+        if not ranked:
+            return [best_of(self.looked[LOOP], f"{ALLOCATED}{level:g}")]
+        order = sorted(ranked.values(), key=lambda item: (item[0], item[1].point.index))
+        return [one for _, one in order[:BEST_HARDWARE]]
 
     def _plan(self, accelerator: Accelerator, chosen: Selection, channels: bool = True) -> QuantPlan:
         space = option_space(self.maker.workload, self.maker.penalties, accelerator, self.maker.options)
@@ -159,7 +171,9 @@ def predicted_loss(maker: PlanMaker, plan: QuantPlan) -> float | None:
 def random_choice(space: OptionSpace, level: float, draw: random.Random) -> Selection:
     """Ops and groups in random order take random options that leave the predicted loss within the limit."""
     chosen, spent = space.start, space.penalty(space.start)
-    places: list[tuple[str, str]] = [("op", one.op) for one in space.ops] + [("group", one.name) for one in space.groups]
+    places: list[tuple[str, str]] = [("op", one.op) for one in space.ops] + [
+        ("group", one.name) for one in space.groups
+    ]
     draw.shuffle(places)
     for kind, name in places:
         if kind == "op":
@@ -179,6 +193,10 @@ def random_choice(space: OptionSpace, level: float, draw: random.Random) -> Sele
                 chosen = replace(chosen, groups={**chosen.groups, name: fmt})
                 spent += losses[fmt] - now
     return chosen
+
+
+def _name(one: Looked) -> str:
+    return str(sorted(one.values.items()))
 
 
 def _log(level: float) -> float:

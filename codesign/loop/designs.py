@@ -95,7 +95,13 @@ class PlanMaker:
     def fingerprint(self) -> str:
         """Hash of the table, the options, the loop's settings and sources."""
         return self.identity or digest(
-            [self.workload.fingerprint(), self.penalties.fingerprint(), repr(self.options), repr(self.loop), loop_version()]
+            [
+                self.workload.fingerprint(),
+                self.penalties.fingerprint(),
+                repr(self.options),
+                repr(self.loop),
+                loop_version(),
+            ]
         )
 
     def fixed(self) -> PlanMaker:

@@ -97,19 +97,20 @@ def penalty_table(spec: CodesignSpec, folder: StudyFolder, workload: Workload, b
         table = load_penalties(spec.penalties.file)
         shutil.copyfile(spec.penalties.file, folder.penalties)
         return table
-    formats = tuple(spec.options.weight_formats)
-    activations = tuple(spec.options.activation_formats)
+    # One table serves every uniform baseline, too.
+    widths = tuple(f"u{bits}" for bits in spec.baselines.uniform)
+    formats = tuple(dict.fromkeys((*spec.options.weight_formats, *widths)))
     if spec.penalties.weights_only or bench is None:
-        from quant.penalties.weights_only import weights_only_penalties
+        from quant.penalties.weights_only import network_penalties, workload_penalties
 
-        network = None if bench is None and spec.weights is None else _network(spec)
-        table = weights_only_penalties(workload, formats, activations, network)
+        if bench is None and spec.weights is None and ":" not in spec.model:
+            table = workload_penalties(workload, formats)
+        else:
+            table = network_penalties(_network(spec), formats)
     else:
         from quant.penalties.measure import Settings, measure_penalties
 
-        # One table serves every uniform baseline, too.
-        widths = tuple(f"u{bits}" for bits in spec.baselines.uniform)
-        settings = Settings(tuple(dict.fromkeys((*formats, *widths))), activations, tuple(spec.options.divisions))
+        settings = Settings(formats, tuple(spec.options.activation_formats), tuple(spec.options.divisions))
         images = bench.images(spec.penalties.images)
         table = measure_penalties(bench.network, images, None, settings, folder.path / "penalties.cache", _bar())
     table.save(folder.penalties)
@@ -169,6 +170,8 @@ def verify_all(
             rungs[level] = attempt(f"{name}-{level:g}", lambda level=level: make(level))
 
     ladder("codesign", arms.loop)
+    if not records:
+        raise InfeasibleError([Problem(f"{spec.where}: {name}", text) for name, text in refusals.items()])
     for bits in spec.baselines.uniform:
         attempt(f"uniform{bits}", lambda bits=bits: arms.uniform(bits))
     if spec.baselines.sequential:
@@ -199,7 +202,9 @@ def between(records: Iterable[dict[str, Any] | None]) -> float | None:
 
 def summary(record: dict[str, Any]) -> str:
     """A verified design in one line."""
-    text = f"{record['id']}: {record['cycles']:,} cycles, {record['energy_pj'] / 1e6:.4g} µJ, {record['area_mm2']:.3g} mm²"
+    text = (
+        f"{record['id']}: {record['cycles']:,} cycles, {record['energy_pj'] / 1e6:.4g} µJ, {record['area_mm2']:.3g} mm²"
+    )
     text += f", EDP {record['edp_pj_s']:.4g} pJ·s"
     measured = record["validation"]
     if measured is not None:
