@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # What the rounding of a sum may add to a limit, relative: a plan's own totals as limits let that plan through.
 LIMIT_ROUNDING = 1e-9
