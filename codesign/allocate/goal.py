@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 # What the rounding of a sum may add to a limit, relative: a plan's own totals as limits let that plan through.
 LIMIT_ROUNDING = 1e-9
+# A difference that is none, in nats, cycles, pJ or bits: a penalty of 0 is proven to be the least to rounding only.
+NOTHING = 1e-9
 
 
 @dataclass(frozen=True, init=False)
@@ -76,9 +79,9 @@ class Solution:
 
 
 def relative_gap(value: float, bound: float) -> float:
-    """(value - bound) / |value|, at least 0; infinite where the value is 0 and the bound below it."""
-    difference = max(value - bound, 0.0)
-    if difference == 0.0:
+    """(value - bound) / |value|, 0 below NOTHING; infinite where the value is 0 and the bound is well below it."""
+    difference = value - bound
+    if difference <= NOTHING:
         return 0.0
     return difference / abs(value) if value else math.inf
 

@@ -10,8 +10,8 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import block_array, csr_array
 
 from codesign.allocate.exchanges import Exchanges
-from codesign.allocate.goal import Floats, Goal, Ints, relative_gap
-from codesign.allocate.model import Flags, Model
+from codesign.allocate.goal import Flags, Floats, Goal, Ints, relative_gap
+from codesign.allocate.model import Model
 from codesign.allocate.relaxation import Relaxation, Relaxed, rounded
 
 # Looks at all exchanges of a plan that one rounding may cost.

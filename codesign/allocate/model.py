@@ -10,15 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from accelsim.problems import AccelsimError, Problem
-from codesign.allocate.goal import Floats, Goal, Ints, Limits
+from codesign.allocate.goal import Flags, Floats, Goal, Ints, Limits
 from codesign.allocate.problem import Knapsack
 
 PENALTY, LATENCY = 0, 1
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from accelsim.problems import InfeasibleError
-from codesign.allocate.goal import LIMIT_ROUNDING
+from codesign.allocate.goal import LIMIT_ROUNDING, relative_gap
 from codesign.allocate.relaxation import lower_bound
 from codesign.allocate.solve import Limits, minimise
 from tests.support.knapsacks import all_totals, random_knapsack
@@ -43,7 +43,7 @@ def check_solution(problem, solution, limits, best):
     assert solution.value == solution.totals[solution.objective]
     assert all(solution.totals[name] <= limit + LIMIT_ROUNDING * abs(limit) for name, limit in limits.items())
     assert solution.bound <= best + CLOSE * abs(best) + 1e-12
-    assert solution.gap * abs(solution.value) == pytest.approx(solution.value - solution.bound)
+    assert solution.gap == relative_gap(solution.value, solution.bound)
 
 
 @pytest.mark.parametrize("objective", NAMES)
