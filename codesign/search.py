@@ -26,7 +26,7 @@ from codesign.chunks import Evaluate, Task
 from codesign.executors import Crew, open_crew, rows_of
 from codesign.pareto import pareto_front
 from codesign.runner import BATCH_SIZE, TaskMaker, store_rows
-from codesign.searchers.registry import Design, Floats, Informed, Setup, Variables, searchers
+from codesign.searchers.registry import Design, Floats, Informed, Setup, Variables, missing_extra, searchers
 from codesign.space import DESIGN_FIELDS, Space
 from codesign.store import METRICS, Study, open_study, program_version
 
@@ -100,8 +100,9 @@ def check_search(search: Search, space: Space) -> None:
     problems = []
     names = list(searchers())
     if search.searcher not in names:
-        lever = near(search.searcher, names)
-        problems.append(Problem("--searcher", f"unknown searcher {search.searcher!r}", " | ".join(names), lever))
+        unknown = f"unknown searcher {search.searcher!r}"
+        problem = Problem("--searcher", unknown, " | ".join(names), near(search.searcher, names))
+        problems.append(missing_extra(search.searcher) or problem)
     for place, value in (("--budget", search.budget), ("--population", search.population)):
         if value < 1:
             problems.append(Problem(place, f"is {value}", "a positive number"))

@@ -22,7 +22,7 @@ def add_sweep_commands(commands: Any) -> None:
     sweep.set_defaults(command=_sweep, resumes=True)
     search = commands.add_parser("search", help="look for the front of a design space; the same command resumes")
     _add_study(search)
-    search.add_argument("--searcher", default="nsga2", help="nsga2 (default), nsga3 or random")
+    search.add_argument("--searcher", default="nsga2", help="nsga2 (default), nsga3, bottleneck, tpe or random")
     search.add_argument(
         "--objectives", default="latency_s,energy_pj", help="metrics to minimise (default latency_s,energy_pj)"
     )

@@ -1,4 +1,4 @@
-"""What a change of the hardware would do, estimated from the run of one design: which unit is busy pays for being faster.
+"""What a change of the hardware would do, estimated from the run of one design: a busy unit is worth making faster.
 
 A design is reduced to busy shares of its units.  A change multiplies the busy time of the units that it concerns; the
 time of the design follows the units by a norm between their sum and their maximum, plus the time in which no unit
@@ -39,7 +39,7 @@ _VECTOR = re.compile(r"vector(_lanes|\.\w+_per_cycle)")
 
 
 class Role(NamedTuple):
-    """What an axis scales: `size` or `outputs` of engine `unit`, `bus`, `buffer` (unit says which), `vector`, `clock`."""
+    """What an axis scales: `size` or `outputs` of an engine, `bus`, `buffer`, `vector` (all of a `unit`), `clock`."""
 
     kind: str
     unit: str = ""
@@ -187,6 +187,7 @@ def _apply(state: State, change: Change, found: Effects, row: int) -> None:
     if unit != BUS and kind != "outputs":
         found.leakage[row] = state.leakage.get(unit, 0.0) * (ratio - 1.0)
     if ratio <= 0.0:
+        found.area[row] -= state.area.get(f"{unit}.output_stage", 0.0)
         return
     if kind == "size" and column >= 0:
         # A larger array is of no use beyond what its output stage drains.

@@ -24,7 +24,10 @@ Digits = tuple[int, ...]
 # A change of an axis, as experience remembers it: axis and direction of a quantity, axis and both values of a category.
 Step = tuple[int, int, int]
 
-FIRST_SHARE, LATER_SHARE, EXPLORING_SHARE = 0.5, 0.25, 0.2
+# Of the population: designs of the first and of any later generation.
+FIRST_SHARE, LATER_SHARE = 0.5, 0.25
+# Of a generation: random mutations, more of them with every generation that did not move the front.
+EXPLORING_SHARE, MOST_EXPLORING_SHARE = 0.2, 0.6
 LEAST = 4
 # Steps along an ordered axis that a proposal may take.
 FARTHEST = 2
@@ -34,6 +37,8 @@ HOPE = 0.05
 CAUTION = 1.0
 # Parents when no design is within the limits, and the most that propose in a generation.
 MOST_REPAIRED, MOST_PARENTS = 5, 24
+# Random mutations to draw before any design is taken.
+TRIES = 20
 # Beside any gain: a proposal that is expected to break a limit comes last.
 BROKEN = 1e3
 
@@ -76,6 +81,8 @@ class Bottleneck:
         self._designs: list[Design] = []
         self._expected: dict[Digits, tuple[Digits, tuple[Step, ...], Floats]] = {}
         self._residuals: dict[Step, list[Floats]] = {}
+        self._front: list[Digits] = []
+        self._stale = 0
 
     def ask(self) -> Genes:
         """The next generation; no rows when every design was asked for."""
@@ -84,7 +91,8 @@ class Bottleneck:
         wanted = min(left, max(LEAST, round(share * self._setup.population)))
         chosen: list[Digits] = []
         if self._known:
-            explored = max(1, round(EXPLORING_SHARE * wanted))
+            share = min(MOST_EXPLORING_SHARE, EXPLORING_SHARE * (1 + self._stale))
+            explored = max(1, round(share * wanted))
             chosen = self._proposed(wanted - explored)
             self._asked.update(chosen)
         while len(chosen) < wanted:
@@ -100,20 +108,19 @@ class Bottleneck:
     def tell(self, genes: Genes, objectives: Floats, violations: Floats) -> None:
         """Remembers the designs that were simulated or measured, and how far the estimates were off."""
         for row, digits in enumerate(map(tuple, genes.tolist())):
-            design = self._designs[row]
-            if design.accelerator is None or design.outcome is None:
+            accelerator, outcome = self._designs[row]
+            # What has no area met a fault or cannot run: nothing is learned from it.
+            if accelerator is None or outcome is None or outcome.get("area_mm2") is None:
                 continue
-            simulated = design.outcome["status"] == "ok"
-            if not simulated and "area_mm2" not in design.outcome:
-                continue
-            if not simulated and design.outcome["area_mm2"] is None:
-                continue
+            simulated = outcome["status"] == "ok"
             limited = np.log(np.maximum(1e-12, 1.0 + violations[row, 1:]))
-            state = state_of(design.accelerator, design.outcome)
+            state = state_of(accelerator, outcome)
             known = _Known(state, np.log(np.maximum(1e-300, objectives[row])), limited, simulated)
             self._known[digits] = known
             if simulated and digits in self._expected:
                 self._compare(digits, known)
+        before, self._front = self._front, self._best()
+        self._stale = self._stale + 1 if self._front == before else 0
 
     def _compare(self, digits: Digits, known: _Known) -> None:
         """Add to experience: what the design has beyond the estimate, shared by the steps that led to it."""
@@ -123,11 +130,12 @@ class Bottleneck:
             self._residuals.setdefault(step, []).append(missed)
 
     def _drawn(self) -> Digits:
-        """A new design: a mutation of one of the front, or any when there is none or nothing new is near."""
+        """A new design: two of the front crossed and mutated, or any when there is none or nothing new is near."""
         parents = self._parents()
-        for _ in range(20 if parents else 0):
-            digits = list(parents[self._random.integers(len(parents))])
-            for axis in np.flatnonzero(self._random.random(len(digits)) < 1.5 / len(digits)):
+        for _ in range(TRIES if parents else 0):
+            pair = [parents[k] for k in self._random.integers(len(parents), size=2)]
+            digits = [pair[k][axis] for axis, k in enumerate(self._random.integers(2, size=len(self._sizes)))]
+            for axis in np.flatnonzero(self._random.random(len(digits)) < 1.0 / len(digits)):
                 digits[axis] = int(self._random.integers(self._sizes[axis]))
             if tuple(digits) not in self._asked:
                 return tuple(digits)
@@ -138,28 +146,33 @@ class Bottleneck:
 
     def _parents(self) -> list[Digits]:
         """Designs of the front, or those that break the limits least."""
-        allowed = [digits for digits, known in self._known.items() if known.allowed]
-        if not allowed:
+        if not self._front:
             broken = {digits: float(np.maximum(0, known.limited).sum()) for digits, known in self._known.items()}
             return sorted(broken, key=lambda digits: (broken[digits], digits))[:MOST_REPAIRED]
-        costs = np.array([self._known[digits].costs for digits in allowed])
-        front = [digits for digits, best in zip(allowed, pareto_front(costs), strict=True) if best]
-        if len(front) > MOST_PARENTS:
-            order = self._random.permutation(len(front))[:MOST_PARENTS]
-            front = [front[k] for k in sorted(order)]
-        return front
+        if len(self._front) <= MOST_PARENTS:
+            return self._front
+        order = self._random.permutation(len(self._front))[:MOST_PARENTS]
+        return [self._front[k] for k in sorted(order)]
+
+    def _best(self) -> list[Digits]:
+        """Designs within the limits that no other beats."""
+        allowed = [digits for digits, known in self._known.items() if known.allowed]
+        costs = np.array([self._known[digits].costs for digits in allowed]).reshape(
+            len(allowed), len(self._setup.costs)
+        )
+        return [digits for digits, best in zip(allowed, pareto_front(costs), strict=True) if best]
 
     def _proposed(self, count: int) -> list[Digits]:
         """The `count` most promising new designs near the parents, each judged with the better ones already asked."""
-        proposals = [self._near(parent) for parent in self._parents()]
+        parents = self._parents()
+        proposals = [self._near(parent) for parent in parents]
         proposals = [proposal for proposal in proposals if proposal.digits]
         if not proposals:
             return []
         costs = np.concatenate([proposal.costs for proposal in proposals])
         broken = np.maximum(0, np.concatenate([proposal.limited for proposal in proposals])).sum(axis=1)
         places = [(proposal, k) for proposal in proposals for k in range(len(proposal.digits))]
-        front = np.array([known.costs for known in self._known.values() if known.allowed]).reshape(-1, costs.shape[1])
-        gains = _gains(costs, front)
+        gains = _gains(costs, [self._known[digits].costs for digits in self._front or parents])
         chosen: list[Digits] = []
         while len(chosen) < count:
             scores = np.where(broken > 0, -BROKEN - broken, gains)
@@ -174,7 +187,7 @@ class Bottleneck:
             chosen.append(digits)
             expected = np.concatenate([proposal.costs[k], proposal.limited[k]])
             self._expected[digits] = (proposal.parent, proposal.steps[k], expected)
-            gains = np.minimum(gains, _gains(costs, costs[best : best + 1]))
+            gains = np.minimum(gains, _gains(costs, [costs[best]]))
         return chosen
 
     def _near(self, parent: Digits) -> _Proposal:
@@ -187,7 +200,7 @@ class Bottleneck:
         alone = effects(known.state, [*(change for *_, change in singles), None])
         first, second = np.array(singles_and_pairs, np.int64).reshape(-1, 2).T
         estimates = self._estimates(known, predicted(known.state, alone.both(first, second)), len(first))
-        corrections = np.array([*(self._correction(axis, step, c) for axis, _, step, c in singles), self._zero()])
+        corrections = np.array([*(self._correction(step, change) for *_, step, change in singles), self._zero()])
         estimates += corrections[first] + corrections[second]
         digits, steps, rows = [], [], []
         for row, chosen in enumerate(singles_and_pairs):
@@ -228,19 +241,20 @@ class Bottleneck:
         columns = [changes[name] if name in changes else np.zeros(count) for name in self._metrics]
         return base + np.stack(columns, axis=1)
 
-    def _correction(self, axis: int, step: Step, change: Change | None) -> Floats:
+    def _correction(self, step: Step, change: Change | None) -> Floats:
         """What experience adds to the estimate of a step; hope for what was never tried and cannot be estimated."""
         seen = self._residuals.get(step)
         if seen is None:
-            return self._zero() - (HOPE if change is None else 0.0)
-        return np.asarray(np.sum(seen, axis=0) / (len(seen) + CAUTION))
+            return np.full(len(self._metrics), -HOPE if change is None else 0.0)
+        total: Floats = np.sum(seen, axis=0)
+        return total / (len(seen) + CAUTION)
 
     def _zero(self) -> Floats:
         return np.zeros(len(self._metrics))
 
 
-def _gains(costs: Floats, front: Floats) -> Floats:
-    """How far each row of `costs` [n, k] is beyond the front [m, k]: the least over the front of the largest gain."""
+def _gains(costs: Floats, front: Sequence[Floats]) -> Floats:
+    """How far each row of `costs` [n, k] is beyond the front: the least over the front of the largest gain."""
     gains = np.full(len(costs), np.inf)
     for row in front:
         gains = np.minimum(gains, (row - costs).max(axis=1))

@@ -49,7 +49,7 @@ class Setup:
 
 
 class Design(NamedTuple):
-    """A design that was asked for: its accelerator and its stored outcome (`Study.outcomes`), None where it has none."""
+    """A design that was asked for: its accelerator and its outcome (`Study.outcomes`), None where it has none."""
 
     accelerator: Accelerator | None
     outcome: Mapping[str, Any] | None
@@ -79,20 +79,47 @@ class Informed(Protocol):
         ...
 
 
+class Optional(NamedTuple):
+    """A searcher that is known only where a library is: its name, the library, and the extra that installs it."""
+
+    searcher: str
+    library: str
+    extra: str
+
+
+# By file.
+OPTIONAL = {"optuna_tpe": Optional("tpe", "optuna", "optuna")}
 _SEARCHERS: dict[str, Callable[[Setup], Searcher]] = {}
 
 
 def searchers() -> dict[str, Callable[[Setup], Searcher]]:
-    """All searchers by name: every file of this package is loaded.  Raises AccelsimError without the extra `search`."""
+    """All searchers by name: every file of this package is loaded, but those whose extra (`OPTIONAL`) is missing.
+
+    Raises AccelsimError without the extra `search`.
+    """
     try:
         package = importlib.import_module("codesign.searchers")
         for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"codesign.searchers.{module.name}")
+            needed = OPTIONAL.get(module.name)
+            if needed is None or importlib.util.find_spec(needed.library) is not None:
+                importlib.import_module(f"codesign.searchers.{module.name}")
     except ImportError as error:
-        levers = ("pip install 'hybrid-vit-codesign[search]'", "accelsim sweep")
-        problem = Problem("search", f"a library is missing ({error})", "the extra `search`", levers)
-        raise AccelsimError(problem) from error
+        raise AccelsimError(_missing("search", f"a library is missing ({error})", "search")) from error
     return dict(sorted(_SEARCHERS.items()))
+
+
+def missing_extra(name: str) -> Problem | None:
+    """Why a searcher that there would be with its extra is not known; None for any other name."""
+    for needed in OPTIONAL.values():
+        if name == needed.searcher and name not in searchers():
+            return _missing("--searcher", f"{name!r} needs the library {needed.library}", needed.extra)
+    return None
+
+
+def _missing(where: str, what: str, extra: str) -> Problem:
+    return Problem(
+        where, what, f"the extra `{extra}`", (f"pip install 'hybrid-vit-codesign[{extra}]'", "accelsim sweep")
+    )
 
 
 def searcher(name: str) -> Callable[[Callable[[Setup], Searcher]], Callable[[Setup], Searcher]]:

@@ -165,15 +165,16 @@ def test_ten_kills_of_a_sweep_with_two_workers(tmp_path, monkeypatch):
     kill_at_random_moments(Driver(tmp_path / "killed", LARGE_SPACE), expected, seed=11, kills=10, workers=2)
 
 
-def test_five_kills_of_a_search(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["nsga2", "bottleneck"])
+def test_five_kills_of_a_search(tmp_path, monkeypatch, name):
     monkeypatch.setattr(runner, "program_version", lambda: "test")
     monkeypatch.setattr(search, "program_version", lambda: "test")
     space = tmp_path / "large.yaml"
     space.write_text(LARGE_SPACE)
-    settings = Search("nsga2", ("latency_s", "area_mm2"), 150, 5, {}, 12)
+    settings = Search(name, ("latency_s", "area_mm2"), 150, 5, {}, 12)
     plain = run_search(load_space(space, CATALOG), tmp_path / "plain", settings, 1, evaluate, CATALOG)
     (tmp_path / "killed").mkdir()
-    driver = Driver(tmp_path / "killed", LARGE_SPACE, ("nsga2", "150"))
+    driver = Driver(tmp_path / "killed", LARGE_SPACE, (name, "150"))
     kill_at_random_moments(driver, Driver.rows_of(tmp_path / "plain"), seed=12, kills=5, workers=1)
     again = run_search(load_space(space, CATALOG), driver.study, settings, 1, evaluate, CATALOG)
     assert again.evaluated == 0

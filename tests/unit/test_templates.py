@@ -125,13 +125,18 @@ def test_ports_never_throttle(data, loop, depthwise):
     assert ran or depthwise or data.get("mult_bits") == "4x4"
 
 
-def test_ports_are_no_wider_than_needed():
-    engines = accelerator_of_template({"template": "heterogeneous"}).engines
-    loop = Loop(1, 128, 1, 16, 64)
-    for engine, weight in zip(engines, (Format.parse("u4"), Format.parse("apot8")), strict=True):
-        narrow = replace(engine, weight_port_bits_per_cycle=engine.weight_port_bits_per_cycle - 1)
-        args = (loop, weight, Format.parse("u8"))
-        assert tile_cost(narrow, *args).occupancy_cycles > tile_cost(engine, *args).occupancy_cycles
+@pytest.mark.parametrize(
+    ("terms", "index", "weight"), [(2, 0, "u4"), (2, 0, "u8"), (1, 1, "apot8"), (2, 1, "apot8"), (3, 1, "apot12")]
+)
+def test_ports_are_as_wide_as_needed(terms, index, weight):
+    engine = accelerator_of_template({"template": "heterogeneous", "terms": terms}).engines[index]
+    bits = engine.weight_port_bits_per_cycle
+    less, same, more = (
+        tile_cost(replace(engine, weight_port_bits_per_cycle=port), Loop(1, 128, 1, 16, 64), Format.parse(weight),
+                  Format.parse("u8")).occupancy_cycles
+        for port in (bits - 1, bits, HUGE_BITS_PER_CYCLE)
+    )  # fmt: skip
+    assert less > same == more
 
 
 def test_all_faults_at_once():
