@@ -60,9 +60,14 @@ def origin_text(origin: str) -> str:
 
 
 def name_of(result: Result, design: str) -> str:
-    """A design or an origin in words, for sentences: the label of a design, else its name."""
+    """A design (its label, else its name, in quotation marks) or an origin in words."""
     found = next((one for one in result.designs if one.id == design), None)
-    return (found.label or found.id) if found is not None else origin_text(design)
+    return f"“{found.label or found.id}”" if found is not None else origin_text(design)
+
+
+def percent(share: float, places: int = 1) -> str:
+    """A share as ``94.1 %``."""
+    return f"{100 * share:.{places}f} %".replace("-", "−")
 
 
 def best_design(result: Result) -> Design | None:
@@ -117,7 +122,7 @@ def _accuracy(best: Design) -> str:
         loss = "" if best.predicted_loss is None else f"; the predicted loss is {digits(best.predicted_loss)} nats"
         return f"Its accuracy was not measured{loss}."
     images = f"{measured.images:,} {kind} images"
-    return f"Measured on {images}, its top-1 accuracy is {measured.top1:.2%}{_change(measured)}."
+    return f"Measured on {images}, its top-1 accuracy is {percent(measured.top1, 2)}{_change(measured)}."
 
 
 def _change(measured: Measured) -> str:
@@ -163,9 +168,9 @@ def _against(result: Result, best: Design) -> Iterator[str]:
     one = "its only baseline" if len(rows) == 1 else f"the strongest of {len(rows)} baselines"
     one += f" that are accurate enough (not: {', '.join(left_out)})" if left_out else ""
     if strongest.edp_ratio < 1:
-        yield f"Against {name}, {one}, it needs {1 - strongest.edp_ratio:.1%} less EDP{_accurate(strongest)}."
+        yield f"Against {name}, {one}, it needs {percent(1 - strongest.edp_ratio)} less EDP{_accurate(strongest)}."
     else:
-        more = "the same EDP" if strongest.edp_ratio == 1 else f"{strongest.edp_ratio - 1:.1%} more EDP"
+        more = "the same EDP" if strongest.edp_ratio == 1 else f"{percent(strongest.edp_ratio - 1)} more EDP"
         yield f"It is not better than {name}, {one}: it needs {more}{_accurate(strongest)}."
     if len(rows) > 1:
         listed = ", ".join(f"{name_of(result, row.baseline)} {row.edp_ratio:.2f}" for row in rows[1:4])
@@ -186,7 +191,7 @@ def _bound(bound: Bound | None) -> str:
     least = si(bound.edp_bound_pj_s * JOULES_PER_PJ, "J·s")
     return (
         f"On its hardware no plan and mapping of the same predicted loss has an EDP below {least}, so it is at most "
-        f"{bound.gap:.1%} above the optimum there; this bounds the predicted loss, not the accuracy."
+        f"{percent(bound.gap)} above the optimum there; this bounds the predicted loss, not the accuracy."
     )
 
 
@@ -200,16 +205,16 @@ def figures(result: Result) -> list[Figure]:
             Figure("EDP of the best design", si(best.edp_pj_s * JOULES_PER_PJ, "J·s"), name_of(result, best.id))
         )
         if rows:
-            note = f"of {name_of(result, rows[0].baseline)}"
-            shown.append(Figure("EDP against the strongest baseline", f"{rows[0].edp_ratio:.1%}", note))
+            note = f"than {name_of(result, rows[0].baseline)}"
+            shown.append(Figure("EDP against the best baseline", _less_or_more(rows[0].edp_ratio), note))
         measured = best.test or best.validation
         if measured is not None:
             note = "not measured against float" if measured.change is None else _points(measured.change)
-            shown.append(Figure("top-1 accuracy", f"{measured.top1:.1%}", note))
+            shown.append(Figure("top-1 accuracy", percent(measured.top1), note))
         elif best.predicted_loss is not None:
             shown.append(Figure("predicted loss", f"{digits(best.predicted_loss)} nats", "accuracy was not measured"))
         if bound is not None:
-            shown.append(Figure("gap to the bound of EDP", f"{bound.gap:.1%}", "on its hardware, at most"))
+            shown.append(Figure("gap to the bound of EDP", percent(bound.gap), "on its hardware, at most"))
     if result.cloud:
         shown.append(
             Figure("designs looked at", f"{len(result.cloud):,}", f"{len(result.designs)} kept with all figures")
@@ -218,6 +223,10 @@ def figures(result: Result) -> list[Figure]:
     if isinstance(total, int | float):
         shown.append(Figure("time of the study", seconds_text(float(total))))
     return shown
+
+
+def _less_or_more(ratio: float) -> str:
+    return f"{percent(abs(1 - ratio))} {'less' if ratio < 1 else 'more'}"
 
 
 def missing(result: Result, simulated: int) -> list[str]:

@@ -41,7 +41,7 @@ function si(value, unit) {
   return `${digits(value / factor)} ${prefix}${unit}`;
 }
 const percent = (share, decimals = 1) => (there(share) ? `${whole(100 * share, decimals)} %` : "–");
-const points = (share) => (there(share) ? `${share > 0 ? "+" : ""}${whole(100 * share, 2)} points` : "–");
+const points = (share, unit = " points") => (there(share) ? `${share > 0 ? "+" : ""}${whole(100 * share, 2)}${unit}` : "–");
 const energy = (pj) => si(there(pj) ? pj * J_PER_PJ : pj, "J");
 const edp = (pjS) => si(there(pjS) ? pjS * J_PER_PJ : pjS, "J·s");
 const nameOf = (id) => (byId.has(id) ? byId.get(id).label || id : (data.origins.find((pair) => pair[0] === id) || [0, id])[1]);
@@ -116,5 +116,5 @@ function onWidth(node, draw) {
 }
 
 // Colours with words; parts that do not occur are left out by the caller.
-const legend = (items) => el("div", { class: "legend" }, items.map(([colour, text, opacity = 1]) =>
-  el("span", {}, el("i", { style: { background: colour, opacity: String(opacity) } }), text)));
+const legend = (items) => el("div", { class: "legend" }, items.map(([colour, text, opacity = 1, hatched = false]) =>
+  el("span", {}, el("i", { class: hatched ? "hatch" : null, style: { "background-color": colour, opacity: String(opacity) } }), text)));

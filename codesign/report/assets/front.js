@@ -25,7 +25,7 @@ const COLUMN_SCALE = { edp_pj_s: J_PER_PJ, energy_pj: J_PER_PJ };
 const areas = data.designs.map((design) => design.area_mm2);
 const [leastArea, mostArea] = [Math.min(...areas), Math.max(...areas)];
 const radiusOf = (area) => (mostArea > leastArea * 1.001
-  ? 4.5 + 5.5 * Math.sqrt((area - leastArea) / (mostArea - leastArea)) : 6.5);
+  ? 6 + 5.5 * Math.sqrt((area - leastArea) / (mostArea - leastArea)) : 7);
 
 function cloudPoints() {
   const y = Y_AXES[view.y], x = X_AXES[view.x], cloud = data.cloud;
@@ -36,6 +36,9 @@ function cloudPoints() {
   });
   return points;
 }
+
+// Ends of the interval of a measured loss.
+const endsOf = (design) => [measuredOf(design).low, measuredOf(design).high].filter(there).map((change) => -100 * change);
 
 // Corners of the step line of designs that none beats in both amounts.
 function frontOf(items) {
@@ -51,13 +54,15 @@ function drawFront(width) {
   const cloud = cloudPoints(), unit = unitFor(items.map((item) => item.x), xAxis.unit);
   const band = missing.length ? 34 : 0, margin = { left: 64, right: 16, top: 12 + band, bottom: 46 };
   const xs = [...items, ...cloud].map((item) => item.x / unit.factor), ys = [...shown, ...cloud].map((item) => item.y);
+  if (view.y === "measured" && hasChange) for (const { design } of shown) ys.push(...endsOf(design));
   const x = scaleOf(xs, margin.left, width - margin.right, { log: true, count: width / 90 });
-  const spread = Math.max(...ys) > 8 * Math.min(...ys);
+  const spread = Math.max(...ys) > 4 * Math.min(...ys);
   const y = scaleOf(ys, height - margin.bottom, margin.top, { log: Boolean(yAxis.log) && spread, zero: false, count: 7, room: 0.08 });
-  const at = (item) => [x(item.x / unit.factor), there(item.y) ? y(item.y) : 12 + band / 2];
+  const at = (item) => [x(item.x / unit.factor), there(item.y) ? y(item.y) : 2 + band / 2];
   const root = svg("svg", { width, height, role: "group", "aria-label": `${yAxis.title} over ${xAxis.title}, designs as buttons` },
     axes(width, height, margin, x, y, `${xAxis.title} [${unit.text}]`, yAxis.title));
-  if (band) root.append(svg("text", { class: "soft", x: margin.left + 6, y: 12 }, "without this figure:"));
+  if (band) root.append(svg("rect", { class: "band", x: margin.left, y: 6, width: width - margin.left - margin.right, height: band - 8, rx: 5 }),
+    svg("text", { class: "soft", x: margin.left + 8, y: 6 + band / 2, "font-size": 11 }, "without this figure"));
   root.append(cloudPaths(cloud, at), frontLine(shown, at));
   const order = items.map((item) => ({ ...item, at: at(item) })).sort((a, b) => a.at[0] - b.at[0] || a.at[1] - b.at[1]);
   const nodes = order.map((item) => pointOf(item, y));
@@ -89,7 +94,7 @@ function pointOf(item, y) {
   const { design, at } = item, r = radiusOf(design.area_mm2), found = measuredOf(design), parts = [];
   if (view.y === "measured" && hasChange && found && there(found.low) && there(found.high))
     parts.push(svg("line", { class: "interval", x1: 0, x2: 0, y1: y(-100 * found.low) - at[1], y2: y(-100 * found.high) - at[1] }));
-  parts.push(svg("circle", { class: "ring", r: r + 5 }), svg("path", { class: "mark", d: markPath(shapeOf(design.origin), r) }));
+  parts.push(svg("circle", { class: "ring", r: r + 4.5 }), svg("path", { class: "mark", d: markPath(shapeOf(design.origin), r) }));
   const tip = (px, py) => showTooltip(nameOf(design.id), designRows(design), px, py);
   const node = svg("g", { class: "point", tabindex: 0, role: "button", "data-id": design.id, transform: `translate(${at[0].toFixed(1)},${at[1].toFixed(1)})`,
     "aria-pressed": String(design.id === state.selected), "aria-label": `${nameOf(design.id)}, ${originText(design.origin)}, EDP ${edp(design.edp_pj_s)}`,

@@ -8,7 +8,7 @@ function tableOf(columns, rows, chosen = () => false) {
 
 // A small picture of an interval and its estimate on a common scale with a line at `zero`.
 function intervalMark(low, value, high, least, most, zero, good) {
-  const width = 170, height = 20, x = (number) => 6 + ((number - least) / (most - least || 1)) * (width - 12);
+  const width = 120, height = 20, x = (number) => 6 + ((number - least) / (most - least || 1)) * (width - 12);
   return svg("svg", { width, height, "aria-hidden": "true" },
     svg("line", { class: "axis", x1: x(zero), x2: x(zero), y1: 1, y2: height - 1, "stroke-width": 1.5 }),
     ...(there(low) && there(high) ? [svg("line", { x1: x(low), x2: x(high), y1: 10, y2: 10, "stroke-width": 2, style: { stroke: "var(--soft)" } })] : []),
@@ -21,11 +21,11 @@ function setupComparison() {
   const logs = rows.map((row) => Math.log(row.edp_ratio)), reach = Math.max(0.05, ...logs.map(Math.abs));
   const ends = rows.flatMap((row) => [row.low, row.accuracy_change, row.high]).filter(there), far = Math.max(1e-4, ...ends.map(Math.abs));
   const verdict = (row) => (there(row.non_inferior) ? (row.non_inferior ? "yes" : "no") : "–");
-  place("comparison").append(tableOf([["baseline"], ["design"], ["EDP, ratio", 1], ["less ← EDP → more"], ["accuracy", 1],
-    ["lower ← accuracy → higher"], ["interval", 1], ["not inferior"]], rows.map((row, k) => [nameOf(row.baseline), nameOf(row.design), digits(row.edp_ratio),
-    intervalMark(null, logs[k], null, -reach, reach, 0, row.edp_ratio < 1), points(row.accuracy_change),
-    there(row.accuracy_change) ? intervalMark(row.low, row.accuracy_change, row.high, -far, far, 0, row.non_inferior !== false) : "–",
-    there(row.low) && there(row.high) ? `${points(row.low)} … ${points(row.high)}` : "–", verdict(row)])),
+  const interval = (row) => (there(row.low) && there(row.high) ? ` (${points(row.low, "")} … ${points(row.high, "")})` : "");
+  place("comparison").append(tableOf([["baseline"], ["design"], ["EDP ratio", 1], ["less ← → more"], ["accuracy [points]", 1],
+    ["lower ← → higher"], ["not inferior"]], rows.map((row, k) => [nameOf(row.baseline), nameOf(row.design), digits(row.edp_ratio),
+    intervalMark(null, logs[k], null, -reach, reach, 0, row.edp_ratio < 1), `${points(row.accuracy_change, "")}${interval(row)}`,
+    there(row.accuracy_change) ? intervalMark(row.low, row.accuracy_change, row.high, -far, far, 0, row.non_inferior !== false) : "–", verdict(row)])),
   el("p", { class: "note" }, "Ratio: EDP of the design divided by that of the baseline, below 1 the design needs less. Accuracy: design minus baseline on the same images."));
 }
 
