@@ -144,38 +144,50 @@ def _interval(low: float | None, high: float | None) -> str:
     return f" ({100 * low:+.2f} … {100 * high:+.2f})".replace("-", "−")
 
 
-def rows_of(result: Result, best: Design) -> list[Comparison]:
-    """Comparisons of a design with baselines that are accurate enough themselves, the strongest first."""
-    rows = (row for row in result.comparison if row.design == best.id and row.baseline not in _too_lossy(result))
-    return sorted(rows, key=lambda row: -row.edp_ratio)
+def against(result: Result, best: Design) -> list[Comparison]:
+    """A comparison per baseline, the strongest baseline first: that of `best`, else that of the least EDP.
+
+    A baseline that is less accurate than float by measurement is left out where the design is not: no equal accuracy.
+    """
+    chosen: dict[str, Comparison] = {}
+    for row in result.comparison:
+        old = chosen.get(row.baseline)
+        if not _unequal(result, row) and (old is None or _rank(row, best) < _rank(old, best)):
+            chosen[row.baseline] = row
+    return sorted(chosen.values(), key=lambda row: -row.edp_ratio)
 
 
-def _too_lossy(result: Result) -> set[str]:
-    """Designs that are less accurate than the float network by measurement: no baselines at equal accuracy."""
-    return {one.id for one in result.designs if one.validation is not None and one.validation.non_inferior is False}
+def _rank(row: Comparison, best: Design) -> tuple[bool, bool, float]:
+    return row.design != best.id, row.non_inferior is False, row.edp_ratio
+
+
+def _unequal(result: Result, row: Comparison) -> bool:
+    verdicts = {one.id: one.validation.non_inferior for one in result.designs if one.validation is not None}
+    return verdicts.get(row.baseline) is False and verdicts.get(row.design) is True
 
 
 def _against(result: Result, best: Design) -> Iterator[str]:
-    rows = rows_of(result, best)
-    lossy = [name_of(result, row.baseline) for row in result.comparison if row.baseline in _too_lossy(result)]
-    left_out = list(dict.fromkeys(lossy))
+    rows = against(result, best)
+    used = {row.baseline for row in rows}
+    left_out = dict.fromkeys(name_of(result, row.baseline) for row in result.comparison if row.baseline not in used)
     if not rows:
         reason = f" that is accurate enough itself (left out: {', '.join(left_out)})" if left_out else ""
-        yield f"It was compared with no baseline{reason}."
+        yield f"There is no comparison with a baseline{reason}."
         return
     strongest = rows[0]
     name = name_of(result, strongest.baseline)
-    one = "its only baseline" if len(rows) == 1 else f"the strongest of {len(rows)} baselines"
+    it = "it" if strongest.design == best.id else name_of(result, strongest.design)
+    one = "the only baseline" if len(rows) == 1 else f"the strongest of {len(rows)} baselines"
     one += f" that are accurate enough (not: {', '.join(left_out)})" if left_out else ""
     if strongest.edp_ratio < 1:
-        yield f"Against {name}, {one}, it needs {percent(1 - strongest.edp_ratio)} less EDP{_accurate(strongest)}."
+        yield f"Against {name}, {one}, {it} needs {percent(1 - strongest.edp_ratio)} less EDP{_accurate(strongest)}."
     else:
         more = "the same EDP" if strongest.edp_ratio == 1 else f"{percent(strongest.edp_ratio - 1)} more EDP"
-        yield f"It is not better than {name}, {one}: it needs {more}{_accurate(strongest)}."
+        yield f"It is no gain over {name}, {one}: {it} needs {more}{_accurate(strongest)}."
     if len(rows) > 1:
         listed = ", ".join(f"{name_of(result, row.baseline)} {row.edp_ratio:.2f}" for row in rows[1:4])
         rest = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
-        yield f"Its EDP divided by that of the others: {listed}{rest}."
+        yield f"EDP divided by that of the others: {listed}{rest}."
 
 
 def _accurate(row: Comparison) -> str:
@@ -200,7 +212,7 @@ def figures(result: Result) -> list[Figure]:
     best = best_design(result)
     shown = []
     if best is not None:
-        rows, bound = rows_of(result, best), bound_of(result, best)
+        rows, bound = against(result, best), bound_of(result, best)
         shown.append(
             Figure("EDP of the best design", si(best.edp_pj_s * JOULES_PER_PJ, "J·s"), name_of(result, best.id))
         )

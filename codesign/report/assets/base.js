@@ -46,7 +46,10 @@ const energy = (pj) => si(there(pj) ? pj * J_PER_PJ : pj, "J");
 const edp = (pjS) => si(there(pjS) ? pjS * J_PER_PJ : pjS, "J·s");
 const nameOf = (id) => (byId.has(id) ? byId.get(id).label || id : (data.origins.find((pair) => pair[0] === id) || [0, id])[1]);
 const originText = (origin) => (data.origins.find((pair) => pair[0] === origin) || [0, origin])[1];
-const valueText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const valueText = (value) => (typeof value === "string" ? value
+  : Number.isInteger(value) && Math.abs(value) >= 1e4 ? whole(value) : JSON.stringify(value));
+// Long names may break after a dot or an underscore.
+const breakable = (name) => name.replace(/([._])/g, "$1\u200b");
 
 const KNOWN = ["codesign", "uniform8", "uniform6", "uniform4", "sequential", "m2vit_rule", "random"];
 const SHAPES = ["circle", "square", "diamond", "up", "down", "plus", "cross", "star"];

@@ -1,5 +1,10 @@
 // The selected design: its figures, its plan per op, where its time and energy go.
 const detailOf = (id) => data.details[id];
+// Ops of a design as {name, class, macs, in, out, filters, right, …}.
+const opsOf = (found) => found.ops.map((op, k) => {
+  const [name, kind, macs] = data.networks[found.network][k];
+  return { name, class: kind, macs, ...op };
+});
 const CAUSES = ["region", "bus", "input", "dependency", "output"];
 const CAUSE_TEXTS = { busy: "busy", region: "waits for a place in a buffer", bus: "waits for data from DRAM",
   input: "waits for a result of another unit", dependency: "waits for an explicit dependency",
@@ -24,7 +29,7 @@ function formatText(format) {
 function filterShares(id) {
   const found = detailOf(id), counts = new Map();
   if (!found) return [];
-  for (const op of found.plan.ops) for (const [format, count] of Object.entries(op.filters || {}))
+  for (const op of found.ops) for (const [format, count] of Object.entries(op.filters || {}))
     counts.set(format, (counts.get(format) || 0) + count);
   const all = [...counts.values()].reduce((a, b) => a + b, 0);
   return [...counts].sort((a, b) => b[1] - a[1]).map(([format, count]) => [format, count / all]);
@@ -90,12 +95,12 @@ function drawDesign(id) {
 function valueCard(id) {
   const values = Object.entries(byId.get(id).values);
   return values.length ? el("div", { class: "card" }, el("h3", {}, "Chosen values"), el("div", { class: "values", id: "values" },
-    values.map(([name, value]) => el("div", {}, el("span", {}, name), el("b", {}, valueText(value)))))) : "";
+    values.map(([name, value]) => el("div", {}, el("span", {}, breakable(name)), el("b", {}, breakable(valueText(value))))))) : "";
 }
 
 // A column per op: share of the MACs, filters by weight format, formats in and out.
 function drawPlan(node, width, found) {
-  const ops = found.plan.ops, left = 78, column = (width - left - 4) / ops.length, gap = column > 5 ? 1 : 0.3;
+  const ops = opsOf(found), left = 78, column = (width - left - 4) / ops.length, gap = column > 5 ? 1 : 0.3;
   const most = Math.max(1, ...ops.map((op) => op.macs));
   const rows = { macs: [4, 36], weights: [46, 92], in: [144, 18], out: [166, 18] }, height = 206;
   const root = svg("svg", { width, height, role: "img", "aria-label": "formats of every op, in the order of execution" },
@@ -142,12 +147,12 @@ function planTip(op, all) {
 }
 
 function planLegend(found) {
-  const used = new Set(), products = found.plan.ops.some((op) => op.right);
-  for (const op of found.plan.ops) for (const format of [...Object.keys(op.filters || {}), op.in, op.out, op.right || op.in]) used.add(format);
+  const used = new Set(), products = found.ops.some((op) => op.right);
+  for (const op of found.ops) for (const format of [...Object.keys(op.filters || {}), op.in, op.out, op.right || op.in]) used.add(format);
   const sorted = [...used].sort((a, b) => a.replace(/\d/g, "").localeCompare(b.replace(/\d/g, "")) || b.replace(/\D/g, "") - a.replace(/\D/g, ""));
   const items = sorted.map((format) => [colourOfFormat(format), `${format}: ${formatText(format)}`]).reverse();
-  if (products) items.push([colourOfFormat(found.plan.ops.find((op) => op.right).right), "hatched: right operand of a product of activations", 1, true]);
-  if (found.plan.ops.some((op) => !op.filters && !op.right)) items.push(["var(--none)", "no weights"]);
+  if (products) items.push([colourOfFormat(found.ops.find((op) => op.right).right), "hatched: right operand of a product of activations", 1, true]);
+  if (found.ops.some((op) => !op.filters && !op.right)) items.push(["var(--none)", "no weights"]);
   return legend(items);
 }
 
@@ -189,8 +194,8 @@ function energyLegend(found) {
 }
 
 function opTable(found) {
-  const rows = found.ops.map(([name, kind, engines, cycles, macs, pj, bits]) => [name, kind, engines.join(" + "), whole(cycles),
-    percent(cycles / found.cycles), si(macs, ""), energy(pj), si(bits / 8, "B")]);
+  const rows = opsOf(found).map((op) => [op.name, op.class, op.engines.join(" + "), whole(op.cycles),
+    percent(op.cycles / found.cycles), si(op.macs, ""), energy(op.pj), si(op.bits / 8, "B")]);
   return el("details", { id: "ops" }, el("summary", {}, `Table of the ${rows.length} ops`),
     tableOf([["op"], ["class"], ["runs on"], ["own cycles", 1], ["of the run", 1], ["MACs", 1], ["dynamic energy", 1], ["DRAM", 1]], rows));
 }

@@ -31,7 +31,8 @@ function cloudPoints() {
   const y = Y_AXES[view.y], x = X_AXES[view.x], cloud = data.cloud;
   if (!view.cloud || !y.column || !cloud.origin.length) return [];
   const points = [], factor = COLUMN_SCALE[x.column] || 1;
-  cloud.origin.forEach((origin, k) => {
+  cloud.origin.forEach((number, k) => {
+    const origin = cloud.origins[number];
     if (there(cloud[y.column][k])) points.push({ k, origin, x: cloud[x.column][k] * factor, y: cloud[y.column][k] });
   });
   return points;
@@ -54,6 +55,8 @@ function drawFront(width) {
   const cloud = cloudPoints(), unit = unitFor(items.map((item) => item.x), xAxis.unit);
   const band = missing.length ? 34 : 0, margin = { left: 64, right: 16, top: 12 + band, bottom: 46 };
   const xs = [...items, ...cloud].map((item) => item.x / unit.factor), ys = [...shown, ...cloud].map((item) => item.y);
+  const limit = view.y === "area" && data.provenance.limits ? data.provenance.limits.area_mm2 : null;
+  if (typeof limit === "number") ys.push(limit);
   if (view.y === "measured" && hasChange) for (const { design } of shown) ys.push(...endsOf(design));
   const x = scaleOf(xs, margin.left, width - margin.right, { log: true, count: width / 90 });
   const spread = Math.max(...ys) > 4 * Math.min(...ys);
@@ -63,6 +66,8 @@ function drawFront(width) {
     axes(width, height, margin, x, y, `${xAxis.title} [${unit.text}]`, yAxis.title));
   if (band) root.append(svg("rect", { class: "band", x: margin.left, y: 6, width: width - margin.left - margin.right, height: band - 8, rx: 5 }),
     svg("text", { class: "soft", x: margin.left + 8, y: 6 + band / 2, "font-size": 11 }, "without this figure"));
+  if (typeof limit === "number") root.append(svg("line", { class: "limit", x1: margin.left, x2: width - margin.right, y1: y(limit), y2: y(limit) }),
+    svg("text", { class: "soft", x: width - margin.right - 4, y: y(limit) - 5, "text-anchor": "end" }, `limit ${digits(limit)} mm²`));
   root.append(cloudPaths(cloud, at), frontLine(shown, at));
   const order = items.map((item) => ({ ...item, at: at(item) })).sort((a, b) => a.at[0] - b.at[0] || a.at[1] - b.at[1]);
   const nodes = order.map((item) => pointOf(item, y));

@@ -24,7 +24,9 @@ function setupProgress() {
   place("progress-controls").append(choice("progress", "over", [["evaluations", "evaluations"], ["elapsed_s", "seconds", timed]], progressX,
     (value) => { progressX = value; redraws.forEach((redraw) => redraw()); }));
   const shown = data.history.slice(0, 32);
-  const key = legend(shown.map((one, k) => [`var(--s${k % 8})`, one.searcher ? `${one.search} (${one.searcher})` : one.search]));
+  const key = el("div", { class: "legend" }, shown.map((one, k) => el("span", {}, svg("svg", { width: 26, height: 10, "aria-hidden": "true" },
+    svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, "stroke-width": 2.5, "stroke-dasharray": DASHES[Math.floor(k / 8) % 4], style: { stroke: `var(--s${k % 8})` } })),
+  one.searcher ? `${one.search} (${one.searcher})` : one.search)));
   if (data.history.length > shown.length) key.append(`and ${data.history.length - shown.length} more`);
   place("progress-section").append(key);
 }
