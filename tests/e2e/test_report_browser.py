@@ -107,7 +107,7 @@ def test_hover_shows_the_design(opened, study):
     assert opened.run("document.querySelector('#tooltip').hidden")
     opened.hover(point("m2"))
     said = text(opened, "#tooltip")
-    for words in ("m2vit ×1, m2q", "M²-ViT rule", "EDP", edp, "93.90 %", "pixel groups", "u4 ", "apot8 "):
+    for words in ("m2vit ×1, m2q", "M²-ViT rule", "EDP", edp, "93.90 %", "mult.pixel_groups", "u4 ", "apot8 "):
         assert words in said
     x, y = opened.centre("h1")
     opened.move(x, y)
@@ -124,6 +124,8 @@ def test_the_tooltip_stays_inside(opened):
         assert box[1] >= 0
         assert box[2] <= 1280
         assert box[3] <= 900
+        assert 200 < box[2] - box[0] < 350
+        assert box[3] - box[1] < 400
 
 
 def test_click_shows_another_design(opened, study):

@@ -87,7 +87,8 @@ def _design(folder, workload, name, origin, preset, plan_name, factor, loss, top
     metrics = report.metrics()
     return {
         "id": name, "origin": origin, "label": f"{preset} ×{factor}, {plan_name}", "arch": preset,
-        "values": {"arch": preset, "plan": plan_name, "pixel groups": wider.pixel_groups},
+        "values": {"arch": preset, "plan": plan_name, "accelerator.engines.mult.pixel_groups": wider.pixel_groups,
+                   "accelerator.activation_buffer.capacity_bits": accelerator.activation_buffer.capacity_bits},
         "level": 0.05 if origin == "codesign" else None, "predicted_loss": loss,
         "cycles": metrics["cycles_total"], "clock_hz": metrics["clock_hz"],
         **{key: metrics[key] for key in ("latency_s", "energy_pj", "edp_pj_s", "area_mm2")},

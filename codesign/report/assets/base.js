@@ -48,8 +48,10 @@ const nameOf = (id) => (byId.has(id) ? byId.get(id).label || id : (data.origins.
 const originText = (origin) => (data.origins.find((pair) => pair[0] === origin) || [0, origin])[1];
 const valueText = (value) => (typeof value === "string" ? value
   : Number.isInteger(value) && Math.abs(value) >= 1e4 ? whole(value) : JSON.stringify(value));
+// The last two parts of the path of an axis: what a tooltip has room for.
+const shortAxis = (name) => shortened(name.split(".").slice(-2).join("."), 44);
 // Long names may break after a dot or an underscore.
-const breakable = (name) => name.replace(/([._])/g, "$1\u200b");
+const breakable = (name) => name.split(/(?<=[._])/).map((part, k) => (k ? [el("wbr"), part] : part));
 
 const KNOWN = ["codesign", "uniform8", "uniform6", "uniform4", "sequential", "m2vit_rule", "random"];
 const SHAPES = ["circle", "square", "diamond", "up", "down", "plus", "cross", "star"];
@@ -81,7 +83,7 @@ function markPath(shape, r) {
   }
 }
 
-const pairsOf = (rows) => el("dl", { class: "pairs" }, rows.map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
+const pairsOf = (rows) => el("dl", { class: "pairs" }, rows.map(([name, text]) => [el("dt", {}, breakable(name)), el("dd", {}, text)]));
 
 // The tooltip beside a point of the window, always inside it.
 function showTooltip(title, rows, x, y) {

@@ -55,7 +55,7 @@ function drawCard(id) {
   rows.push(["energy", energy(design.energy_pj)], ["area", `${digits(design.area_mm2)} mm²`]);
   if (there(design.power_w)) rows.push(["power", si(design.power_w, "W")]);
   if (there(design.predicted_loss)) rows.push(["predicted loss", `${digits(design.predicted_loss)} nats`]);
-  if (there(design.level)) rows.push(["loss budget", `${digits(design.level)} nats`]);
+  if (there(design.level)) rows.push(["loss budget", `${design.level} nats`]);
   if (there(design.integer_agreement)) rows.push(["integers agree", percent(design.integer_agreement, 2)]);
   if (design.mapper) rows.push(["mapper", design.mapper]);
   if (filterText(id)) rows.push(["filters", filterText(id)]);
@@ -196,7 +196,7 @@ function energyLegend(found) {
 function opTable(found) {
   const rows = opsOf(found).map((op) => [op.name, op.class, op.engines.join(" + "), whole(op.cycles),
     percent(op.cycles / found.cycles), si(op.macs, ""), energy(op.pj), si(op.bits / 8, "B")]);
-  return el("details", { id: "ops" }, el("summary", {}, `Table of the ${rows.length} ops`),
+  return el("details", { id: "ops", class: "card" }, el("summary", {}, `Table of the ${rows.length} ops`),
     tableOf([["op"], ["class"], ["runs on"], ["own cycles", 1], ["of the run", 1], ["MACs", 1], ["dynamic energy", 1], ["DRAM", 1]], rows));
 }
 

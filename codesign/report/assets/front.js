@@ -133,7 +133,7 @@ function cloudRows(k) {
   const cloud = data.cloud, rows = [["EDP", edp(cloud.edp_pj_s[k])], ["latency", si(cloud.latency_s[k], "s")],
     ["energy", energy(cloud.energy_pj[k])], ["area", `${digits(cloud.area_mm2[k])} mm²`]];
   if (there(cloud.predicted_loss[k])) rows.push(["predicted loss", `${digits(cloud.predicted_loss[k])} nats`]);
-  for (const axis of cloud.axes) if (axis.picks[k] >= 0) rows.push([axis.name, shortened(axis.choices[axis.picks[k]], 40)]);
+  for (const axis of cloud.axes) if (axis.picks[k] >= 0) rows.push([shortAxis(axis.name), shortened(axis.choices[axis.picks[k]], 40)]);
   return rows.slice(0, 16);
 }
 
@@ -147,7 +147,7 @@ function designRows(design) {
   const mixed = filterText(design.id);
   if (mixed) rows.push(["filters", mixed]);
   const values = Object.entries(design.values);
-  for (const [name, value] of values.slice(0, 10)) rows.push([name, shortened(valueText(value), 40)]);
+  for (const [name, value] of values.slice(0, 10)) rows.push([shortAxis(name), shortened(valueText(value), 40)]);
   if (values.length > 10) rows.push(["…", `${values.length - 10} more values`]);
   return rows;
 }

@@ -22,8 +22,10 @@ function setupComparison() {
   const ends = rows.flatMap((row) => [row.low, row.accuracy_change, row.high]).filter(there), far = Math.max(1e-4, ...ends.map(Math.abs));
   const verdict = (row) => (there(row.non_inferior) ? (row.non_inferior ? "yes" : "no") : "–");
   const interval = (row) => (there(row.low) && there(row.high) ? ` (${points(row.low, "")} … ${points(row.high, "")})` : "");
-  place("comparison").append(tableOf([["baseline"], ["design"], ["EDP ratio", 1], ["less ← → more"], ["accuracy [points]", 1],
-    ["lower ← → higher"], ["not inferior"]], rows.map((row, k) => [nameOf(row.baseline), nameOf(row.design), digits(row.edp_ratio),
+  const designs = new Set(rows.map((row) => row.design)), one = designs.size === 1;
+  if (one) place("comparison").append(el("p", { class: "note" }, `Design: ${nameOf(rows[0].design)}`));
+  place("comparison").append(tableOf([["baseline"], ...(one ? [] : [["design"]]), ["EDP ratio", 1], ["less ← → more"], ["accuracy [points]", 1],
+    ["lower ← → higher"], ["not inferior"]], rows.map((row, k) => [nameOf(row.baseline), ...(one ? [] : [nameOf(row.design)]), digits(row.edp_ratio),
     intervalMark(null, logs[k], null, -reach, reach, 0, row.edp_ratio < 1), `${points(row.accuracy_change, "")}${interval(row)}`,
     there(row.accuracy_change) ? intervalMark(row.low, row.accuracy_change, row.high, -far, far, 0, row.non_inferior !== false) : "–", verdict(row)])),
   el("p", { class: "note" }, "Ratio: EDP of the design divided by that of the baseline, below 1 the design needs less. Accuracy: design minus baseline on the same images."));
@@ -34,14 +36,14 @@ function setupBounds() {
   if (!rows.length) { place("bounds-section").remove(); return; }
   const most = Math.max(...rows.map((row) => row.gap), 1e-9);
   const cycles = (row) => [there(row.latency_cycles) ? whole(row.latency_cycles) : "–", there(row.latency_bound_cycles) ? whole(row.latency_bound_cycles) : "–"];
-  place("bounds").append(tableOf([["design"], ["loss budget [nats]", 1], ["EDP", 1], ["bound", 1], ["gap", 1], [""], ["cycles", 1], ["bound", 1],
-    ["energy", 1], ["bound", 1]], rows.map((row) => [nameOf(row.design), there(row.level) ? digits(row.level) : "–", edp(row.edp_pj_s), edp(row.edp_bound_pj_s),
+  place("bounds").append(tableOf([["design"], ["loss budget, nats", 1], ["EDP", 1], ["bound", 1], ["gap", 1], [""], ["cycles", 1], ["bound", 1],
+    ["energy", 1], ["bound", 1]], rows.map((row) => [nameOf(row.design), there(row.level) ? String(row.level) : "–", edp(row.edp_pj_s), edp(row.edp_bound_pj_s),
     percent(row.gap), gapBar(row.gap / most), ...cycles(row), energy(row.energy_pj), energy(row.energy_bound_pj)])),
   el("p", { class: "note" }, "No plan of the same predicted loss and no mapping has less on this hardware. It bounds the predicted loss, not the accuracy."));
 }
-const gapBar = (share) => svg("svg", { width: 90, height: 12, "aria-hidden": "true" },
-  svg("rect", { width: 90, height: 12, rx: 2, style: { fill: "var(--none)" } }),
-  svg("rect", { width: Math.max(1, 90 * Math.max(0, share)), height: 12, rx: 2, style: { fill: "var(--s0)" } }));
+const gapBar = (share) => svg("svg", { width: 70, height: 12, "aria-hidden": "true" },
+  svg("rect", { width: 70, height: 12, rx: 2, style: { fill: "var(--none)" } }),
+  svg("rect", { width: Math.max(1, 70 * Math.max(0, share)), height: 12, rx: 2, style: { fill: "var(--s0)" } }));
 
 function setupTableError() {
   const rows = data.table_error, node = place("table-error");
