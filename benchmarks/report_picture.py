@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-COLOURS = 64
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=4000")
+COLOURS = 256
 MOST_BYTES = 120_000
 
 
@@ -24,13 +25,11 @@ def picture(page: Path, output: Path, width: int, height: int) -> int:
         sys.exit("chromium is not installed (apt-get install chromium)")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         raw = Path(folder) / "raw.png"
-        command = [
-            browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder}",
-            f"--window-size={width},{height}", "--virtual-time-budget=4000", f"--screenshot={raw}", page.resolve().as_uri(),
-        ]  # fmt: skip
+        command = [browser, *FLAGS, f"--user-data-dir={folder}", f"--window-size={width},{height}"]
+        command += [f"--screenshot={raw}", page.resolve().as_uri()]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with Image.open(raw) as image:
-            few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+            few = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     data = io.BytesIO()
     few.save(data, "PNG", optimize=True)
     output.write_bytes(data.getvalue())

@@ -14,7 +14,7 @@ from typing import Any
 
 from codesign.report.details import design_details
 from codesign.report.study import CloudPoint, Design, Study
-from codesign.report.summary import ORIGINS, best_design, figures, missing, origin_text, summary
+from codesign.report.summary import ORIGINS, best_design, figures, missing, origin_text, shown_design, summary
 from codesign.store import program_version
 
 ASSETS = resources.files("codesign.report") / "assets"
@@ -56,7 +56,6 @@ def page_data(study: Study) -> dict[str, Any]:
     """Everything that the page shows, as plain data.  Raises as `page` does."""
     result = study.result
     details = design_details(study)
-    best = best_design(result)
     plain = asdict(result)
     text = result.spec_text
     return {
@@ -67,7 +66,8 @@ def page_data(study: Study) -> dict[str, Any]:
         "summary": summary(result),
         "figures": [asdict(figure) for figure in figures(result)],
         "missing": missing(result, len(details.designs)),
-        "best": best.id if best is not None else min(result.designs, key=lambda one: one.edp_pj_s).id,
+        "best": shown_design(result).id,
+        "has_best": best_design(result) is not None,
         "origins": _origins(result.designs, result.cloud),
         "designs": plain["designs"],
         "cloud": cloud_columns(result.cloud),
@@ -108,7 +108,7 @@ def cloud_columns(cloud: Sequence[CloudPoint]) -> dict[str, Any]:
         "origin": [origins.index(point.origin) for point in shown],
         **{
             name: [getattr(point, name) for point in shown]
-            for name in ("level", "predicted_loss", "edp_pj_s", "latency_s", "energy_pj", "area_mm2")
+            for name in ("level", "within", "predicted_loss", "edp_pj_s", "latency_s", "energy_pj", "area_mm2")
         },
         "axes": [
             {

@@ -70,14 +70,27 @@ def percent(share: float, places: int = 1) -> str:
     return f"{100 * share:.{places}f} %".replace("-", "−")
 
 
-def best_design(result: Result) -> Design | None:
-    """The co-designed design of least EDP, among those that are not less accurate where some are; None without any.
+def is_equal(design: Design) -> bool:
+    """True when a design is not less accurate than the float network by validation, or was not measured."""
+    return design.validation is None or bool(design.validation.non_inferior)
 
-    Choosing by validation: the test set must not choose.
+
+def best_design(result: Result) -> Design | None:
+    """What the study names its best design; else the co-designed one of least EDP at equal accuracy, if there is one.
+
+    Choosing is by validation: the test set must not choose.
     """
-    designs = [design for design in result.designs if design.origin == "codesign"]
-    equal = [one for one in designs if one.validation is not None and one.validation.non_inferior]
-    return min(equal or designs, key=lambda design: design.edp_pj_s, default=None)
+    if result.best is not None:
+        return next(design for design in result.designs if design.id == result.best)
+    designs = (design for design in result.designs if design.origin == "codesign" and is_equal(design))
+    return min(designs, key=lambda design: design.edp_pj_s, default=None)
+
+
+def shown_design(result: Result) -> Design:
+    """The design that the page shows first: the best one, else the co-designed one of least EDP, else any such."""
+    best = best_design(result)
+    designs = [one for one in result.designs if one.origin == "codesign"] or result.designs
+    return best or min(designs, key=lambda design: design.edp_pj_s)
 
 
 def bound_of(result: Result, design: Design) -> Bound | None:
@@ -91,29 +104,29 @@ def summary(result: Result) -> str:
 
 
 def _sentences(result: Result) -> Iterator[str]:
-    best = best_design(result)
-    looked = (
-        f"{len(result.cloud):,} designs were looked at" if result.cloud else "what was searched is not in the study"
-    )
+    best, shown = best_design(result), shown_design(result)
+    looked = f"{len(result.cloud):,} designs were looked at"
+    if not result.cloud:
+        looked = "what was searched is not in the study"
     size = f" at {result.resolution}×{result.resolution}" if result.resolution else ""
     yield f"Accelerator, mapping and quantization plan chosen together for {result.model}{size}; {looked}."
-    if best is None:
-        least = min(result.designs, key=lambda design: design.edp_pj_s)
-        yield f"The study holds no co-designed design; of its others {name_of(result, least.id)} has the least EDP, "
-        yield f"{si(least.edp_pj_s * JOULES_PER_PJ, 'J·s')}."
+    name, costs = name_of(result, shown.id), _costs(shown)
+    if shown.origin != "codesign":
+        yield f"The study holds no co-designed design; of its others {name} has the least EDP: {costs}."
         return
-    costs = ", ".join(
-        (
-            f"EDP {si(best.edp_pj_s * JOULES_PER_PJ, 'J·s')}",
-            si(best.latency_s, "s"),
-            si(best.energy_pj * JOULES_PER_PJ, "J"),
-            f"{digits(best.area_mm2)} mm²",
-        )
-    )
-    yield f"The best design, {name_of(result, best.id)}, has {costs}."
-    yield _accuracy(best)
+    if best is None:
+        yield "No co-designed design is shown to be as accurate as the float network."
+        yield f"Of these {name} has the least EDP: {costs}."
+    else:
+        yield f"The best design{'' if best.validation is None else ' of equal accuracy'} is {name}: {costs}."
+    yield _accuracy(shown)
     yield from _against(result, best)
-    yield _bound(bound_of(result, best))
+    yield _bound(bound_of(result, shown))
+
+
+def _costs(design: Design) -> str:
+    edp, energy = si(design.edp_pj_s * JOULES_PER_PJ, "J·s"), si(design.energy_pj * JOULES_PER_PJ, "J")
+    return f"EDP {edp}, {si(design.latency_s, 's')}, {energy}, {digits(design.area_mm2)} mm²"
 
 
 def _accuracy(best: Design) -> str:
@@ -144,50 +157,34 @@ def _interval(low: float | None, high: float | None) -> str:
     return f" ({100 * low:+.2f} … {100 * high:+.2f})".replace("-", "−")
 
 
-def against(result: Result, best: Design) -> list[Comparison]:
-    """A comparison per baseline, the strongest baseline first: that of `best`, else that of the least EDP.
-
-    A baseline that is less accurate than float by measurement is left out where the design is not: no equal accuracy.
-    """
-    chosen: dict[str, Comparison] = {}
-    for row in result.comparison:
-        old = chosen.get(row.baseline)
-        if not _unequal(result, row) and (old is None or _rank(row, best) < _rank(old, best)):
-            chosen[row.baseline] = row
-    return sorted(chosen.values(), key=lambda row: -row.edp_ratio)
+def against(result: Result) -> list[tuple[Comparison, float]]:
+    """Comparisons at equal accuracy with their EDP ratios, the strongest baseline first."""
+    rows = [(row, row.edp_ratio) for row in result.comparison if row.edp_ratio is not None and row.equal_accuracy]
+    return sorted(rows, key=lambda pair: -pair[1])
 
 
-def _rank(row: Comparison, best: Design) -> tuple[bool, bool, float]:
-    return row.design != best.id, row.non_inferior is False, row.edp_ratio
-
-
-def _unequal(result: Result, row: Comparison) -> bool:
-    verdicts = {one.id: one.validation.non_inferior for one in result.designs if one.validation is not None}
-    return verdicts.get(row.baseline) is False and verdicts.get(row.design) is True
-
-
-def _against(result: Result, best: Design) -> Iterator[str]:
-    rows = against(result, best)
-    used = {row.baseline for row in rows}
-    left_out = dict.fromkeys(name_of(result, row.baseline) for row in result.comparison if row.baseline not in used)
+def _against(result: Result, best: Design | None) -> Iterator[str]:
+    rows = against(result)
+    unequal = dict.fromkeys(origin_text(row.baseline) for row in result.comparison if not row.equal_accuracy)
+    if best is None and result.comparison:
+        equal = dict.fromkeys(origin_text(row.baseline) for row in result.comparison if row.equal_accuracy)
+        yield f"Baselines that are: {', '.join(equal)}." if equal else "None of the baselines is either."
+        return
     if not rows:
-        reason = f" that is accurate enough itself (left out: {', '.join(left_out)})" if left_out else ""
+        reason = f" of equal accuracy (less accurate: {', '.join(unequal)})" if unequal else ""
         yield f"There is no comparison with a baseline{reason}."
         return
-    strongest = rows[0]
-    name = name_of(result, strongest.baseline)
-    it = "it" if strongest.design == best.id else name_of(result, strongest.design)
+    strongest, ratio = rows[0]
     one = "the only baseline" if len(rows) == 1 else f"the strongest of {len(rows)} baselines"
-    one += f" that are accurate enough (not: {', '.join(left_out)})" if left_out else ""
-    if strongest.edp_ratio < 1:
-        yield f"Against {name}, {one}, {it} needs {percent(1 - strongest.edp_ratio)} less EDP{_accurate(strongest)}."
+    one += f" of equal accuracy (less accurate: {', '.join(unequal)})" if unequal else ""
+    if ratio < 1:
+        found = f"Against {origin_text(strongest.baseline)}, {one}, it needs {percent(1 - ratio)} less EDP"
     else:
-        more = "the same EDP" if strongest.edp_ratio == 1 else f"{percent(strongest.edp_ratio - 1)} more EDP"
-        yield f"It is no gain over {name}, {one}: {it} needs {more}{_accurate(strongest)}."
+        more = "the same EDP" if ratio == 1 else f"{percent(ratio - 1)} more EDP"
+        found = f"It is no gain over {origin_text(strongest.baseline)}, {one}: it needs {more}"
+    yield f"{found}{_accurate(strongest)}."
     if len(rows) > 1:
-        listed = ", ".join(f"{name_of(result, row.baseline)} {row.edp_ratio:.2f}" for row in rows[1:4])
-        rest = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
-        yield f"EDP divided by that of the others: {listed}{rest}."
+        yield f"EDP divided by that of {', '.join(f'{origin_text(row.baseline)}: {own:.2f}' for row, own in rows[1:])}."
 
 
 def _accurate(row: Comparison) -> str:
@@ -202,39 +199,36 @@ def _bound(bound: Bound | None) -> str:
         return "No bound was computed for it."
     least = si(bound.edp_bound_pj_s * JOULES_PER_PJ, "J·s")
     return (
-        f"On its hardware no plan and mapping of the same predicted loss has an EDP below {least}, so it is at most "
-        f"{percent(bound.gap)} above the optimum there; this bounds the predicted loss, not the accuracy."
+        f"On its hardware no plan and mapping of the same predicted loss has an EDP below {least}, "
+        f"{percent(bound.gap)} less; this bounds the predicted loss, not the accuracy."
     )
 
 
 def figures(result: Result) -> list[Figure]:
     """The tiles at the head of the page."""
-    best = best_design(result)
-    shown = []
-    if best is not None:
-        rows, bound = against(result, best), bound_of(result, best)
-        shown.append(
-            Figure("EDP of the best design", si(best.edp_pj_s * JOULES_PER_PJ, "J·s"), name_of(result, best.id))
-        )
+    shown, found = shown_design(result), []
+    if shown.origin == "codesign":
+        rows, bound, measured = against(result), bound_of(result, shown), shown.test or shown.validation
+        least = si(shown.edp_pj_s * JOULES_PER_PJ, "J·s")
+        equal = best_design(result) is not None
+        found.append(Figure("EDP of the best design" if equal else "least EDP, accuracy not equal", least, shown.label))
         if rows:
-            note = f"than {name_of(result, rows[0].baseline)}"
-            shown.append(Figure("EDP against the best baseline", _less_or_more(rows[0].edp_ratio), note))
-        measured = best.test or best.validation
+            note = f"than {origin_text(rows[0][0].baseline)}"
+            found.append(Figure("EDP against the best baseline", _less_or_more(rows[0][1]), note))
         if measured is not None:
-            note = "not measured against float" if measured.change is None else _points(measured.change)
-            shown.append(Figure("top-1 accuracy", percent(measured.top1), note))
-        elif best.predicted_loss is not None:
-            shown.append(Figure("predicted loss", f"{digits(best.predicted_loss)} nats", "accuracy was not measured"))
+            note = "not measured against float" if measured.change is None else f"{_points(measured.change)} to float"
+            found.append(Figure("top-1 accuracy", percent(measured.top1), note))
+        elif shown.predicted_loss is not None:
+            found.append(Figure("predicted loss", f"{digits(shown.predicted_loss)} nats", "accuracy was not measured"))
         if bound is not None:
-            shown.append(Figure("gap to the bound of EDP", percent(bound.gap), "on its hardware, at most"))
+            found.append(Figure("gap to the bound of EDP", percent(bound.gap), "on its hardware, at most"))
     if result.cloud:
-        shown.append(
-            Figure("designs looked at", f"{len(result.cloud):,}", f"{len(result.designs)} kept with all figures")
-        )
+        note = f"{len(result.designs)} kept with all figures"
+        found.append(Figure("designs looked at", f"{len(result.cloud):,}", note))
     total = (result.seconds or {}).get("total")
     if isinstance(total, int | float):
-        shown.append(Figure("time of the study", seconds_text(float(total))))
-    return shown
+        found.append(Figure("time of the study", seconds_text(float(total))))
+    return found
 
 
 def _less_or_more(ratio: float) -> str:
@@ -252,4 +246,5 @@ def missing(result: Result, simulated: int) -> list[str]:
         (not result.comparison, "There is no comparison with baselines."),
         (simulated == 0, "No design has its files, so there are no plans, timelines and energies."),
     )
-    return [text for absent, text in checks if absent]
+    refused = [f"{origin_text(name)}: {reason}" for name, reason in result.refusals.items()]
+    return [text for absent, text in checks if absent] + refused

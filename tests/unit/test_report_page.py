@@ -200,6 +200,7 @@ def set_at(data, path, value):
         (["bounds", 0, "edp_bound_pj_s"], 0.0, "bounds[0].edp_bound_pj_s: is 0"),
         (["table_error", 0, "simulated_cycles"], 0, "table_error[0].simulated_cycles: is 0"),
         (["comparison", 0, "edp_ratio"], 0, "comparison[0].edp_ratio: is 0"),
+        (["best"], "cd-9", "best: there is no design 'cd-9'; expected the id of a design"),
         (["findings", 0], 3, "findings[0]: found 3; expected text"),
     ],
 )
@@ -316,7 +317,15 @@ def test_hostile_texts_stay_texts(tmp_path):
 def test_cloud_columns_give_the_points_back():
     points = tuple(
         CloudPoint(
-            "codesign", 1.0 + k, 2.0, 3.0, 4.0, None, k / 10, {"lanes": k % 3, **({"plan": "p"} if k % 2 else {})}
+            "codesign",
+            1.0 + k,
+            2.0,
+            3.0,
+            4.0,
+            None,
+            k / 10,
+            k < 9,
+            {"lanes": k % 3, **({"plan": "p"} if k % 2 else {})},
         )
         for k in range(20)
     )
@@ -324,6 +333,7 @@ def test_cloud_columns_give_the_points_back():
     assert columns["all"] == 20
     assert [columns["origins"][number] for number in columns["origin"]] == ["codesign"] * 20
     assert columns["latency_s"] == [point.latency_s for point in points]
+    assert columns["within"] == [True] * 9 + [False] * 11
     lanes, plan = columns["axes"]
     assert [lanes["choices"][pick] for pick in lanes["picks"]] == [str(k % 3) for k in range(20)]
     assert [plan["choices"][pick] if pick >= 0 else None for pick in plan["picks"]] == [None, "p"] * 10
@@ -334,31 +344,66 @@ def test_the_best_design_is_accurate_enough(study):
     assert result.designs[2].edp_pj_s < result.designs[0].edp_pj_s
     assert best_design(result).id == "cd-0"
     text = summary(result)
-    assert f"“m2vit ×1, w4a8”, has EDP {si(result.designs[0].edp_pj_s * 1e-12, 'J·s')}" in text
+    assert (
+        f"The best design of equal accuracy is “m2vit ×1, w4a8”: EDP {si(result.designs[0].edp_pj_s * 1e-12, 'J·s')}"
+        in text
+    )
     assert (
         "Measured on 2,000 test images, its top-1 accuracy is 94.10 %, −0.70 points against the float network" in text
     )
-    assert "the strongest of 3 baselines that are accurate enough (not: “m2vit ×1, uniform4”)" in text
-    assert "at most 7.5 % above the optimum there; this bounds the predicted loss, not the accuracy" in text
+    assert "the strongest of 3 baselines of equal accuracy (less accurate: uniform 4-bit)" in text
+    assert "7.0 % less; this bounds the predicted loss, not the accuracy" in text
 
 
 def test_a_negative_result_is_said_plainly(study):
     stored = read_result(study)
     for row in stored["comparison"]:
-        row["edp_ratio"] = {"u8": 1.25, "seq": 1.0}.get(row["baseline"], 0.9)
+        row["edp_ratio"] = {"uniform8": 1.25, "sequential": 1.0}.get(row["baseline"], 0.9)
     write_result(study, stored)
-    assert "It is no gain over “m2vit ×2, uniform8”" in (text := summary(read_study(study).result))
+    assert "It is no gain over uniform 8-bit, the strongest of 3 baselines" in (
+        text := summary(read_study(study).result)
+    )
     assert "it needs 25.0 % more EDP" in text
-    # Another co-designed design that is compared with a baseline instead: its name is said.
-    stored["comparison"] = [row | {"design": "cd-2"} for row in stored["comparison"]]
+    for row in stored["comparison"]:
+        row["equal_accuracy"] = False
     write_result(study, stored)
-    assert "“m2vit ×2, w4a8” needs 25.0 % more EDP" in summary(read_study(study).result)
+    assert "There is no comparison with a baseline of equal accuracy (less accurate: " in summary(
+        read_study(study).result
+    )
+
+
+def test_no_design_of_equal_accuracy_is_said(study):
+    stored = read_result(study)
+    stored["best"] = None
     for one in stored["designs"]:
         if one["origin"] == "codesign":
             one["validation"]["non_inferior"] = False
             one["test"] = None
+    for row in stored["comparison"]:
+        row |= {"edp_ratio": None, "equal_accuracy": row["baseline"] == "uniform8"}
     write_result(study, stored)
-    assert "which is inferior or not shown to be as good" in summary(read_study(study).result)
+    found = read_study(study).result
+    assert best_design(found) is None
+    text = summary(found)
+    assert (
+        "No co-designed design is shown to be as accurate as the float network. Of these “m2vit ×2, w4a8” has the least"
+        in text
+    )
+    assert "which is inferior or not shown to be as good" in text
+    assert "Baselines that are: uniform 8-bit." in text
+    data = data_of(page(read_study(study)))
+    assert (data["best"], data["has_best"]) == ("cd-2", False)
+    for row in stored["comparison"]:
+        row["equal_accuracy"] = False
+    write_result(study, stored)
+    assert "None of the baselines is either." in summary(read_study(study).result)
+
+
+def test_the_study_names_its_best(study):
+    changed(study, best="cd-1", refusals={"uniform6": "no engine for 6 bits"})
+    found = read_study(study).result
+    assert best_design(found).id == "cd-1"
+    assert "uniform 6-bit: no engine for 6 bits" in data_of(page(read_study(study)))["missing"]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,15 @@ const nameOf = (id) => (byId.has(id) ? byId.get(id).label || id : (data.origins.
 const originText = (origin) => (data.origins.find((pair) => pair[0] === origin) || [0, origin])[1];
 const valueText = (value) => (typeof value === "string" ? value
   : Number.isInteger(value) && Math.abs(value) >= 1e4 ? whole(value) : JSON.stringify(value));
-// The last two parts of the path of an axis: what a tooltip has room for.
-const shortAxis = (name) => shortened(name.split(".").slice(-2).join("."), 44);
+// Names of axes without what all share; in a tooltip their last two parts.
+const axisName = (name) => name.replace(/^accelerator\./, "");
+const shortAxis = (name) => shortened(axisName(name).split(".").slice(-2).join("."), 44);
+// Values of a design: those in which the designs differ first, and how many these are.
+function valuesOf(design) {
+  const texts = (name) => new Set(data.designs.map((one) => JSON.stringify(one.values[name])));
+  const pairs = Object.entries(design.values), differ = pairs.filter(([name]) => texts(name).size > 1);
+  return [...differ, ...pairs.filter((pair) => !differ.includes(pair))].map((pair, k) => [...pair, k < differ.length]);
+}
 // Long names may break after a dot or an underscore.
 const breakable = (name) => name.split(/(?<=[._])/).map((part, k) => (k ? [el("wbr"), part] : part));
 
@@ -95,6 +102,7 @@ function showTooltip(title, rows, x, y) {
   box.style.left = `${Math.max(8, left)}px`;
   box.style.top = `${Math.max(8, Math.min(y + 12, innerHeight - height - 8))}px`;
 }
+const dateText = (text) => text.replace("T", " ").replace(/(\+00:00|Z)$/, " UTC");
 const hideTooltip = () => { place("tooltip").hidden = true; };
 
 // A row of buttons of which one is chosen.

@@ -57,7 +57,10 @@ function drawCard(id) {
   if (there(design.predicted_loss)) rows.push(["predicted loss", `${digits(design.predicted_loss)} nats`]);
   if (there(design.level)) rows.push(["loss budget", `${design.level} nats`]);
   if (there(design.integer_agreement)) rows.push(["integers agree", percent(design.integer_agreement, 2)]);
+  if (design.arch) rows.push(["accelerator", design.arch]);
   if (design.mapper) rows.push(["mapper", design.mapper]);
+  if (there(design.average_weight_bits)) rows.push(["bits of a weight", digits(design.average_weight_bits)]);
+  if (there(design.shift_share)) rows.push(["powers of two", `${percent(design.shift_share)} of MACs`]);
   if (filterText(id)) rows.push(["filters", filterText(id)]);
   node.replaceChildren(el("h3", {}, nameOf(id)),
     el("p", { class: "origin" }, markOf(design.origin), `${originText(design.origin)} · ${design.id}`),
@@ -93,9 +96,9 @@ function drawDesign(id) {
 }
 
 function valueCard(id) {
-  const values = Object.entries(byId.get(id).values);
+  const values = valuesOf(byId.get(id));
   return values.length ? el("div", { class: "card" }, el("h3", {}, "Chosen values"), el("div", { class: "values", id: "values" },
-    values.map(([name, value]) => el("div", {}, el("span", {}, breakable(name)), el("b", {}, breakable(valueText(value))))))) : "";
+    values.map(([name, value, differs]) => el("div", { class: differs ? null : "fixed" }, el("span", {}, breakable(axisName(name))), el("b", {}, breakable(valueText(value))))))) : "";
 }
 
 // A column per op: share of the MACs, filters by weight format, formats in and out.
@@ -204,6 +207,6 @@ function setupDesign() {
   const picker = el("select", { id: "design-picker", on: { change: (event) => select(event.target.value) } },
     data.designs.map((design) => el("option", { value: design.id }, `${nameOf(design.id)} (${originText(design.origin)})`)));
   place("design-controls").replaceChildren(el("label", { class: "check" }, "Show", picker),
-    el("button", { type: "button", id: "to-best", on: { click: () => select(data.best) } }, "Best design"));
+    el("button", { type: "button", id: "to-best", on: { click: () => select(data.best) } }, data.has_best ? "Best design" : "First design"));
   listeners.push(drawDesign);
 }

@@ -82,10 +82,11 @@ function cloudPaths(cloud, at) {
   const paths = new Map();
   for (const item of cloud) {
     const [px, py] = at(item);
-    paths.set(item.origin, `${paths.get(item.origin) || ""}M${px.toFixed(1)},${py.toFixed(1)}h0`);
+    const kind = `${Number(data.cloud.within[item.k])}${item.origin}`;
+    paths.set(kind, `${paths.get(kind) || ""}M${px.toFixed(1)},${py.toFixed(1)}h0`);
   }
-  return svg("g", { class: "cloud" }, [...paths].map(([origin, d]) => svg("path", { d, fill: "none", "stroke-width": 3.2,
-    "stroke-linecap": "round", opacity: 0.3, style: { stroke: colourOf(origin) } })));
+  return svg("g", { class: "cloud" }, [...paths].map(([kind, d]) => svg("path", { d, fill: "none", "stroke-width": 3.4,
+    "stroke-linecap": "round", opacity: kind[0] === "1" ? 0.38 : 0.14, style: { stroke: colourOf(kind.slice(1)) } })));
 }
 
 function frontLine(shown, at) {
@@ -133,7 +134,8 @@ function cloudRows(k) {
   const cloud = data.cloud, rows = [["EDP", edp(cloud.edp_pj_s[k])], ["latency", si(cloud.latency_s[k], "s")],
     ["energy", energy(cloud.energy_pj[k])], ["area", `${digits(cloud.area_mm2[k])} mm²`]];
   if (there(cloud.predicted_loss[k])) rows.push(["predicted loss", `${digits(cloud.predicted_loss[k])} nats`]);
-  for (const axis of cloud.axes) if (axis.picks[k] >= 0) rows.push([shortAxis(axis.name), shortened(axis.choices[axis.picks[k]], 40)]);
+  if (!cloud.within[k]) rows.push(["limits", "not kept"]);
+  for (const axis of cloud.axes) if (axis.picks[k] >= 0 && axis.choices.length > 1) rows.push([shortAxis(axis.name), shortened(axis.choices[axis.picks[k]], 40)]);
   return rows.slice(0, 16);
 }
 
@@ -146,16 +148,16 @@ function designRows(design) {
   if (there(design.predicted_loss)) rows.push(["predicted loss", `${digits(design.predicted_loss)} nats`]);
   const mixed = filterText(design.id);
   if (mixed) rows.push(["filters", mixed]);
-  const values = Object.entries(design.values);
-  for (const [name, value] of values.slice(0, 10)) rows.push([shortAxis(name), shortened(valueText(value), 40)]);
-  if (values.length > 10) rows.push(["…", `${values.length - 10} more values`]);
+  const values = valuesOf(design), shown = values.filter(([, , differs], k) => k < 10 && (differs || data.designs.length === 1));
+  for (const [name, value] of shown) rows.push([shortAxis(name), shortened(valueText(value), 40)]);
+  if (values.length > shown.length) rows.push(["…", `${values.length - shown.length} more values`]);
   return rows;
 }
 
 function frontNote(cloud, missing) {
   const notes = ["Lower left is better. Dashed: designs that no other design beats in both figures; marker size: area."];
   const all = data.cloud.all;
-  if (cloud.length) notes.push(`Dots: ${cloud.length === all ? "all" : `${whole(cloud.length)} of`} ${whole(all)} designs that were looked at.`);
+  if (cloud.length) notes.push(`Dots: ${cloud.length === all ? "all" : `${whole(cloud.length)} of`} ${whole(all)} designs that were looked at${data.cloud.within.every(Boolean) ? "" : ", paler: beyond the limits"}.`);
   else if (view.cloud && all && view.y === "measured")
     notes.push("What was only looked at has no measured accuracy: switch to predicted loss or area to see it.");
   if (missing.length) notes.push(`${missing.length} of ${data.designs.length} designs lack this figure and stand above.`);
