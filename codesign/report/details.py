@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,32 @@ from codesign.report.gantt import gantt_data
 from codesign.report.study import Design, Study
 
 # Segments of all designs together, and of one: what keeps the page small.
-MOST_SEGMENTS, MOST_PER_DESIGN, LEAST_PER_DESIGN = 24_000, 2_000, 200
+MOST_SEGMENTS, MOST_PER_DESIGN, LEAST_PER_DESIGN = 16_000, 2_000, 200
 # A run counts as the same as the study's when cycles are equal and energies differ by less than rounding.
 SAME_ENERGY = 1e-6
 
 
-def design_details(study: Study) -> dict[str, dict[str, Any]]:
-    """Design → its details, for every design with a folder; raises AccelsimError when one cannot be simulated."""
+@dataclass(frozen=True)
+class Details:
+    """Plain data of the designs with files, by name, and the networks [[op, class, MACs], …] that they refer to."""
+
+    designs: dict[str, dict[str, Any]]
+    networks: list[list[list[Any]]]
+
+
+def design_details(study: Study) -> Details:
+    """Details of every design with a folder; raises AccelsimError when one cannot be simulated."""
     designs = [design for design in study.result.designs if design.folder is not None]
     most = max(LEAST_PER_DESIGN, min(MOST_PER_DESIGN, MOST_SEGMENTS // max(1, len(designs))))
-    return {design.id: _details(design, simulated(study.folder / str(design.folder)), most) for design in designs}
+    found = Details({}, [])
+    for design in designs:
+        report = simulated(study.folder / str(design.folder))
+        ops = [[item.op.name, item.op.op_class, item.op.macs] for item in report.table.quantized.ops]
+        if ops not in found.networks:
+            found.networks.append(ops)
+        network = found.networks.index(ops)
+        found.designs[design.id] = {"network": network, **_details(design, report, most)}
+    return found
 
 
 def simulated(folder: Path) -> Report:
@@ -72,8 +89,8 @@ def _details(design: Design, report: Report, most: int) -> dict[str, Any]:
         "energy": dict(price.energy_by_component_pj),
         "area": dict(price.area_by_component_mm2),
         "utilization": report.utilization(),
-        "plan": {"name": quantized.plan.name, "division": quantized.plan.division, "ops": plan_rows(report)},
-        "ops": _op_rows(report),
+        "plan": {"name": quantized.plan.name, "division": quantized.plan.division},
+        "ops": op_rows(report),
         "fingerprints": {
             "workload": workload.fingerprint(),
             "plan": quantized.plan.fingerprint(),
@@ -83,18 +100,24 @@ def _details(design: Design, report: Report, most: int) -> dict[str, Any]:
     }
 
 
-def plan_rows(report: Report) -> list[dict[str, Any]]:
-    """Per op: name, class, MACs, filters by weight format (or the format of the right operand), formats in and out."""
-    shares = layer_shares(report)
-    return [_plan_row(item, shares.get(item.op.name)) for item in report.table.quantized.ops]
+def op_rows(report: Report) -> list[dict[str, Any]]:
+    """Per op: formats in and out, filters by weight format or the format of the right operand, engines, costs.
+
+    `cycles` are own cycles (they sum to the run), `pj` dynamic energy, `bits` what crosses the DRAM bus.
+    """
+    shares, rows = layer_shares(report), []
+    for item, row in zip(report.table.quantized.ops, report.op_rows(), strict=True):
+        moved = row["counts"].get("dram_read_bits", 0) + row["counts"].get("dram_write_bits", 0)
+        costs = {"engines": row["engines"], "cycles": row["cycles"], "pj": row["dynamic_energy_pj"], "bits": moved}
+        rows.append({**_formats(item, shares.get(item.op.name)), **costs})
+    return rows
 
 
-def _plan_row(item: QuantizedOp, channels: dict[str, int] | None) -> dict[str, Any]:
+def _formats(item: QuantizedOp, channels: dict[str, int] | None) -> dict[str, Any]:
     op = item.op
     if channels is None and item.weights and op.loop is not None:
         channels = {item.weights[0].format.name: op.loop.groups * op.loop.cols}
-    row: dict[str, Any] = {"name": op.name, "class": op.op_class, "macs": op.macs, "in": item.activation.name}
-    row["out"] = item.output.name
+    row: dict[str, Any] = {"in": item.activation.name, "out": item.output.name}
     if channels:
         row["filters"] = {name: count for name, count in channels.items() if count}
     elif op.kind is OpKind.MATMUL:
@@ -102,14 +125,3 @@ def _plan_row(item: QuantizedOp, channels: dict[str, int] | None) -> dict[str, A
     if item.zero_point:
         row["zero_point"] = True
     return row
-
-
-def _op_rows(report: Report) -> list[list[Any]]:
-    """Per op: name, class, engines, own cycles, MACs, dynamic energy [pJ], DRAM bits moved."""
-    return [
-        [
-            row["name"], row["class"], row["engines"], row["cycles"], row["macs"], row["dynamic_energy_pj"],
-            row["counts"].get("dram_read_bits", 0) + row["counts"].get("dram_write_bits", 0),
-        ]
-        for row in report.op_rows()
-    ]  # fmt: skip

@@ -20,7 +20,8 @@ def read_fields(cls: type, data: Any, path: str, source: Source) -> Any:
     """An instance of the dataclass `cls`, or FAULTY after every fault below `path` has been recorded in `source`.
 
     A field with a default may be left out or null; fields that `cls` does not have are passed over, so that a
-    newer study can still be read.  Hints may be str, bool, int, float, dict, dataclasses, tuples of one kind, and `X | None`.
+    newer study can still be read.  Hints may be str, bool, int, float, dict, dataclasses, tuples of one
+    kind, and `X | None`.
     """
     members = {member.name: member for member in fields(cls)}
     if not isinstance(data, dict):

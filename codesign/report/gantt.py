@@ -107,7 +107,6 @@ def gantt_data(report: Report, most: int) -> dict[str, Any]:
     digits = 0 if report.result.cycles_total > 10_000 else 2
     return {
         "units": list(program.units),
-        "ops": list(program.op_names),
         "cycles": report.result.cycles_total,
         "rows": len(report.result.rows),
         "piece_cycles": piece / program.ticks_per_cycle,

@@ -14,12 +14,12 @@ from typing import Any
 
 from codesign.report.details import design_details
 from codesign.report.study import CloudPoint, Design, Study
-from codesign.report.summary import ORIGINS, best_design, figures, missing, origin_text, summary
+from codesign.report.summary import ORIGINS, best_design, figures, missing, origin_text, shown_design, summary
 from codesign.store import program_version
 
 ASSETS = resources.files("codesign.report") / "assets"
 SCRIPTS = ("base.js", "chart.js", "front.js", "design.js", "timeline.js", "progress.js", "tables.js", "main.js")
-MOST_CLOUD = 5_000
+MOST_CLOUD = 4_000
 MOST_SPEC_CHARACTERS = 100_000
 DIGITS = 6
 
@@ -56,7 +56,6 @@ def page_data(study: Study) -> dict[str, Any]:
     """Everything that the page shows, as plain data.  Raises as `page` does."""
     result = study.result
     details = design_details(study)
-    best = best_design(result)
     plain = asdict(result)
     text = result.spec_text
     return {
@@ -66,13 +65,15 @@ def page_data(study: Study) -> dict[str, Any]:
         "data": result.data,
         "summary": summary(result),
         "figures": [asdict(figure) for figure in figures(result)],
-        "missing": missing(result, len(details)),
-        "best": best.id if best is not None else min(result.designs, key=lambda one: one.edp_pj_s).id,
+        "missing": missing(result, len(details.designs)),
+        "best": shown_design(result).id,
+        "has_best": best_design(result) is not None,
         "origins": _origins(result.designs, result.cloud),
         "designs": plain["designs"],
         "cloud": cloud_columns(result.cloud),
         **{name: plain[name] for name in ("history", "bounds", "table_error", "comparison", "findings")},
-        "details": details,
+        "details": details.designs,
+        "networks": details.networks,
         "provenance": {
             **{name: plain[name] for name in ("program", "created_utc", "seed", "penalties", "limits", "seconds")},
             "page_program": program_version(),
@@ -94,17 +95,20 @@ def cloud_columns(cloud: Sequence[CloudPoint]) -> dict[str, Any]:
 
     Axis values are numbers into the list of an axis's different values, −1 where a design has none.
     """
-    step = max(1, -(-len(cloud) // MOST_CLOUD))
-    shown = cloud[::step]
+    count = min(len(cloud), MOST_CLOUD)
+    shown = [cloud[k * len(cloud) // count] for k in range(count)]
+    origins = list(dict.fromkeys(point.origin for point in shown))
     axes = list(dict.fromkeys(axis for point in shown for axis in point.values))
     texts = {axis: [_text(point.values[axis]) if axis in point.values else None for point in shown] for axis in axes}
     choices = {axis: sorted({text for text in column if text is not None}) for axis, column in texts.items()}
     places = {axis: {text: k for k, text in enumerate(known)} for axis, known in choices.items()}
     return {
         "all": len(cloud),
+        "origins": origins,
+        "origin": [origins.index(point.origin) for point in shown],
         **{
             name: [getattr(point, name) for point in shown]
-            for name in ("origin", "level", "predicted_loss", "edp_pj_s", "latency_s", "energy_pj", "area_mm2")
+            for name in ("level", "within", "predicted_loss", "edp_pj_s", "latency_s", "energy_pj", "area_mm2")
         },
         "axes": [
             {

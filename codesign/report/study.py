@@ -50,6 +50,8 @@ class Design:
     cycles: int | None = None
     clock_hz: int | None = None
     power_w: float | None = None
+    average_weight_bits: float | None = None
+    shift_share: float | None = None
     mapper: str = ""
     folder: str | None = None
     on_front: bool = False
@@ -60,7 +62,7 @@ class Design:
 
 @dataclass(frozen=True)
 class CloudPoint:
-    """A design that the search looked at."""
+    """A design that the search looked at; `within`: it keeps the limits of the study."""
 
     origin: str
     latency_s: float
@@ -69,18 +71,19 @@ class CloudPoint:
     area_mm2: float
     level: float | None = None
     predicted_loss: float | None = None
+    within: bool = True
     values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """State of a search after `evaluations` designs."""
+    """State of a search after `evaluations` designs; `least` is the least value of its first objective, the EDP."""
 
     evaluations: int
     elapsed_s: float | None = None
     hypervolume: float | None = None
     front_size: int | None = None
-    best_edp_pj_s: float | None = None
+    least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class History:
 
 @dataclass(frozen=True)
 class Bound:
-    """Incumbent and lower bound of a design's hardware at a level of predicted loss; `gap` = incumbent / bound − 1."""
+    """A design and lower bounds of its hardware at its level of predicted loss; `gap` = 1 − bound / EDP."""
 
     design: str
     edp_pj_s: float
@@ -121,11 +124,16 @@ class TableError:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A design against a baseline: EDP of the design / EDP of the baseline, accuracy of the design − the baseline's."""
+    """The study's best design against the best `design` of a baseline (an origin).
+
+    `edp_ratio` is the EDP of the study's best / that of the baseline's, `accuracy_change` likewise a difference.
+    Without `equal_accuracy` the baseline's design is its most accurate one, but inferior to the float network.
+    """
 
     baseline: str
     design: str
-    edp_ratio: float
+    edp_ratio: float | None = None
+    equal_accuracy: bool = True
     accuracy_change: float | None = None
     low: float | None = None
     high: float | None = None
@@ -139,6 +147,8 @@ class Result:
     name: str
     model: str
     designs: tuple[Design, ...]
+    best: str | None = None
+    refusals: dict[str, Any] = field(default_factory=dict)
     resolution: int | None = None
     data: str | None = None
     program: str = ""
@@ -216,6 +226,8 @@ def _faults(result: Result, folder: Path) -> Iterator[tuple[str, str, str]]:
         yield from _not_positive(design, place)
         if design.folder is not None:
             yield from _folder_faults(design.folder, folder, child(place, "folder"))
+    if result.best is not None and result.best not in seen:
+        yield "best", f"there is no design {result.best!a}", "the id of a design"
     for k, point in enumerate(result.cloud):
         yield from _not_positive(point, child("cloud", k))
     for k, bound in enumerate(result.bounds):
@@ -225,7 +237,7 @@ def _faults(result: Result, folder: Path) -> Iterator[tuple[str, str, str]]:
         if row.simulated_cycles <= 0:
             yield child(child("table_error", k), "simulated_cycles"), f"is {row.simulated_cycles:g}", "more than 0"
     for k, pair in enumerate(result.comparison):
-        if pair.edp_ratio <= 0:
+        if pair.edp_ratio is not None and pair.edp_ratio <= 0:
             yield child(child("comparison", k), "edp_ratio"), f"is {pair.edp_ratio:g}", "more than 0"
 
 

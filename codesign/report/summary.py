@@ -60,19 +60,37 @@ def origin_text(origin: str) -> str:
 
 
 def name_of(result: Result, design: str) -> str:
-    """A design or an origin in words, for sentences: the label of a design, else its name."""
+    """A design (its label, else its name, in quotation marks) or an origin in words."""
     found = next((one for one in result.designs if one.id == design), None)
-    return (found.label or found.id) if found is not None else origin_text(design)
+    return f"“{found.label or found.id}”" if found is not None else origin_text(design)
+
+
+def percent(share: float, places: int = 1) -> str:
+    """A share as ``94.1 %``."""
+    return f"{100 * share:.{places}f} %".replace("-", "−")
+
+
+def is_equal(design: Design) -> bool:
+    """True when a design is not less accurate than the float network by validation, or was not measured."""
+    return design.validation is None or bool(design.validation.non_inferior)
 
 
 def best_design(result: Result) -> Design | None:
-    """The co-designed design of least EDP, among those that are not less accurate where some are; None without any.
+    """What the study names its best design; else the co-designed one of least EDP at equal accuracy, if there is one.
 
-    Choosing by validation: the test set must not choose.
+    Choosing is by validation: the test set must not choose.
     """
-    designs = [design for design in result.designs if design.origin == "codesign"]
-    equal = [one for one in designs if one.validation is not None and one.validation.non_inferior]
-    return min(equal or designs, key=lambda design: design.edp_pj_s, default=None)
+    if result.best is not None:
+        return next(design for design in result.designs if design.id == result.best)
+    designs = (design for design in result.designs if design.origin == "codesign" and is_equal(design))
+    return min(designs, key=lambda design: design.edp_pj_s, default=None)
+
+
+def shown_design(result: Result) -> Design:
+    """The design that the page shows first: the best one, else the co-designed one of least EDP, else any such."""
+    best = best_design(result)
+    designs = [one for one in result.designs if one.origin == "codesign"] or result.designs
+    return best or min(designs, key=lambda design: design.edp_pj_s)
 
 
 def bound_of(result: Result, design: Design) -> Bound | None:
@@ -86,29 +104,29 @@ def summary(result: Result) -> str:
 
 
 def _sentences(result: Result) -> Iterator[str]:
-    best = best_design(result)
-    looked = (
-        f"{len(result.cloud):,} designs were looked at" if result.cloud else "what was searched is not in the study"
-    )
+    best, shown = best_design(result), shown_design(result)
+    looked = f"{len(result.cloud):,} designs were looked at"
+    if not result.cloud:
+        looked = "what was searched is not in the study"
     size = f" at {result.resolution}×{result.resolution}" if result.resolution else ""
     yield f"Accelerator, mapping and quantization plan chosen together for {result.model}{size}; {looked}."
-    if best is None:
-        least = min(result.designs, key=lambda design: design.edp_pj_s)
-        yield f"The study holds no co-designed design; of its others {name_of(result, least.id)} has the least EDP, "
-        yield f"{si(least.edp_pj_s * JOULES_PER_PJ, 'J·s')}."
+    name, costs = name_of(result, shown.id), _costs(shown)
+    if shown.origin != "codesign":
+        yield f"The study holds no co-designed design; of its others {name} has the least EDP: {costs}."
         return
-    costs = ", ".join(
-        (
-            f"EDP {si(best.edp_pj_s * JOULES_PER_PJ, 'J·s')}",
-            si(best.latency_s, "s"),
-            si(best.energy_pj * JOULES_PER_PJ, "J"),
-            f"{digits(best.area_mm2)} mm²",
-        )
-    )
-    yield f"The best design, {name_of(result, best.id)}, has {costs}."
-    yield _accuracy(best)
+    if best is None:
+        yield "No co-designed design is shown to be as accurate as the float network."
+        yield f"Of these {name} has the least EDP: {costs}."
+    else:
+        yield f"The best design{'' if best.validation is None else ' of equal accuracy'} is {name}: {costs}."
+    yield _accuracy(shown)
     yield from _against(result, best)
-    yield _bound(bound_of(result, best))
+    yield _bound(bound_of(result, shown))
+
+
+def _costs(design: Design) -> str:
+    edp, energy = si(design.edp_pj_s * JOULES_PER_PJ, "J·s"), si(design.energy_pj * JOULES_PER_PJ, "J")
+    return f"EDP {edp}, {si(design.latency_s, 's')}, {energy}, {digits(design.area_mm2)} mm²"
 
 
 def _accuracy(best: Design) -> str:
@@ -117,7 +135,7 @@ def _accuracy(best: Design) -> str:
         loss = "" if best.predicted_loss is None else f"; the predicted loss is {digits(best.predicted_loss)} nats"
         return f"Its accuracy was not measured{loss}."
     images = f"{measured.images:,} {kind} images"
-    return f"Measured on {images}, its top-1 accuracy is {measured.top1:.2%}{_change(measured)}."
+    return f"Measured on {images}, its top-1 accuracy is {percent(measured.top1, 2)}{_change(measured)}."
 
 
 def _change(measured: Measured) -> str:
@@ -139,38 +157,34 @@ def _interval(low: float | None, high: float | None) -> str:
     return f" ({100 * low:+.2f} … {100 * high:+.2f})".replace("-", "−")
 
 
-def rows_of(result: Result, best: Design) -> list[Comparison]:
-    """Comparisons of a design with baselines that are accurate enough themselves, the strongest first."""
-    rows = (row for row in result.comparison if row.design == best.id and row.baseline not in _too_lossy(result))
-    return sorted(rows, key=lambda row: -row.edp_ratio)
+def against(result: Result) -> list[tuple[Comparison, float]]:
+    """Comparisons at equal accuracy with their EDP ratios, the strongest baseline first."""
+    rows = [(row, row.edp_ratio) for row in result.comparison if row.edp_ratio is not None and row.equal_accuracy]
+    return sorted(rows, key=lambda pair: -pair[1])
 
 
-def _too_lossy(result: Result) -> set[str]:
-    """Designs that are less accurate than the float network by measurement: no baselines at equal accuracy."""
-    return {one.id for one in result.designs if one.validation is not None and one.validation.non_inferior is False}
-
-
-def _against(result: Result, best: Design) -> Iterator[str]:
-    rows = rows_of(result, best)
-    lossy = [name_of(result, row.baseline) for row in result.comparison if row.baseline in _too_lossy(result)]
-    left_out = list(dict.fromkeys(lossy))
-    if not rows:
-        reason = f" that is accurate enough itself (left out: {', '.join(left_out)})" if left_out else ""
-        yield f"It was compared with no baseline{reason}."
+def _against(result: Result, best: Design | None) -> Iterator[str]:
+    rows = against(result)
+    unequal = dict.fromkeys(origin_text(row.baseline) for row in result.comparison if not row.equal_accuracy)
+    if best is None and result.comparison:
+        equal = dict.fromkeys(origin_text(row.baseline) for row in result.comparison if row.equal_accuracy)
+        yield f"Baselines that are: {', '.join(equal)}." if equal else "None of the baselines is either."
         return
-    strongest = rows[0]
-    name = name_of(result, strongest.baseline)
-    one = "its only baseline" if len(rows) == 1 else f"the strongest of {len(rows)} baselines"
-    one += f" that are accurate enough (not: {', '.join(left_out)})" if left_out else ""
-    if strongest.edp_ratio < 1:
-        yield f"Against {name}, {one}, it needs {1 - strongest.edp_ratio:.1%} less EDP{_accurate(strongest)}."
+    if not rows:
+        reason = f" of equal accuracy (less accurate: {', '.join(unequal)})" if unequal else ""
+        yield f"There is no comparison with a baseline{reason}."
+        return
+    strongest, ratio = rows[0]
+    one = "the only baseline" if len(rows) == 1 else f"the strongest of {len(rows)} baselines"
+    one += f" of equal accuracy (less accurate: {', '.join(unequal)})" if unequal else ""
+    if ratio < 1:
+        found = f"Against {origin_text(strongest.baseline)}, {one}, it needs {percent(1 - ratio)} less EDP"
     else:
-        more = "the same EDP" if strongest.edp_ratio == 1 else f"{strongest.edp_ratio - 1:.1%} more EDP"
-        yield f"It is not better than {name}, {one}: it needs {more}{_accurate(strongest)}."
+        more = "the same EDP" if ratio == 1 else f"{percent(ratio - 1)} more EDP"
+        found = f"It is no gain over {origin_text(strongest.baseline)}, {one}: it needs {more}"
+    yield f"{found}{_accurate(strongest)}."
     if len(rows) > 1:
-        listed = ", ".join(f"{name_of(result, row.baseline)} {row.edp_ratio:.2f}" for row in rows[1:4])
-        rest = f" and {len(rows) - 4} more" if len(rows) > 4 else ""
-        yield f"Its EDP divided by that of the others: {listed}{rest}."
+        yield f"EDP divided by that of {', '.join(f'{origin_text(row.baseline)}: {own:.2f}' for row, own in rows[1:])}."
 
 
 def _accurate(row: Comparison) -> str:
@@ -185,39 +199,40 @@ def _bound(bound: Bound | None) -> str:
         return "No bound was computed for it."
     least = si(bound.edp_bound_pj_s * JOULES_PER_PJ, "J·s")
     return (
-        f"On its hardware no plan and mapping of the same predicted loss has an EDP below {least}, so it is at most "
-        f"{bound.gap:.1%} above the optimum there; this bounds the predicted loss, not the accuracy."
+        f"On its hardware no plan and mapping of the same predicted loss has an EDP below {least}, "
+        f"{percent(bound.gap)} less; this bounds the predicted loss, not the accuracy."
     )
 
 
 def figures(result: Result) -> list[Figure]:
     """The tiles at the head of the page."""
-    best = best_design(result)
-    shown = []
-    if best is not None:
-        rows, bound = rows_of(result, best), bound_of(result, best)
-        shown.append(
-            Figure("EDP of the best design", si(best.edp_pj_s * JOULES_PER_PJ, "J·s"), name_of(result, best.id))
-        )
+    shown, found = shown_design(result), []
+    if shown.origin == "codesign":
+        rows, bound, measured = against(result), bound_of(result, shown), shown.test or shown.validation
+        least = si(shown.edp_pj_s * JOULES_PER_PJ, "J·s")
+        equal = best_design(result) is not None
+        found.append(Figure("EDP of the best design" if equal else "least EDP, accuracy not equal", least, shown.label))
         if rows:
-            note = f"of {name_of(result, rows[0].baseline)}"
-            shown.append(Figure("EDP against the strongest baseline", f"{rows[0].edp_ratio:.1%}", note))
-        measured = best.test or best.validation
+            note = f"than {origin_text(rows[0][0].baseline)}"
+            found.append(Figure("EDP against the best baseline", _less_or_more(rows[0][1]), note))
         if measured is not None:
-            note = "not measured against float" if measured.change is None else _points(measured.change)
-            shown.append(Figure("top-1 accuracy", f"{measured.top1:.1%}", note))
-        elif best.predicted_loss is not None:
-            shown.append(Figure("predicted loss", f"{digits(best.predicted_loss)} nats", "accuracy was not measured"))
+            note = "not measured against float" if measured.change is None else f"{_points(measured.change)} to float"
+            found.append(Figure("top-1 accuracy", percent(measured.top1), note))
+        elif shown.predicted_loss is not None:
+            found.append(Figure("predicted loss", f"{digits(shown.predicted_loss)} nats", "accuracy was not measured"))
         if bound is not None:
-            shown.append(Figure("gap to the bound of EDP", f"{bound.gap:.1%}", "on its hardware, at most"))
+            found.append(Figure("gap to the bound of EDP", percent(bound.gap), "on its hardware, at most"))
     if result.cloud:
-        shown.append(
-            Figure("designs looked at", f"{len(result.cloud):,}", f"{len(result.designs)} kept with all figures")
-        )
+        note = f"{len(result.designs)} kept with all figures"
+        found.append(Figure("designs looked at", f"{len(result.cloud):,}", note))
     total = (result.seconds or {}).get("total")
     if isinstance(total, int | float):
-        shown.append(Figure("time of the study", seconds_text(float(total))))
-    return shown
+        found.append(Figure("time of the study", seconds_text(float(total))))
+    return found
+
+
+def _less_or_more(ratio: float) -> str:
+    return f"{percent(abs(1 - ratio))} {'less' if ratio < 1 else 'more'}"
 
 
 def missing(result: Result, simulated: int) -> list[str]:
@@ -231,4 +246,5 @@ def missing(result: Result, simulated: int) -> list[str]:
         (not result.comparison, "There is no comparison with baselines."),
         (simulated == 0, "No design has its files, so there are no plans, timelines and energies."),
     )
-    return [text for absent, text in checks if absent]
+    refused = [f"{origin_text(name)}: {reason}" for name, reason in result.refusals.items()]
+    return [text for absent, text in checks if absent] + refused

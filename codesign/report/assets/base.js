@@ -41,12 +41,24 @@ function si(value, unit) {
   return `${digits(value / factor)} ${prefix}${unit}`;
 }
 const percent = (share, decimals = 1) => (there(share) ? `${whole(100 * share, decimals)} %` : "–");
-const points = (share) => (there(share) ? `${share > 0 ? "+" : ""}${whole(100 * share, 2)} points` : "–");
+const points = (share, unit = " points") => (there(share) ? `${share > 0 ? "+" : ""}${whole(100 * share, 2)}${unit}` : "–");
 const energy = (pj) => si(there(pj) ? pj * J_PER_PJ : pj, "J");
 const edp = (pjS) => si(there(pjS) ? pjS * J_PER_PJ : pjS, "J·s");
 const nameOf = (id) => (byId.has(id) ? byId.get(id).label || id : (data.origins.find((pair) => pair[0] === id) || [0, id])[1]);
 const originText = (origin) => (data.origins.find((pair) => pair[0] === origin) || [0, origin])[1];
-const valueText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const valueText = (value) => (typeof value === "string" ? value
+  : Number.isInteger(value) && Math.abs(value) >= 1e4 ? whole(value) : JSON.stringify(value));
+// Names of axes without what all share; in a tooltip their last two parts.
+const axisName = (name) => name.replace(/^accelerator\./, "");
+const shortAxis = (name) => shortened(axisName(name).split(".").slice(-2).join("."), 44);
+// Values of a design: those in which the designs differ first, and how many these are.
+function valuesOf(design) {
+  const texts = (name) => new Set(data.designs.map((one) => JSON.stringify(one.values[name])));
+  const pairs = Object.entries(design.values), differ = pairs.filter(([name]) => texts(name).size > 1);
+  return [...differ, ...pairs.filter((pair) => !differ.includes(pair))].map((pair, k) => [...pair, k < differ.length]);
+}
+// Long names may break after a dot or an underscore.
+const breakable = (name) => name.split(/(?<=[._])/).map((part, k) => (k ? [el("wbr"), part] : part));
 
 const KNOWN = ["codesign", "uniform8", "uniform6", "uniform4", "sequential", "m2vit_rule", "random"];
 const SHAPES = ["circle", "square", "diamond", "up", "down", "plus", "cross", "star"];
@@ -78,7 +90,7 @@ function markPath(shape, r) {
   }
 }
 
-const pairsOf = (rows) => el("dl", { class: "pairs" }, rows.map(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]));
+const pairsOf = (rows) => el("dl", { class: "pairs" }, rows.map(([name, text]) => [el("dt", {}, breakable(name)), el("dd", {}, text)]));
 
 // The tooltip beside a point of the window, always inside it.
 function showTooltip(title, rows, x, y) {
@@ -90,6 +102,7 @@ function showTooltip(title, rows, x, y) {
   box.style.left = `${Math.max(8, left)}px`;
   box.style.top = `${Math.max(8, Math.min(y + 12, innerHeight - height - 8))}px`;
 }
+const dateText = (text) => text.replace("T", " ").replace(/(\+00:00|Z)$/, " UTC");
 const hideTooltip = () => { place("tooltip").hidden = true; };
 
 // A row of buttons of which one is chosen.
@@ -116,5 +129,5 @@ function onWidth(node, draw) {
 }
 
 // Colours with words; parts that do not occur are left out by the caller.
-const legend = (items) => el("div", { class: "legend" }, items.map(([colour, text, opacity = 1]) =>
-  el("span", {}, el("i", { style: { background: colour, opacity: String(opacity) } }), text)));
+const legend = (items) => el("div", { class: "legend" }, items.map(([colour, text, opacity = 1, hatched = false]) =>
+  el("span", {}, el("i", { class: hatched ? "hatch" : null, style: { "background-color": colour, opacity: String(opacity) } }), text)));

@@ -1,5 +1,10 @@
 // The selected design: its figures, its plan per op, where its time and energy go.
 const detailOf = (id) => data.details[id];
+// Ops of a design as {name, class, macs, in, out, filters, right, …}.
+const opsOf = (found) => found.ops.map((op, k) => {
+  const [name, kind, macs] = data.networks[found.network][k];
+  return { name, class: kind, macs, ...op };
+});
 const CAUSES = ["region", "bus", "input", "dependency", "output"];
 const CAUSE_TEXTS = { busy: "busy", region: "waits for a place in a buffer", bus: "waits for data from DRAM",
   input: "waits for a result of another unit", dependency: "waits for an explicit dependency",
@@ -13,6 +18,7 @@ function colourOfFormat(format) {
   if (format.startsWith("u")) return `var(--w${bits > 8 ? 16 : bits > 6 ? 8 : bits > 4 ? 6 : bits > 2 ? 4 : 2})`;
   return `var(--shift${bits > 8 ? 12 : bits > 4 ? 8 : 4})`;
 }
+const inkOn = (format) => `var(--${/^(u[2-5]|pot)/.test(format) && !/^u1\d/.test(format) ? "text" : "card"})`;
 function formatText(format) {
   const bits = format.replace(/\D/g, "");
   if (format.startsWith("apot")) return `${bits}-bit sum of powers of two`;
@@ -23,7 +29,7 @@ function formatText(format) {
 function filterShares(id) {
   const found = detailOf(id), counts = new Map();
   if (!found) return [];
-  for (const op of found.plan.ops) for (const [format, count] of Object.entries(op.filters || {}))
+  for (const op of found.ops) for (const [format, count] of Object.entries(op.filters || {}))
     counts.set(format, (counts.get(format) || 0) + count);
   const all = [...counts.values()].reduce((a, b) => a + b, 0);
   return [...counts].sort((a, b) => b[1] - a[1]).map(([format, count]) => [format, count / all]);
@@ -31,10 +37,10 @@ function filterShares(id) {
 const filterText = (id) => filterShares(id).map(([format, share]) => `${format} ${percent(share, 0)}`).join(", ");
 
 function measuredRows(found, kind) {
-  if (!found) return [[`top-1, ${kind}`, "not measured"]];
-  const rows = [[`top-1, ${kind}`, `${percent(found.top1, 2)} of ${whole(found.images)} images`]];
+  if (!found) return [[kind, "not measured"]];
+  const rows = [[kind, `${percent(found.top1, 2)} (${whole(found.images)} images)`]];
   if (there(found.change)) {
-    const ends = there(found.low) && there(found.high) ? ` (${points(found.low)} … ${points(found.high)})` : "";
+    const ends = there(found.low) && there(found.high) ? ` (${points(found.low, "")} … ${points(found.high, "")})` : "";
     const verdict = there(found.non_inferior) ? (found.non_inferior ? "; not inferior" : "; inferior or not shown to be as good") : "";
     rows.push(["against float", `${points(found.change)}${ends}${verdict}`]);
   }
@@ -49,16 +55,17 @@ function drawCard(id) {
   rows.push(["energy", energy(design.energy_pj)], ["area", `${digits(design.area_mm2)} mm²`]);
   if (there(design.power_w)) rows.push(["power", si(design.power_w, "W")]);
   if (there(design.predicted_loss)) rows.push(["predicted loss", `${digits(design.predicted_loss)} nats`]);
-  if (there(design.level)) rows.push(["loss budget", `${digits(design.level)} nats`]);
+  if (there(design.level)) rows.push(["loss budget", `${design.level} nats`]);
   if (there(design.integer_agreement)) rows.push(["integers agree", percent(design.integer_agreement, 2)]);
+  if (design.arch) rows.push(["accelerator", design.arch]);
   if (design.mapper) rows.push(["mapper", design.mapper]);
+  if (there(design.average_weight_bits)) rows.push(["bits of a weight", digits(design.average_weight_bits)]);
+  if (there(design.shift_share)) rows.push(["powers of two", `${percent(design.shift_share)} of MACs`]);
   if (filterText(id)) rows.push(["filters", filterText(id)]);
-  const values = Object.entries(design.values).map(([name, value]) => [name, valueText(value)]);
   node.replaceChildren(el("h3", {}, nameOf(id)),
     el("p", { class: "origin" }, markOf(design.origin), `${originText(design.origin)} · ${design.id}`),
-    pairsOf(rows), el("h4", {}, "Accuracy"), pairsOf([...measuredRows(design.validation, "validation"),
-      ...(design.test ? measuredRows(design.test, "test") : [])]),
-    ...(values.length ? [el("h4", {}, "Chosen values"), pairsOf(values)] : []));
+    el("div", { class: "lists" }, pairsOf(rows), el("div", {}, el("h4", {}, "Accuracy, top-1"),
+      pairsOf([...measuredRows(design.validation, "validation"), ...(design.test ? measuredRows(design.test, "test") : [])]))));
 }
 
 function drawDesign(id) {
@@ -68,14 +75,14 @@ function drawDesign(id) {
   note.classList.toggle("warning", Boolean(found && !found.same));
   if (!found) {
     note.textContent = "This design has no files in the study, so there is no plan, timeline or energy to show.";
-    node.replaceChildren();
+    node.replaceChildren(valueCard(id));
     return;
   }
   note.textContent = found.same ? "" : `Simulated again by program ${data.provenance.page_program}: ${whole(found.cycles)} cycles and `
     + `${energy(found.energy_pj)}, which is not what the study says. The pictures below show the new run.`;
   const plan = el("div", { class: "chart", id: "plan" }), gantt = el("div", { id: "gantt" });
   const waits = el("div", { class: "chart", id: "waits" }), joules = el("div", { class: "chart", id: "energy" });
-  node.replaceChildren(
+  node.replaceChildren(valueCard(id),
     el("div", { class: "card" }, el("h3", {}, `Plan “${found.plan.name}”: formats of every op`), plan, planLegend(found)),
     el("div", { class: "card" }, el("h3", {}, "Units over time"), gantt),
     el("div", { class: "pair" },
@@ -88,28 +95,42 @@ function drawDesign(id) {
   onWidth(joules, (width) => drawEnergy(joules, width, found));
 }
 
+function valueCard(id) {
+  const values = valuesOf(byId.get(id));
+  return values.length ? el("div", { class: "card" }, el("h3", {}, "Chosen values"), el("div", { class: "values", id: "values" },
+    values.map(([name, value, differs]) => el("div", { class: differs ? null : "fixed" }, el("span", {}, breakable(axisName(name))), el("b", {}, breakable(valueText(value))))))) : "";
+}
+
 // A column per op: share of the MACs, filters by weight format, formats in and out.
 function drawPlan(node, width, found) {
-  const ops = found.plan.ops, left = 78, column = (width - left - 4) / ops.length, gap = column > 5 ? 1 : 0.3;
+  const ops = opsOf(found), left = 78, column = (width - left - 4) / ops.length, gap = column > 5 ? 1 : 0.3;
   const most = Math.max(1, ...ops.map((op) => op.macs));
   const rows = { macs: [4, 36], weights: [46, 92], in: [144, 18], out: [166, 18] }, height = 206;
-  const root = svg("svg", { width, height, role: "img", "aria-label": "formats of every op, in the order of execution" });
+  const root = svg("svg", { width, height, role: "img", "aria-label": "formats of every op, in the order of execution" },
+    svg("defs", {}, svg("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+      svg("rect", { width: 2.4, height: 6, style: { fill: "var(--card)" } }))));
   const names = { macs: "MACs", weights: "weights", in: "input", out: "output" };
   for (const [key, [top, size]] of Object.entries(rows))
     root.append(svg("text", { class: "soft", x: left - 10, y: top + size / 2 + 4, "text-anchor": "end" }, names[key]));
   ops.forEach((op, k) => {
     const x = left + k * column, w = Math.max(0.5, column - gap), group = svg("g", { class: "op" });
-    const box = (top, size, colour, opacity = 1) => group.append(svg("rect", { x, y: top, width: w, height: size,
-      style: { fill: colour, opacity: String(opacity) } }));
+    const box = (top, size, colour, format = "") => {
+      group.append(svg("rect", { x, y: top, width: w, height: size, style: { fill: colour } }));
+      if (format && size >= 13 && w >= 8 * format.length) group.append(svg("text", { x: x + w / 2, y: top + size / 2 + 4, "font-size": 11,
+        "text-anchor": "middle", style: { fill: inkOn(format) } }, format));
+    };
     const share = op.macs / most, [mTop, mSize] = rows.macs;
     if (share > 0) box(mTop + mSize * (1 - share), mSize * share, "var(--soft)");
     const [wTop, wSize] = rows.weights, filters = Object.entries(op.filters || {}), all = filters.reduce((a, b) => a + b[1], 0);
     let top = wTop;
-    for (const [format, count] of filters) { box(top, (wSize * count) / all, colourOfFormat(format)); top += (wSize * count) / all; }
-    if (op.right) box(wTop, wSize, colourOfFormat(op.right), 0.45);
-    else if (!filters.length) box(wTop, wSize, "var(--none)");
-    box(rows.in[0], rows.in[1], colourOfFormat(op.in));
-    box(rows.out[0], rows.out[1], colourOfFormat(op.out));
+    for (const [format, count] of filters) { box(top, (wSize * count) / all, colourOfFormat(format), format); top += (wSize * count) / all; }
+    if (op.right) {
+      box(wTop, wSize, colourOfFormat(op.right));
+      group.append(svg("rect", { x, y: wTop, width: w, height: wSize, fill: "url(#hatch)" }));
+    }
+    if (!op.right && !filters.length) box(wTop, wSize, "var(--none)");
+    box(rows.in[0], rows.in[1], colourOfFormat(op.in), op.in);
+    box(rows.out[0], rows.out[1], colourOfFormat(op.out), op.out);
     group.append(svg("rect", { x, y: 0, width: column, height: 186, fill: "transparent" }));
     group.addEventListener("mousemove", (event) => showTooltip(op.name, planTip(op, all), event.clientX, event.clientY));
     group.addEventListener("mouseleave", hideTooltip);
@@ -129,12 +150,12 @@ function planTip(op, all) {
 }
 
 function planLegend(found) {
-  const used = new Set(), products = found.plan.ops.some((op) => op.right);
-  for (const op of found.plan.ops) for (const format of [...Object.keys(op.filters || {}), op.in, op.out, op.right || op.in]) used.add(format);
+  const used = new Set(), products = found.ops.some((op) => op.right);
+  for (const op of found.ops) for (const format of [...Object.keys(op.filters || {}), op.in, op.out, op.right || op.in]) used.add(format);
   const sorted = [...used].sort((a, b) => a.replace(/\d/g, "").localeCompare(b.replace(/\d/g, "")) || b.replace(/\D/g, "") - a.replace(/\D/g, ""));
   const items = sorted.map((format) => [colourOfFormat(format), `${format}: ${formatText(format)}`]).reverse();
-  if (products) items.push([colourOfFormat(found.plan.ops.find((op) => op.right).right), "paler: right operand of a product of activations", 0.45]);
-  if (found.plan.ops.some((op) => !op.filters && !op.right)) items.push(["var(--none)", "no weights"]);
+  if (products) items.push([colourOfFormat(found.ops.find((op) => op.right).right), "hatched: right operand of a product of activations", 1, true]);
+  if (found.ops.some((op) => !op.filters && !op.right)) items.push(["var(--none)", "no weights"]);
   return legend(items);
 }
 
@@ -176,9 +197,9 @@ function energyLegend(found) {
 }
 
 function opTable(found) {
-  const rows = found.ops.map(([name, kind, engines, cycles, macs, pj, bits]) => [name, kind, engines.join(" + "), whole(cycles),
-    percent(cycles / found.cycles), si(macs, ""), energy(pj), si(bits / 8, "B")]);
-  return el("details", { id: "ops" }, el("summary", {}, `Table of the ${rows.length} ops`),
+  const rows = opsOf(found).map((op) => [op.name, op.class, op.engines.join(" + "), whole(op.cycles),
+    percent(op.cycles / found.cycles), si(op.macs, ""), energy(op.pj), si(op.bits / 8, "B")]);
+  return el("details", { id: "ops", class: "card" }, el("summary", {}, `Table of the ${rows.length} ops`),
     tableOf([["op"], ["class"], ["runs on"], ["own cycles", 1], ["of the run", 1], ["MACs", 1], ["dynamic energy", 1], ["DRAM", 1]], rows));
 }
 
@@ -186,6 +207,6 @@ function setupDesign() {
   const picker = el("select", { id: "design-picker", on: { change: (event) => select(event.target.value) } },
     data.designs.map((design) => el("option", { value: design.id }, `${nameOf(design.id)} (${originText(design.origin)})`)));
   place("design-controls").replaceChildren(el("label", { class: "check" }, "Show", picker),
-    el("button", { type: "button", id: "to-best", on: { click: () => select(data.best) } }, "Best design"));
+    el("button", { type: "button", id: "to-best", on: { click: () => select(data.best) } }, data.has_best ? "Best design" : "First design"));
   listeners.push(drawDesign);
 }

@@ -25,17 +25,21 @@ const COLUMN_SCALE = { edp_pj_s: J_PER_PJ, energy_pj: J_PER_PJ };
 const areas = data.designs.map((design) => design.area_mm2);
 const [leastArea, mostArea] = [Math.min(...areas), Math.max(...areas)];
 const radiusOf = (area) => (mostArea > leastArea * 1.001
-  ? 4.5 + 5.5 * Math.sqrt((area - leastArea) / (mostArea - leastArea)) : 6.5);
+  ? 6 + 5.5 * Math.sqrt((area - leastArea) / (mostArea - leastArea)) : 7);
 
 function cloudPoints() {
   const y = Y_AXES[view.y], x = X_AXES[view.x], cloud = data.cloud;
   if (!view.cloud || !y.column || !cloud.origin.length) return [];
   const points = [], factor = COLUMN_SCALE[x.column] || 1;
-  cloud.origin.forEach((origin, k) => {
+  cloud.origin.forEach((number, k) => {
+    const origin = cloud.origins[number];
     if (there(cloud[y.column][k])) points.push({ k, origin, x: cloud[x.column][k] * factor, y: cloud[y.column][k] });
   });
   return points;
 }
+
+// Ends of the interval of a measured loss.
+const endsOf = (design) => [measuredOf(design).low, measuredOf(design).high].filter(there).map((change) => -100 * change);
 
 // Corners of the step line of designs that none beats in both amounts.
 function frontOf(items) {
@@ -51,13 +55,19 @@ function drawFront(width) {
   const cloud = cloudPoints(), unit = unitFor(items.map((item) => item.x), xAxis.unit);
   const band = missing.length ? 34 : 0, margin = { left: 64, right: 16, top: 12 + band, bottom: 46 };
   const xs = [...items, ...cloud].map((item) => item.x / unit.factor), ys = [...shown, ...cloud].map((item) => item.y);
+  const limit = view.y === "area" && data.provenance.limits ? data.provenance.limits.area_mm2 : null;
+  if (typeof limit === "number") ys.push(limit);
+  if (view.y === "measured" && hasChange) for (const { design } of shown) ys.push(...endsOf(design));
   const x = scaleOf(xs, margin.left, width - margin.right, { log: true, count: width / 90 });
-  const spread = Math.max(...ys) > 8 * Math.min(...ys);
+  const spread = Math.max(...ys) > 4 * Math.min(...ys);
   const y = scaleOf(ys, height - margin.bottom, margin.top, { log: Boolean(yAxis.log) && spread, zero: false, count: 7, room: 0.08 });
-  const at = (item) => [x(item.x / unit.factor), there(item.y) ? y(item.y) : 12 + band / 2];
+  const at = (item) => [x(item.x / unit.factor), there(item.y) ? y(item.y) : 2 + band / 2];
   const root = svg("svg", { width, height, role: "group", "aria-label": `${yAxis.title} over ${xAxis.title}, designs as buttons` },
     axes(width, height, margin, x, y, `${xAxis.title} [${unit.text}]`, yAxis.title));
-  if (band) root.append(svg("text", { class: "soft", x: margin.left + 6, y: 12 }, "without this figure:"));
+  if (band) root.append(svg("rect", { class: "band", x: margin.left, y: 6, width: width - margin.left - margin.right, height: band - 8, rx: 5 }),
+    svg("text", { class: "soft", x: margin.left + 8, y: 6 + band / 2, "font-size": 11 }, "without this figure"));
+  if (typeof limit === "number") root.append(svg("line", { class: "limit", x1: margin.left, x2: width - margin.right, y1: y(limit), y2: y(limit) }),
+    svg("text", { class: "soft", x: width - margin.right - 4, y: y(limit) - 5, "text-anchor": "end" }, `limit ${digits(limit)} mm²`));
   root.append(cloudPaths(cloud, at), frontLine(shown, at));
   const order = items.map((item) => ({ ...item, at: at(item) })).sort((a, b) => a.at[0] - b.at[0] || a.at[1] - b.at[1]);
   const nodes = order.map((item) => pointOf(item, y));
@@ -72,10 +82,11 @@ function cloudPaths(cloud, at) {
   const paths = new Map();
   for (const item of cloud) {
     const [px, py] = at(item);
-    paths.set(item.origin, `${paths.get(item.origin) || ""}M${px.toFixed(1)},${py.toFixed(1)}h0`);
+    const kind = `${Number(data.cloud.within[item.k])}${item.origin}`;
+    paths.set(kind, `${paths.get(kind) || ""}M${px.toFixed(1)},${py.toFixed(1)}h0`);
   }
-  return svg("g", { class: "cloud" }, [...paths].map(([origin, d]) => svg("path", { d, fill: "none", "stroke-width": 3.2,
-    "stroke-linecap": "round", opacity: 0.3, style: { stroke: colourOf(origin) } })));
+  return svg("g", { class: "cloud" }, [...paths].map(([kind, d]) => svg("path", { d, fill: "none", "stroke-width": 3.4,
+    "stroke-linecap": "round", opacity: kind[0] === "1" ? 0.38 : 0.14, style: { stroke: colourOf(kind.slice(1)) } })));
 }
 
 function frontLine(shown, at) {
@@ -89,7 +100,7 @@ function pointOf(item, y) {
   const { design, at } = item, r = radiusOf(design.area_mm2), found = measuredOf(design), parts = [];
   if (view.y === "measured" && hasChange && found && there(found.low) && there(found.high))
     parts.push(svg("line", { class: "interval", x1: 0, x2: 0, y1: y(-100 * found.low) - at[1], y2: y(-100 * found.high) - at[1] }));
-  parts.push(svg("circle", { class: "ring", r: r + 5 }), svg("path", { class: "mark", d: markPath(shapeOf(design.origin), r) }));
+  parts.push(svg("circle", { class: "ring", r: r + 4.5 }), svg("path", { class: "mark", d: markPath(shapeOf(design.origin), r) }));
   const tip = (px, py) => showTooltip(nameOf(design.id), designRows(design), px, py);
   const node = svg("g", { class: "point", tabindex: 0, role: "button", "data-id": design.id, transform: `translate(${at[0].toFixed(1)},${at[1].toFixed(1)})`,
     "aria-pressed": String(design.id === state.selected), "aria-label": `${nameOf(design.id)}, ${originText(design.origin)}, EDP ${edp(design.edp_pj_s)}`,
@@ -123,7 +134,8 @@ function cloudRows(k) {
   const cloud = data.cloud, rows = [["EDP", edp(cloud.edp_pj_s[k])], ["latency", si(cloud.latency_s[k], "s")],
     ["energy", energy(cloud.energy_pj[k])], ["area", `${digits(cloud.area_mm2[k])} mm²`]];
   if (there(cloud.predicted_loss[k])) rows.push(["predicted loss", `${digits(cloud.predicted_loss[k])} nats`]);
-  for (const axis of cloud.axes) if (axis.picks[k] >= 0) rows.push([axis.name, shortened(axis.choices[axis.picks[k]], 40)]);
+  if (!cloud.within[k]) rows.push(["limits", "not kept"]);
+  for (const axis of cloud.axes) if (axis.picks[k] >= 0 && axis.choices.length > 1) rows.push([shortAxis(axis.name), shortened(axis.choices[axis.picks[k]], 40)]);
   return rows.slice(0, 16);
 }
 
@@ -136,16 +148,16 @@ function designRows(design) {
   if (there(design.predicted_loss)) rows.push(["predicted loss", `${digits(design.predicted_loss)} nats`]);
   const mixed = filterText(design.id);
   if (mixed) rows.push(["filters", mixed]);
-  const values = Object.entries(design.values);
-  for (const [name, value] of values.slice(0, 10)) rows.push([name, shortened(valueText(value), 40)]);
-  if (values.length > 10) rows.push(["…", `${values.length - 10} more values`]);
+  const values = valuesOf(design), shown = values.filter(([, , differs], k) => k < 10 && (differs || data.designs.length === 1));
+  for (const [name, value] of shown) rows.push([shortAxis(name), shortened(valueText(value), 40)]);
+  if (values.length > shown.length) rows.push(["…", `${values.length - shown.length} more values`]);
   return rows;
 }
 
 function frontNote(cloud, missing) {
   const notes = ["Lower left is better. Dashed: designs that no other design beats in both figures; marker size: area."];
   const all = data.cloud.all;
-  if (cloud.length) notes.push(`Dots: ${cloud.length === all ? "all" : `${whole(cloud.length)} of`} ${whole(all)} designs that were looked at.`);
+  if (cloud.length) notes.push(`Dots: ${cloud.length === all ? "all" : `${whole(cloud.length)} of`} ${whole(all)} designs that were looked at${data.cloud.within.every(Boolean) ? "" : ", paler: beyond the limits"}.`);
   else if (view.cloud && all && view.y === "measured")
     notes.push("What was only looked at has no measured accuracy: switch to predicted loss or area to see it.");
   if (missing.length) notes.push(`${missing.length} of ${data.designs.length} designs lack this figure and stand above.`);

@@ -1,7 +1,7 @@
 // The page from top to bottom.
 function setupHead() {
   const parts = [data.resolution ? `${data.model} at ${data.resolution}×${data.resolution}` : data.model,
-    data.data ? `data ${data.data}` : "no data", data.provenance.created_utc].filter((part) => part);
+    data.data ? `data ${data.data}` : "no data", dateText(data.provenance.created_utc)].filter((part) => part);
   place("facts").textContent = parts.join(" · ");
   place("figures").replaceChildren(...data.figures.map((one) => el("div", { class: "figure" }, el("span", {}, one.name), el("b", {}, one.text),
     el("span", {}, one.note))));

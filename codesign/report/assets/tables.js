@@ -8,7 +8,7 @@ function tableOf(columns, rows, chosen = () => false) {
 
 // A small picture of an interval and its estimate on a common scale with a line at `zero`.
 function intervalMark(low, value, high, least, most, zero, good) {
-  const width = 170, height = 20, x = (number) => 6 + ((number - least) / (most - least || 1)) * (width - 12);
+  const width = 100, height = 20, x = (number) => 6 + ((number - least) / (most - least || 1)) * (width - 12);
   return svg("svg", { width, height, "aria-hidden": "true" },
     svg("line", { class: "axis", x1: x(zero), x2: x(zero), y1: 1, y2: height - 1, "stroke-width": 1.5 }),
     ...(there(low) && there(high) ? [svg("line", { x1: x(low), x2: x(high), y1: 10, y2: 10, "stroke-width": 2, style: { stroke: "var(--soft)" } })] : []),
@@ -18,15 +18,23 @@ function intervalMark(low, value, high, least, most, zero, good) {
 function setupComparison() {
   const rows = data.comparison;
   if (!rows.length) { place("comparison-section").remove(); return; }
-  const logs = rows.map((row) => Math.log(row.edp_ratio)), reach = Math.max(0.05, ...logs.map(Math.abs));
+  const logs = rows.map((row) => (there(row.edp_ratio) ? Math.log(row.edp_ratio) : null)), reach = Math.max(0.05, ...logs.map(Math.abs));
   const ends = rows.flatMap((row) => [row.low, row.accuracy_change, row.high]).filter(there), far = Math.max(1e-4, ...ends.map(Math.abs));
-  const verdict = (row) => (there(row.non_inferior) ? (row.non_inferior ? "yes" : "no") : "–");
-  place("comparison").append(tableOf([["baseline"], ["design"], ["EDP, ratio", 1], ["less ← EDP → more"], ["accuracy", 1],
-    ["lower ← accuracy → higher"], ["interval", 1], ["not inferior"]], rows.map((row, k) => [nameOf(row.baseline), nameOf(row.design), digits(row.edp_ratio),
-    intervalMark(null, logs[k], null, -reach, reach, 0, row.edp_ratio < 1), points(row.accuracy_change),
-    there(row.accuracy_change) ? intervalMark(row.low, row.accuracy_change, row.high, -far, far, 0, row.non_inferior !== false) : "–",
-    there(row.low) && there(row.high) ? `${points(row.low)} … ${points(row.high)}` : "–", verdict(row)])),
-  el("p", { class: "note" }, "Ratio: EDP of the design divided by that of the baseline, below 1 the design needs less. Accuracy: design minus baseline on the same images."));
+  const verdict = (value) => (there(value) ? (value ? "yes" : "no") : "–");
+  const interval = (row) => (there(row.low) && there(row.high) ? ` (${points(row.low, "")} … ${points(row.high, "")})` : "");
+  const rival = (row) => (byId.has(row.design) ? edp(byId.get(row.design).edp_pj_s) : "–");
+  // [title, is a number, cell of row k]; columns without any value are left out.
+  const columns = [["baseline", 0, (row) => originText(row.baseline)], ["its design", 0, (row) => nameOf(row.design)], ["its EDP", 1, rival],
+    ["accurate", 0, (row) => verdict(row.equal_accuracy)], ["EDP ratio", 1, (row) => (there(row.edp_ratio) ? digits(row.edp_ratio) : null)],
+    ["less ← → more", 0, (row, k) => (there(logs[k]) ? intervalMark(null, logs[k], null, -reach, reach, 0, row.edp_ratio < 1) : null)],
+    ["accuracy, points", 1, (row) => (there(row.accuracy_change) ? `${points(row.accuracy_change, "")}${interval(row)}` : null)],
+    ["lower ← → higher", 0, (row) => (there(row.accuracy_change)
+      ? intervalMark(row.low, row.accuracy_change, row.high, -far, far, 0, row.non_inferior !== false) : null)],
+    ["not inferior", 0, (row) => (there(row.non_inferior) ? verdict(row.non_inferior) : null)]];
+  const shown = columns.filter((column) => rows.some((row, k) => there(column[2](row, k))));
+  place("comparison").append(tableOf(shown, rows.map((row, k) => shown.map((column) => column[2](row, k) ?? "–"))),
+  el("p", { class: "note" }, `The study's best design against the best design of every baseline. Accurate: the baseline's design is not inferior to the float network.
+    Ratio: EDP of the study's best divided by that of the baseline's, below 1 it needs less. Accuracy: study's best minus baseline on the same images.`));
 }
 
 function setupBounds() {
@@ -34,14 +42,14 @@ function setupBounds() {
   if (!rows.length) { place("bounds-section").remove(); return; }
   const most = Math.max(...rows.map((row) => row.gap), 1e-9);
   const cycles = (row) => [there(row.latency_cycles) ? whole(row.latency_cycles) : "–", there(row.latency_bound_cycles) ? whole(row.latency_bound_cycles) : "–"];
-  place("bounds").append(tableOf([["design"], ["loss budget [nats]", 1], ["EDP", 1], ["bound", 1], ["gap", 1], [""], ["cycles", 1], ["bound", 1],
-    ["energy", 1], ["bound", 1]], rows.map((row) => [nameOf(row.design), there(row.level) ? digits(row.level) : "–", edp(row.edp_pj_s), edp(row.edp_bound_pj_s),
+  place("bounds").append(tableOf([["design"], ["loss budget, nats", 1], ["EDP", 1], ["bound", 1], ["gap", 1], [""], ["cycles", 1], ["bound", 1],
+    ["energy", 1], ["bound", 1]], rows.map((row) => [nameOf(row.design), there(row.level) ? String(row.level) : "–", edp(row.edp_pj_s), edp(row.edp_bound_pj_s),
     percent(row.gap), gapBar(row.gap / most), ...cycles(row), energy(row.energy_pj), energy(row.energy_bound_pj)])),
   el("p", { class: "note" }, "No plan of the same predicted loss and no mapping has less on this hardware. It bounds the predicted loss, not the accuracy."));
 }
-const gapBar = (share) => svg("svg", { width: 90, height: 12, "aria-hidden": "true" },
-  svg("rect", { width: 90, height: 12, rx: 2, style: { fill: "var(--none)" } }),
-  svg("rect", { width: Math.max(1, 90 * Math.max(0, share)), height: 12, rx: 2, style: { fill: "var(--s0)" } }));
+const gapBar = (share) => svg("svg", { width: 70, height: 12, "aria-hidden": "true" },
+  svg("rect", { width: 70, height: 12, rx: 2, style: { fill: "var(--none)" } }),
+  svg("rect", { width: Math.max(1, 70 * Math.max(0, share)), height: 12, rx: 2, style: { fill: "var(--s0)" } }));
 
 function setupTableError() {
   const rows = data.table_error, node = place("table-error");

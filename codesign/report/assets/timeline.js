@@ -65,15 +65,15 @@ function drawLanes(node, width, found) {
   });
   root.addEventListener("mousemove", (event) => {
     const group = event.target.closest(".segment");
-    if (group) showTooltip(...segmentTip(segments[group.dataset.index], gantt), event.clientX, event.clientY);
+    if (group) showTooltip(...segmentTip(segments[group.dataset.index], data.networks[found.network]), event.clientX, event.clientY);
     else hideTooltip();
   });
   root.addEventListener("mouseleave", hideTooltip);
   node.replaceChildren(root);
 }
 
-function segmentTip({ unit, from, length, op, share }, gantt) {
-  const title = op >= 0 ? gantt.ops[op] : "several ops";
+function segmentTip({ unit, from, length, op, share }, network) {
+  const title = op >= 0 ? network[op][0] : "several ops";
   const rows = [["unit", unit], ["cycles", `${whole(from)} … ${whole(from + length)}`]];
   const parts = Array.isArray(share) ? share.map((amount, part) => [part, amount]) : [[share, 100]];
   for (const [part, amount] of parts) if (amount > 0) rows.push([CAUSE_TEXTS[PART_NAMES[part]], `${amount} %`]);
