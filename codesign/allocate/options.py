@@ -151,7 +151,6 @@ def option_space(
     _check_table(workload, penalties, chosen)
     group_of = {op: group.name for group in penalties.groups for op in group.ops}
     makers = {op.output: op.name for op in workload.ops if op.kind is not OpKind.VIEW}
-    base = penalties.base_plan
     ops = []
     for op in workload.ops:
         if op.name not in penalties.filters:
@@ -163,7 +162,7 @@ def option_space(
     there = {op.op_class for op in workload.ops}
     divisions = tuple(name for name in chosen.divisions if name in penalties.divisions) if "division" in there else ()
     return OptionSpace(
-        workload, penalties, base, chosen, tuple(ops), tuple(penalties.groups), formats, divisions or ("divide",)
+        workload, penalties, penalties.base, chosen, tuple(ops), tuple(penalties.groups), formats, divisions or ("divide",)
     )
 
 

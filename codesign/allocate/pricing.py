@@ -1,0 +1,130 @@
+"""From a cost table to the arrays that solvers take, and back from chosen variables to a choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from accelsim.formats import Format
+from codesign.allocate.cost_table import BUS_BITS, CYCLES, ENERGY, LOADS, CostTable
+from codesign.allocate.options import OpOptions, OptionSpace, Selection
+from codesign.allocate.problem import Floats, Ints, Knapsack
+
+RESOURCES = ("energy_pj", "bus_bits", "size_bits")
+
+
+@dataclass(frozen=True, eq=False)
+class Priced:
+    """A Knapsack, and what its variables stand for: (kind, name, value), kind "rest", "division", "group" or "op".
+
+    The value of an op is the number of its option, of a group its format.
+    """
+
+    problem: Knapsack
+    meaning: tuple[tuple[str, str, int | str], ...]
+
+    def selection(self, chosen: Ints) -> Selection:
+        """The choice that chosen variables stand for."""
+        options: dict[str, int] = {}
+        groups: dict[str, str] = {}
+        division = "divide"
+        for v in chosen.tolist():
+            kind, name, value = self.meaning[v]
+            if kind == "op":
+                options[name] = int(value)
+            elif kind == "group":
+                groups[name] = str(value)
+            elif kind == "division":
+                division = str(value)
+        return Selection(options, groups, division)
+
+
+def size_bits(space: OptionSpace, one: OpOptions) -> Floats:
+    """[K] bits of an op's weights, with the index table of a mixture; scales and biases are the same in all options."""
+    op = space.workload.op_by_name[one.op]
+    filters = int(one.counts[0].sum())
+    bits = np.array([Format.parse(name).bits for name in space.settings.weight_formats])
+    weights = one.counts @ bits * (op.weights // filters)
+    index = filters * max(1, (filters - 1).bit_length())
+    return np.asarray(weights + index * ((one.counts > 0).sum(axis=1) > 1), np.float64)
+
+
+def priced(space: OptionSpace, table: CostTable) -> Priced:
+    """The allocation problem of a space with the prices of a table: one stage, whose rows are time and every unit.
+
+    The time of the table's entries already has the makespan of the engines that share an op and the overlap of the
+    context; the rows of the units bound what overlap can give.  Options that cannot run, and those that another beats in
+    every column, are left out.
+    """
+    rows = _Rows(space, table)
+    rows.add("rest", "", "", -1, 0.0, table.total)
+    for method in space.divisions:
+        rows.add("division", "", method, -1, space.penalties.divisions.get(method, 0.0), table.divisions[method])
+    branch: dict[tuple[str, str], int] = {}
+    for name, formats in space.group_formats.items():
+        for fmt in formats:
+            if np.isfinite(table.groups[name, fmt]).all():
+                penalty = space.penalties.activations[name][fmt]
+                branch[name, fmt] = rows.add("group", name, fmt, -1, penalty, table.groups[name, fmt])
+    for one in space.ops:
+        sizes = size_bits(space, one)
+        for fmt in space.group_formats[one.reads] if one.reads else ("",):
+            if one.reads and (one.reads, fmt) not in branch:
+                continue
+            block = table.options[one.op, fmt]
+            for k in _kept(block, one.penalty, sizes):
+                parent = branch[one.reads, fmt] if one.reads else -1
+                rows.add("op", one.op, int(k), parent, float(one.penalty[k]), block[k], float(sizes[k]), fmt)
+    return rows.priced()
+
+
+class _Rows:
+    """Variables as they are added."""
+
+    def __init__(self, space: OptionSpace, table: CostTable) -> None:
+        self.table = table
+        self.meaning: list[tuple[str, str, int | str]] = []
+        self.group: list[int] = []
+        self.parent: list[int] = []
+        self.penalty: list[float] = []
+        self.costs: list[Floats] = []
+        self.sizes: list[float] = []
+        self._groups: dict[tuple[str, str, str], int] = {}
+
+    def add(
+        self, kind: str, name: str, value: int | str, parent: int, penalty: float, costs: Floats, size: float = 0.0,
+        under: str = "",
+    ) -> int:  # fmt: skip
+        """Append a variable; returns its number.  Variables of one kind and name (and branch) exclude each other."""
+        self.meaning.append((kind, name, value))
+        self.group.append(self._groups.setdefault((kind, name, under), len(self._groups)))
+        self.parent.append(parent)
+        self.penalty.append(penalty)
+        self.costs.append(costs)
+        self.sizes.append(size)
+        return len(self.group) - 1
+
+    def priced(self) -> Priced:
+        costs = np.array(self.costs)
+        loads = np.column_stack([costs[:, CYCLES], costs[:, LOADS:]])
+        resources = np.column_stack([costs[:, ENERGY], costs[:, BUS_BITS], np.array(self.sizes)])
+        problem = Knapsack(
+            np.array(self.group, np.int64), np.array(self.parent, np.int64), np.array(self.penalty), resources,
+            RESOURCES, csr_array(loads), np.zeros(loads.shape[1], np.int64), np.zeros(1), np.zeros(len(RESOURCES)),
+            self.table.static_pj_per_cycle,
+        )  # fmt: skip
+        return Priced(problem, tuple(self.meaning))
+
+
+def _kept(block: Floats, penalty: Floats, sizes: Floats) -> Ints:
+    """Options that can run and that no other one beats or equals in every column (the first of equals stays)."""
+    able = np.flatnonzero(np.isfinite(block).all(axis=1))
+    columns = np.column_stack([penalty, sizes, block])[able]
+    order = np.lexsort(columns.T[::-1])
+    kept: list[int] = []
+    for row in order:
+        if not any((columns[other] <= columns[row]).all() for other in kept):
+            kept.append(int(row))
+    return able[np.sort(np.array(kept, np.int64))]
