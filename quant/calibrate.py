@@ -66,7 +66,7 @@ def calibrate(
     quantized = apply_plan(network.workload, plan)
     stored = {}
     for name in (*statistics.groups, *statistics.channels):
-        stored[name] = _stored(name, quantized, statistics, labels[name], chosen)
+        stored[name] = stored_quantizer(name, quantized, statistics, labels[name], chosen)
     if chosen.tied_branches:
         _tie_branches(network, stored)
     before = {
@@ -76,7 +76,7 @@ def calibrate(
     filters = {}
     for node in network.nodes:
         if node.has_filters:
-            filters[node.name] = _filters(node, plan, chosen)
+            filters[node.name] = rounded_filters(node, plan, chosen)
     divisors = _divisors(network, plan, statistics, labels, stored) if plan.division == "log2_shift" else {}
     return Checkpoint(network, plan, filters, stored, before, divisors)
 
@@ -85,13 +85,14 @@ def _scalar(affine: Affine) -> Affine:
     return Affine(affine.scale.reshape(()), affine.zero_point.reshape(()), affine.low, affine.high)
 
 
-def _stored(
+def stored_quantizer(
     name: str,
     quantized: QuantizedWorkload,
     statistics: Statistics,
     groups: Groups,
     options: Calibration,
 ) -> Affine:
+    """Quantizer of one stored tensor (not of what a view or a ReLU passes on) under a plan."""
     workload, plan = quantized.workload, quantized.plan
     bits = quantized.activation_bits[name]
     if name == workload.input:
@@ -140,7 +141,7 @@ def _tie_branches(network: Network, stored: dict[str, Affine]) -> None:
                 stored[name] = Affine(stored[first].scale * torch.exp2(power), part.zero_point, part.low, part.high)
 
 
-def _filters(node: Node, plan: QuantPlan, options: Calibration) -> Filters:
+def rounded_filters(node: Node, plan: QuantPlan, options: Calibration) -> Filters:
     """Integer filters in the formats of the plan, round to nearest."""
     assert node.weight is not None
     weights = node.weight.detach()
@@ -163,15 +164,20 @@ def correct_biases(network: Network, checkpoint: Checkpoint, statistics: Statist
 
     `network` has the float weights; inputs are those of the float network, so errors of quantized inputs stay.
     """
-    filters = {}
-    for node in network.nodes:
-        if not node.has_filters:
-            continue
-        assert node.weight is not None
-        one, mean = checkpoint.filters[node.name], statistics.inputs[node.name].mean
-        shift = bias_correction(mean_output(node, mean, node.weight.detach()), mean_output(node, mean, one.values()))
-        filters[node.name] = replace(one, bias=shift if node.bias is None else node.bias + shift)
+    filters = {
+        node.name: corrected(node, checkpoint.filters[node.name], statistics)
+        for node in network.nodes
+        if node.has_filters
+    }
     return replace(checkpoint, filters=filters)
+
+
+def corrected(node: Node, one: Filters, statistics: Statistics) -> Filters:
+    """The filters of a layer with the bias of `correct_biases`."""
+    assert node.weight is not None
+    mean = statistics.inputs[node.name].mean
+    shift = bias_correction(mean_output(node, mean, node.weight.detach()), mean_output(node, mean, one.values()))
+    return replace(one, bias=shift if node.bias is None else node.bias + shift)
 
 
 def mean_output(node: Node, mean_input: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`quantize`: a trained network and a method give a plan (for the hardware) and a checkpoint (for the arithmetic)."""
+"""A trained network and a method, or a plan, give a plan (for the hardware) and a checkpoint (for the arithmetic)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from accelsim.formats import Format
-from accelsim.plan import QuantPlan, Rule
+from accelsim.ir import OpKind
+from accelsim.plan import MAX_PROBLEMS, QuantPlan, Rule, apply_plan
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrate import Calibration, calibrate, correct_biases
 from quant.calibrated import Checkpoint
@@ -39,14 +40,56 @@ def quantize(
     `reconstruction` weights are rounded to nearest.  `about` is stored with the checkpoint.  Raises AccelsimError when
     the model cannot be captured or the method does not fit it.
     """
+    batches = _batches(calibration)
+    network = as_network(model, batches)
+    statistics = gather(network, batches, method)
+    plan = make_plan(network, method, statistics)
+    made = {"method": type(method).__name__, "method_options": asdict(method), **(about or {})}
+    return plan, calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)
+
+
+def quantize_plan(
+    model: Network | nn.Module,
+    calibration: Iterable[Tensor | Sequence[Tensor]],
+    plan: QuantPlan,
+    options: Calibration | None = None,
+    reconstruction: Reconstruction | None = None,
+    about: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> tuple[QuantPlan, Checkpoint]:
+    """Quantize a network under a given plan; arguments and results as those of `quantize`, by the same steps.
+
+    Raises AccelsimError also when the plan does not fit the network: mixed filters without channels, one scale where
+    the network has several (granularity), a zero point where codes are multiplied.
+    """
+    batches = _batches(calibration)
+    network = as_network(model, batches)
+    check_plan(network, plan)
+    statistics = plan_statistics(network, batches, plan)
+    made = {"method": "plan", "method_options": {"name": plan.name}, **(about or {})}
+    return plan, calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)
+
+
+def _batches(calibration: Iterable[Tensor | Sequence[Tensor]]) -> list[Tensor]:
     batches = [batch if isinstance(batch, Tensor) else batch[0] for batch in calibration]
     if not batches:
         raise AccelsimError(Problem("calibration", "gives no images", "at least one batch"))
-    network = as_network(model, batches)
+    return batches
+
+
+def calibrated(
+    network: Network,
+    batches: Sequence[Tensor],
+    plan: QuantPlan,
+    statistics: Statistics,
+    options: Calibration | None = None,
+    reconstruction: Reconstruction | None = None,
+    about: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Checkpoint:
+    """Calibrate under a plan from the statistics it needs, reconstruct, correct biases; what was done is noted."""
     chosen = Calibration() if options is None else options
-    statistics = gather(network, batches, method)
-    plan = make_plan(network, method, statistics)
-    labels = scale_groups(network, _per_channel(network, method)[0])
+    labels = scale_groups(network, _granular(network, plan, "channel_scale"))
     # Weights are chosen against the float biases; what their rounding adds to the mean is taken away at the end.
     checkpoint = calibrate(network, plan, statistics, labels, chosen)
     if reconstruction is not None:
@@ -55,12 +98,10 @@ def quantize(
         checkpoint = correct_biases(network, checkpoint, statistics)
     images = sum(len(batch) for batch in batches)
     made = {
-        "method": type(method).__name__,
-        "method_options": asdict(method),
         "calibration": {**asdict(chosen), "images": images},
         "reconstruction": None if reconstruction is None else asdict(reconstruction),
     }
-    return plan, replace(checkpoint, about={**made, **(about or {})})
+    return replace(checkpoint, about={**made, **(about or {})})
 
 
 def as_network(model: Network | nn.Module, images: Sequence[Tensor]) -> Network:
@@ -84,6 +125,41 @@ def _per_channel(network: Network, method: Method) -> tuple[tuple[str, ...], tup
     scales = depthwise_inputs(network) if method.migration else ()
     offsets = pointwise_inputs_after_depthwise(network) if method.shift else ()
     return scales, offsets
+
+
+def plan_statistics(network: Network, calibration: Iterable[Tensor], plan: QuantPlan) -> Statistics:
+    """Statistics of the float network that the calibration of a plan needs."""
+    scales, offsets = (_granular(network, plan, kind) for kind in ("channel_scale", "channel_offset"))
+    return collect(network, calibration, scale_groups(network, scales), (*scales, *offsets))
+
+
+def _granular(network: Network, plan: QuantPlan, granularity: str) -> tuple[str, ...]:
+    """Outputs of that granularity."""
+    ops = (node.op for node in network.nodes if node.op.kind is not OpKind.VIEW)
+    return tuple(op.output for op in ops if plan.rule_for(op).granularity == granularity)
+
+
+def check_plan(network: Network, plan: QuantPlan) -> None:
+    """Raise AccelsimError where a plan asks for what the arithmetic of the network cannot give it.
+
+    `apply_plan` checks formats and index tables; here it is checked that a tensor with several scales has the
+    granularity to pay for them, and that codes which are multiplied or compared have no zero point.
+    """
+    apply_plan(network.workload, plan)
+    labels = scale_groups(network, _granular(network, plan, "channel_scale"))
+    symmetric, problems = without_zero_point(network), []
+    for node in network.nodes:
+        if node.op.kind is OpKind.VIEW:
+            continue
+        rule, where = plan.rule_for(node.op), f"plan {plan.name}: {node.name}"
+        if rule.granularity == "tensor" and labels[node.op.output].count > 1:
+            what = f"one scale, but the network has {labels[node.op.output].count} in its output"
+            problems.append(Problem(where, what, "granularity: group"))
+        if rule.zero_point and node.op.output in symmetric:
+            what = "has a zero point, but its codes are multiplied, divided or passed through a ReLU of its own"
+            problems.append(Problem(where, what, "zero_point: false"))
+    if problems:
+        raise AccelsimError(problems[:MAX_PROBLEMS])
 
 
 def make_plan(network: Network, method: Method, statistics: Statistics) -> QuantPlan:

@@ -1,0 +1,225 @@
+"""The penalty table and its JSON: predicted loss of any plan.  No torch here: allocators read this."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.config import plan_from_data
+from accelsim.files import write_text_atomic
+from accelsim.formats import Format, Scheme
+from accelsim.ir import Op, OpKind, digest
+from accelsim.plan import MAX_PROBLEMS, QuantPlan, Rule
+from accelsim.problems import AccelsimError, Problem
+from quant.penalties.activation_groups import ActivationGroup
+
+FORMAT = "quant.penalties/1"
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PenaltyTable:
+    """Predicted loss of quantization choices, additive, relative to a base plan that loses 0.
+
+    `metric` says what the numbers are (nats of KL divergence, or a proxy), `fingerprints` are those of "network" and
+    "images" ("" where there were none), `settings` say how they were found.  `filters[op]` is [channels, formats] in
+    the order of `formats`; `activations[group][format]` holds when all ops of the group store that format;
+    `divisions[method]` is the loss of a division method.  `classes` are the ops (no views) with their classes, by which
+    rules choose them; `base` is the reference plan, a rule for every op.
+    Numbers have six significant digits, as they are written.
+    """
+
+    network: str
+    fingerprints: Mapping[str, str]
+    metric: str
+    settings: Mapping[str, Any]
+    formats: tuple[str, ...]
+    filters: Mapping[str, Floats]
+    groups: tuple[ActivationGroup, ...]
+    activations: Mapping[str, Mapping[str, float]]
+    divisions: Mapping[str, float]
+    classes: Mapping[str, str]
+    base: QuantPlan
+
+    def loss_of(self, plan: QuantPlan) -> float:
+        """Predicted loss of a plan: the sum over its filters, activation groups and the division method.
+
+        Formats of weights and stored tensors and the division method count; zero points and granularities do not.
+        Raises AccelsimError for a format that the table lacks, for shares without channels (which filters have which
+        format is then unknown), for a group with two formats, and where a tensor without a group leaves the base.
+        """
+        rules = {name: plan.rule_for(op) for name, op in self._ops.items()}
+        problems: list[Problem] = []
+        total = self._look(self.divisions, plan.division, f"plan {plan.name}: division", problems)
+        for op, values in self.filters.items():
+            total += self._filters(plan.name, op, values, rules[op], problems)
+        grouped = {op: group for group in self.groups for op in group.ops}
+        for group in self.groups:
+            found = {rules[op].output.name: op for op in group.ops}
+            where = f"plan {plan.name}: output of {' and '.join(found.values())}"
+            if len(found) > 1:
+                problems.append(Problem(where, f"{' and '.join(found)} in one group", "one format"))
+            else:
+                total += self._look(self.activations[group.name], next(iter(found)), where, problems)
+        for op, rule in self._base_rules.items():
+            if op not in grouped and rules[op].output != rule.output:
+                what = f"is {rules[op].output.name}, which no group of the table covers"
+                problems.append(Problem(f"plan {plan.name}: output of {op}", what, rule.output.name))
+        first = next(iter(self.classes))
+        if rules[first].activation != self._base_rules[first].activation:
+            where, kept = f"plan {plan.name}: the image", self._base_rules[first].activation.name
+            problems.append(Problem(where, f"is stored as {rules[first].activation.name}", kept))
+        if problems:
+            raise AccelsimError(problems[:MAX_PROBLEMS])
+        return total
+
+    @cached_property
+    def _ops(self) -> dict[str, Op]:
+        """What rules look at of every op."""
+        return {name: Op(name, OpKind.VECTOR, kind, (), name) for name, kind in self.classes.items()}
+
+    @cached_property
+    def _base_rules(self) -> dict[str, Rule]:
+        return {name: self.base.rule_for(op) for name, op in self._ops.items()}
+
+    def _look(self, values: Mapping[str, float], name: str, where: str, problems: list[Problem]) -> float:
+        if name not in values:
+            problems.append(Problem(where, f"{name} is not in the penalty table", f"one of {', '.join(values)}"))
+            return 0.0
+        return values[name]
+
+    def _filters(self, plan: str, op: str, values: Floats, rule: Rule, problems: list[Problem]) -> float:
+        where, total = f"plan {plan}: {op}", 0.0
+        for part in rule.weights:
+            if part.format.name not in self.formats:
+                expected = f"one of {', '.join(self.formats)}"
+                problems.append(Problem(where, f"{part.format.name} is not in the penalty table", expected))
+            elif part.channels is None and len(rule.weights) > 1:
+                what = "shares without channels: which filters have which format is unknown"
+                problems.append(Problem(where, what, "the channels of every format"))
+            else:
+                column = values[:, self.formats.index(part.format.name)]
+                if part.channels is not None and part.channels.last >= len(column):
+                    what = f"channel {part.channels.last} of {len(column)}"
+                    problems.append(Problem(where, what, f"channels 0 … {len(column) - 1}"))
+                else:
+                    total += float(column.sum() if part.channels is None else column[part.channels.indices].sum())
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "format": FORMAT,
+            "network": self.network,
+            "fingerprints": dict(self.fingerprints),
+            "metric": self.metric,
+            "settings": dict(self.settings),
+            "formats": list(self.formats),
+            "divisions": _short_all(self.divisions),
+            "groups": [
+                {"name": one.name, "ops": list(one.ops), "losses": _short_all(self.activations[one.name])}
+                for one in self.groups
+            ],
+            "filters": {op: [[_short(v) for v in row] for row in rows.tolist()] for op, rows in self.filters.items()},
+            "classes": dict(self.classes),
+            "base": self.base.to_json(),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> PenaltyTable:
+        """The inverse of `to_json`.  Raises AccelsimError when the data are something else."""
+        if data.get("format") != FORMAT:
+            raise AccelsimError(Problem("penalty table", f"has the format {data.get('format')!r}", FORMAT))
+        try:
+            return _table(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AccelsimError(Problem("penalty table", f"is damaged ({error!r})", "a table as written")) from error
+
+    def fingerprint(self) -> str:
+        """Hash of everything that `to_json` gives; there are no seconds in it."""
+        return digest(self.to_json())
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as JSON, an op or a group per line."""
+        parts = []
+        for name, value in self.to_json().items():
+            if name == "filters":
+                rows = [f"{json.dumps(op)}: {_compact(one)}" for op, one in value.items()]
+                parts.append('"filters": {\n  ' + ",\n  ".join(rows) + "\n }")
+            elif name == "groups":
+                parts.append('"groups": [\n  ' + ",\n  ".join(_compact(one) for one in value) + "\n ]")
+            else:
+                parts.append(f"{json.dumps(name)}: {_compact(value)}")
+        write_text_atomic(path, "{\n " + ",\n ".join(parts) + "\n}\n")
+
+
+def load_penalties(path: str | Path) -> PenaltyTable:
+    """A table that `PenaltyTable.save` wrote.  Raises AccelsimError when there is none."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        levers = ("accelsim penalties MODEL -o FILE.json",)
+        raise AccelsimError(Problem(str(path), f"cannot be read ({error})", "a penalty table", levers)) from error
+    return PenaltyTable.from_json(data if isinstance(data, dict) else {})
+
+
+def ordered(values: Floats, formats: Sequence[str]) -> Floats:
+    """Losses [.., formats], not below 0, with a coarser format never below a finer one of the same scheme.
+
+    Finer is: more bits of a uniform format; more terms, or more exponents, of a power-of-two format.  A uniform and a
+    power-of-two format are not compared.
+    """
+    result = np.maximum(values, 0.0)
+    for chain in _chains(formats):
+        result[..., chain] = np.maximum.accumulate(result[..., chain], axis=-1)
+    return result
+
+
+def rounded(values: Floats) -> Floats:
+    """Numbers with the six significant digits that a file keeps."""
+    return np.array([_short(one) for one in values.ravel().tolist()], np.float64).reshape(values.shape)
+
+
+def _chains(formats: Sequence[str]) -> list[list[int]]:
+    """Positions of the formats of each scheme, from fine to coarse."""
+    parsed = [Format.parse(name) for name in formats]
+    uniform = [k for k, one in enumerate(parsed) if one.scheme is Scheme.UNIFORM]
+    shift = [k for k, one in enumerate(parsed) if one.scheme is not Scheme.UNIFORM]
+    return [
+        sorted(uniform, key=lambda k: -parsed[k].bits),
+        sorted(shift, key=lambda k: (-parsed[k].terms, -parsed[k].exponent_bits)),
+    ]
+
+
+def _table(data: Mapping[str, Any]) -> PenaltyTable:
+    formats = tuple(data["formats"])
+    filters = {op: np.array(rows, np.float64) for op, rows in data["filters"].items()}
+    for op, rows in filters.items():
+        if rows.ndim != 2 or rows.shape[1] != len(formats) or not np.isfinite(rows).all():
+            raise ValueError(f"filters of {op}: {list(rows.shape)}, expected [channels, {len(formats)}], finite")
+    groups = tuple(ActivationGroup(one["name"], tuple(one["ops"])) for one in data["groups"])
+    losses = {one["name"]: {name: float(v) for name, v in one["losses"].items()} for one in data["groups"]}
+    return PenaltyTable(
+        data["network"], dict(data["fingerprints"]), data["metric"], dict(data["settings"]), formats, filters, groups,
+        losses, {name: float(value) for name, value in data["divisions"].items()}, dict(data["classes"]),
+        plan_from_data(data["base"], "penalty table: base"),
+    )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _short_all(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: _short(value) for name, value in values.items()}
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
