@@ -27,11 +27,12 @@ class Knapsack:
     """V variables, R resources, rows of loads (one per stage and unit), S stages.
 
     `group[v]`: number of the choice that variable v belongs to; exactly one of a group's variables is chosen, or none
-    when the group's branch is not.  `parent[v]`: the branch variable under which v may be chosen, -1 for none (branches,
-    and options of ops that read no group); all variables of a group have one parent.  `penalty` [V], `resources`
-    [V, R] named by `names`, `loads` [V, rows] in cycles.  `stage[row]` is the stage of a row, `offset_cycles` [S] what
-    a stage lasts beyond its busiest unit (may be negative).  `constant` [R] is what every plan needs of a resource,
-    `constant_penalty` what every plan loses.  Energy is the resource "energy_pj" + `static_pj_per_cycle` × latency.
+    when the group's branch is not.  `parent[v]`: the branch variable under which v may be chosen, -1 for none
+    (branches, and options of ops that read no group); all variables of a group have one parent.  `penalty` [V],
+    `resources` [V, R] named by `names`, `loads` [V, rows] in cycles.  `stage[row]` is the stage of a row,
+    `offset_cycles` [S] what a stage lasts beyond its busiest unit (may be negative).  `constant` [R] is what every plan
+    needs of a resource, `constant_penalty` what every plan loses.  Energy is the resource "energy_pj" +
+    `static_pj_per_cycle` × latency.
     """
 
     group: Ints
