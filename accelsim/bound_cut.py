@@ -164,7 +164,7 @@ class Way:
         return float(self.constant_cycles + (self.work * work).sum() + rows)
 
 
-def longest_way(facts: CutFacts, walked: Walk, work: Float, weights_bits: np.ndarray) -> Way:
+def longest_way(facts: CutFacts, walked: Walk, work: Float) -> Way:
     """What the longest way of a walk is made of."""
     graph, spills, per_bit = facts.graph, facts.spills, facts.cycles_per_bit
     way = Way(0.0, np.zeros_like(work), *(np.zeros(len(work)) for _ in range(3)))

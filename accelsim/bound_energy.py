@@ -89,25 +89,39 @@ def least_energy_pj(table: OpTable, engines: EngineTable, accelerator: Accelerat
 
     An op with a slice that no engine executes has infinite array energy.  Raises AccelsimError as `price` does.
     """
+    return least_energies_pj(table, engines, accelerator)[0]
+
+
+def least_energies_pj(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> tuple[Float, Float]:
+    """As `least_energy_pj`, and the part [n] of it that is activation reads of an op's second operand."""
     prices = unit_energies(accelerator)
     first = _PER_ENGINE * len(accelerator.engines)
     memory = prices[first + len(VECTOR_KINDS) :]
     bits = _memory_bits(table, accelerator)
     result = np.zeros((len(table.ops), len(COMPONENTS)))
-    _add_arrays(result, bits, table, engines, prices)
+    second = np.where(table.ops[:, O_KIND] == KIND_VECTOR, table.ops[:, O_IN1] * table.ops[:, O_RBITS], 0.0)
+    second += _add_arrays(result, bits, table, engines, prices)
     result[:, VECTOR] = table.vector.sum(axis=1) @ prices[first : first + len(VECTOR_KINDS)]
     result[:, ACTIVATION_READ:] = bits * memory
-    return result
+    return result, second * memory[0]
 
 
-def _add_arrays(result: Float, bits: Float, table: OpTable, engines: EngineTable, prices: Float) -> None:
+def spill_pj_per_bit(accelerator: Accelerator) -> float:
+    """Least energy of a bit of a spilled tensor over the bus: the bus, and the activation buffer at the other end."""
+    memory = unit_energies(accelerator)[-6:]
+    return float(min(memory[:2]) + min(memory[4:]))
+
+
+def _add_arrays(result: Float, bits: Float, table: OpTable, engines: EngineTable, prices: Float) -> Float:
     """Add what array ops do on engines to `result`, and what they read through their ports to `bits`.
+
+    Returns the bits [n] of second operands that are activations.
 
     Of slices that share an op's work ("balanced") the cheapest could do all of it.
     """
     items = items_of(table)
     if not len(items):
-        return
+        return np.zeros(len(result))
     n_engines = len(engines.engines)
     array = np.full((len(items), n_engines), np.inf)
     left, right = array.copy(), array.copy()
@@ -127,8 +141,10 @@ def _add_arrays(result: Float, bits: Float, table: OpTable, engines: EngineTable
     result[:, ARRAY] += totals[0]
     matmul = table.ops[:, O_KIND] == KIND_MATMUL
     reads = np.where(np.isfinite(totals), totals, 0.0)
-    bits[:, 0] += reads[1] + np.where(matmul, reads[2], 0.0)
-    bits[:, 2] += np.where(matmul, 0.0, reads[2])
+    second = np.where(matmul, reads[2], 0.0)
+    bits[:, 0] += reads[1] + second
+    bits[:, 2] += reads[2] - second
+    return second
 
 
 def _results(items: Int64) -> Int64:

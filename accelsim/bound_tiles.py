@@ -83,7 +83,7 @@ def row_times(table: OpTable, engines: EngineTable, accelerator: Accelerator) ->
     work = np.zeros(n)
     np.maximum.at(work, costs.owner, shared)
     drain[vector] = first[vector] = float(accelerator.vector.latency_cycles)
-    work[vector] = _vector_tiles(table, accelerator.vector)[vector]
+    work[vector] = _vector_tiles(table, accelerator.vector)[0][vector]
     return RowTimes(drain, np.maximum(first, work + drain))
 
 
@@ -99,12 +99,15 @@ def _smallest_tiles(table: OpTable, items: Int64) -> Int64:
 
 
 @lru_cache(maxsize=256)
-def _vector_tiles(table: OpTable, unit: VectorUnit) -> Int64:
-    """Occupancy of every vector op for one unit of its axis, the cheaper one if it has two."""
+def _vector_tiles(table: OpTable, unit: VectorUnit) -> tuple[Int64, Int64]:
+    """Of every vector op: occupancy of one unit of its axis, and of all its units one by one; 0 of array ops.
+
+    Of two axes the cheaper unit, and the dearer sum.
+    """
     ops = table.ops
     throughput = np.maximum(1, np.array(unit.throughput(), np.int64))
     there = np.arange(table.vector.shape[1])[None, :] < ops[:, O_PASSES, None]
-    least = np.full(len(ops), np.iinfo(np.int64).max)
+    least, most = np.full(len(ops), np.iinfo(np.int64).max), np.zeros(len(ops), np.int64)
     for axis, column in ((AXIS_ROWS, O_ROWS_H), (AXIS_GROUPS, O_GROUP_EXTENT)):
         extent = np.maximum(1, ops[:, column])
         count = _up(_up(table.vector, extent[:, None, None]), throughput).max(axis=2)
@@ -113,8 +116,16 @@ def _vector_tiles(table: OpTable, unit: VectorUnit) -> Int64:
         last = np.maximum(ops[:, O_PASSES] - 1, 0)
         bits[np.arange(len(ops)), last] += _up(table.tensors[ops[:, O_OUT], T_BITS], extent)
         cycles = np.where(there, np.maximum(np.maximum(count, _up(bits, unit.port_bits_per_cycle)), 1), 0).sum(axis=1)
-        least = np.where(ops[:, O_AXES] & axis > 0, np.minimum(least, cycles), least)
-    return np.where(ops[:, O_KIND] == KIND_VECTOR, least, 0)
+        allowed = ops[:, O_AXES] & axis > 0
+        least = np.where(allowed, np.minimum(least, cycles), least)
+        most = np.where(allowed, np.maximum(most, extent * cycles), most)
+    vector = ops[:, O_KIND] == KIND_VECTOR
+    return np.where(vector, least, 0), np.where(vector, most, 0)
+
+
+def most_vector_cycles(table: OpTable, unit: VectorUnit) -> Int64:
+    """[n] cycles for which an op keeps the vector unit busy at most: tiles of one unit round up most."""
+    return _vector_tiles(table, unit)[1]
 
 
 def _up(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
