@@ -6,6 +6,7 @@ time in which some mapping executes them.  The proofs are in docs/decisions/0009
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
@@ -54,7 +55,7 @@ from accelsim.program import Int64
 
 Float = np.ndarray
 # Columns of an item: a slice of an op, or one of the slices that share the op's work (`group` tells which are one).
-_GROUP, _OP, _COMBO, _G, _R, _C, _TAPS, _DEPTH, _DEPTHWISE, _ABITS, _WBITS, _BY_COLS, _MACS = range(13)
+I_GROUP, I_OP, I_COMBO, I_G, I_R, I_C, I_TAPS, I_DEPTH, I_DEPTHWISE, I_ABITS, I_WBITS, I_BY_COLS, I_MACS = range(13)
 
 
 def work_cycles(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> Float:
@@ -64,23 +65,8 @@ def work_cycles(table: OpTable, engines: EngineTable, accelerator: Accelerator) 
     Σ min_e y_e c_e.  Single engines and, for a pair, all break points (which make it exact) are with the rounding of
     lanes, pixel groups and ports; larger sets of engines share their slots in proportion, without rounding.
     """
-    items, n = _items(table), len(table.ops)
-    n_engines = len(accelerator.engines)
-    groups = int(items[:, _GROUP].max(initial=-1)) + 1
-    owner = np.zeros(groups, np.int64)
-    owner[items[:, _GROUP]] = items[:, _OP]
-    modes = engines.modes[items[:, _COMBO]]
-    able = np.zeros((groups, n_engines), np.bool_)
-    np.logical_or.at(able, items[:, _GROUP], modes[:, :, M_MODE] >= 0)
-    alone = (able.sum(axis=1) == 1) & (np.bincount(items[:, _GROUP], minlength=groups) == 1)
-    cost, plain = np.full((groups, n_engines), np.inf), np.full((groups, n_engines), np.inf)
-    for e in range(n_engines):
-        there = np.flatnonzero(modes[:, e, M_MODE] >= 0)
-        part, mode = items[there], modes[there, e]
-        cycles = _item_cycles(part, mode, engines.engines[e], alone[part[:, _GROUP]])
-        np.minimum.at(cost[:, e], part[:, _GROUP], cycles)
-        slot_cycles = part[:, _MACS] * mode[:, M_PASSES] / (mode[:, M_PRODUCTS] * mode[:, M_INPUTS])
-        np.minimum.at(plain[:, e], part[:, _GROUP], slot_cycles)
+    costs, n, n_engines = slice_costs(table, engines), len(table.ops), len(accelerator.engines)
+    owner, able, cost, plain = costs.owner, costs.able, costs.cycles, costs.plain
     columns = [np.where(able[:, e] & (able.sum(axis=1) == 1), cost[:, e], 0.0) for e in range(n_engines)]
     for a, b in combinations(range(n_engines), 2):
         columns += _pair(cost, able, a, b)
@@ -93,8 +79,44 @@ def work_cycles(table: OpTable, engines: EngineTable, accelerator: Accelerator) 
     result = np.zeros((n, len(columns) + 1))
     for number, column in enumerate(columns):
         result[:, number] = np.bincount(owner, weights=column, minlength=n)
-    result[:, -1] = _vector_cycles(table, accelerator.vector)
+    result[:, -1] = vector_unit_cycles(table, accelerator.vector)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class SliceCosts:
+    """Slices of ops (slices that share an op's work are one) on every engine, [slices, engines].
+
+    `owner` [slices] are their ops.  `cycles` is the least occupancy if all of a slice is there, with the rounding of
+    lanes, pixel groups and ports, `plain` without; infinite where the engine is not `able`.
+    """
+
+    owner: Int64
+    able: np.ndarray
+    cycles: Float
+    plain: Float
+
+
+def slice_costs(table: OpTable, engines: EngineTable, items: Int64 | None = None) -> SliceCosts:
+    """Costs of a table's slices, or of given `items` of it (such as a single tile of every op)."""
+    items = items_of(table) if items is None else items
+    n_engines = len(engines.engines)
+    groups = int(items[:, I_GROUP].max(initial=-1)) + 1
+    owner = np.zeros(groups, np.int64)
+    owner[items[:, I_GROUP]] = items[:, I_OP]
+    modes = engines.modes[items[:, I_COMBO]]
+    able = np.zeros((groups, n_engines), np.bool_)
+    np.logical_or.at(able, items[:, I_GROUP], modes[:, :, M_MODE] >= 0)
+    alone = (able.sum(axis=1) == 1) & (np.bincount(items[:, I_GROUP], minlength=groups) == 1)
+    cost, plain = np.full((groups, n_engines), np.inf), np.full((groups, n_engines), np.inf)
+    for e in range(n_engines):
+        there = np.flatnonzero(modes[:, e, M_MODE] >= 0)
+        part, mode = items[there], modes[there, e]
+        cycles = _item_cycles(part, mode, engines.engines[e], alone[part[:, I_GROUP]])
+        np.minimum.at(cost[:, e], part[:, I_GROUP], cycles)
+        slot_cycles = part[:, I_MACS] * mode[:, M_PASSES] / (mode[:, M_PRODUCTS] * mode[:, M_INPUTS])
+        np.minimum.at(plain[:, e], part[:, I_GROUP], slot_cycles)
+    return SliceCosts(owner, able, cost, plain)
 
 
 def _pair(cost: Float, able: np.ndarray, a: int, b: int) -> list[Float]:
@@ -113,8 +135,8 @@ def _pair(cost: Float, able: np.ndarray, a: int, b: int) -> list[Float]:
 
 
 @lru_cache(maxsize=64)
-def _items(table: OpTable) -> Int64:
-    """Items of a table, columns `_GROUP` … `_MACS`."""
+def items_of(table: OpTable) -> Int64:
+    """Items of a table, columns `I_GROUP` … `I_MACS` (read-only)."""
     found = []
     group = 0
     for k, op in enumerate(table.ops):
@@ -135,7 +157,7 @@ def _items(table: OpTable) -> Int64:
                 )  # fmt: skip
                 group += not balanced
         group += balanced
-    return np.array(found, np.int64).reshape(-1, _MACS + 1)
+    return np.array(found, np.int64).reshape(-1, I_MACS + 1)
 
 
 def _up(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
@@ -146,12 +168,12 @@ def _item_cycles(items: Int64, modes: Int64, engine: Int64, alone: np.ndarray) -
     """Least occupancy of items on one engine, tiles and sub-arrays of any size; `alone`: no other engine can share."""
     if engine[E_FORM] != FORM_TREE:
         return _systolic_items(items, modes, engine, alone)
-    g, r, c = items[:, _G], items[:, _R], items[:, _C]
-    taps, depth, a_bits, w_bits = items[:, _TAPS], items[:, _DEPTH], items[:, _ABITS], items[:, _WBITS]
+    g, r, c = items[:, I_G], items[:, I_R], items[:, I_C]
+    taps, depth, a_bits, w_bits = items[:, I_TAPS], items[:, I_DEPTH], items[:, I_ABITS], items[:, I_WBITS]
     lanes, width, pixels = (int(engine[k]) for k in (E_LANES, E_WIDTH, E_PIXELS))
     products, passes, inputs = modes[:, M_PRODUCTS], modes[:, M_PASSES], modes[:, M_INPUTS]
     a_port, w_port, outputs = (float(engine[k]) for k in (E_APORT, E_WPORT, E_OUTPUTS))
-    whole = alone | (items[:, _BY_COLS] == 0)
+    whole = alone | (items[:, I_BY_COLS] == 0)
     col_blocks = _blocks(c, lanes * products, whole)
     row_blocks = _up(r, pixels)
     words = taps * _up(depth, width * inputs) * passes
@@ -165,7 +187,7 @@ def _item_cycles(items: Int64, modes: Int64, engine: Int64, alone: np.ndarray) -
         [_up(taps, inputs) * _blocks(g, np.full_like(g, width), alone) * row_blocks, taps * g * r * a_bits / a_port,
          taps * g * row_blocks * w_bits / w_port, g * r / outputs]
     )  # fmt: skip
-    return np.asarray(np.where(items[:, _DEPTHWISE] == 1, depthwise, dense), np.float64)
+    return np.asarray(np.where(items[:, I_DEPTHWISE] == 1, depthwise, dense), np.float64)
 
 
 def _blocks(units: Int64, size: np.ndarray, whole: np.ndarray) -> Float:
@@ -177,10 +199,10 @@ def _systolic_items(items: Int64, modes: Int64, engine: Int64, alone: np.ndarray
     """As `_item_cycles`, of a systolic array: the streams, the ports and the outputs; no preload, fill or drain."""
     form = int(engine[E_FORM])
     scalesim, flow = form >= SCALESIM, form & (SCALESIM - 1)
-    g, r, c = items[:, _G], items[:, _R], items[:, _C]
-    reduction, a_bits, w_bits = items[:, _TAPS] * items[:, _DEPTH], items[:, _ABITS], items[:, _WBITS]
+    g, r, c = items[:, I_G], items[:, I_R], items[:, I_C]
+    reduction, a_bits, w_bits = items[:, I_TAPS] * items[:, I_DEPTH], items[:, I_ABITS], items[:, I_WBITS]
     rows, cols, products = int(engine[E_WIDTH]), int(engine[E_LANES]), modes[:, M_PRODUCTS]
-    whole = alone | (items[:, _BY_COLS] == 0)
+    whole = alone | (items[:, I_BY_COLS] == 0)
     col_blocks = _blocks(c, products if flow == FORM_IS else cols * products, whole)
     a_load = reduction * r * col_blocks * a_bits / float(engine[E_APORT])
     w_load = reduction * c * w_bits / float(engine[E_WPORT])
@@ -200,7 +222,7 @@ def _systolic_items(items: Int64, modes: Int64, engine: Int64, alone: np.ndarray
 
 
 @lru_cache(maxsize=256)
-def _vector_cycles(table: OpTable, unit: VectorUnit) -> Int64:
+def vector_unit_cycles(table: OpTable, unit: VectorUnit) -> Int64:
     """Cycles of every vector op as one tile; more tiles only round up more often."""
     throughput = np.maximum(1, np.array(unit.throughput(), np.int64))
     ops = table.ops

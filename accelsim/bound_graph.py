@@ -39,6 +39,7 @@ from accelsim.optable import (
     O_UNIT_WEIGHTS,
     O_UNITS,
     S_BITS,
+    S_UNITS,
     T_BITS,
     T_INPUT,
     T_LAST,
@@ -181,8 +182,12 @@ def _weights_bits(table: OpTable) -> Int64:
         if op[O_KIND] == KIND_VECTOR:
             bits[k] = op[O_PARAM_BITS]
         elif op[O_UNIT_WEIGHTS]:
-            least = min(int(part[S_BITS]) for part in table.slices[k, : op[O_SLICES]])
-            bits[k] = int(op[O_UNITS]) * (int(op[O_UNIT_WEIGHTS]) * least + int(op[O_UNIT_EXTRA]))
+            parts = table.slices[k, : op[O_SLICES]]
+            if (parts[:, S_UNITS] < 0).any():
+                stored = int(op[O_UNITS] * parts[:, S_BITS].min())
+            else:
+                stored = int((parts[:, S_UNITS] * parts[:, S_BITS]).sum())
+            bits[k] = int(op[O_UNIT_WEIGHTS]) * stored + int(op[O_UNITS] * op[O_UNIT_EXTRA])
     return bits
 
 

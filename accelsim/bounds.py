@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.bound_compute import work_cycles
-from accelsim.bound_graph import graph_of, spilled_bits
-from accelsim.kernels.cut import walk_cuts
+from accelsim.bound_cut import cut_facts, walk
+from accelsim.bound_graph import graph_of
+from accelsim.bound_tiles import row_times
 from accelsim.optable import EngineTable, OpTable
 from accelsim.program import Program
 
@@ -48,80 +48,16 @@ def design_bound(table: OpTable, engines: EngineTable, accelerator: Accelerator)
     graph = graph_of(table)
     once = int((graph.weights_bits + graph.input_bits + graph.output_bits).sum())
     clock, bandwidth = accelerator.clock_hz, accelerator.dram.bandwidth_bits_per_s
-    spilled = _spills(table, accelerator.activation_buffer.capacity_bits).bits
+    facts = cut_facts(table, accelerator)
+    times = row_times(table, engines, accelerator)
+    walked = walk(facts, work, times, graph.weights_bits, facts.least_between)
     return DesignBound(
         int(whole[:-1].max(initial=0) + _ROUNDING_CYCLES),
         int(whole[-1]),
         once * clock // bandwidth,
-        (once + spilled) * clock // bandwidth,
-        int(_cut_cycles(table, work, accelerator) + _ROUNDING_CYCLES),
+        (once + facts.spills.bits) * clock // bandwidth,
+        int(walked.cycles + _ROUNDING_CYCLES),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Spills:
-    """Bits of tensors that no mapping keeps on chip: at least in all; of those too large for the buffer, by cut.
-
-    `between[k, m]` cross after op k has begun and before op m has begun its last row, `until[m]` before that,
-    `since[k]` after op k has begun.
-    """
-
-    bits: int
-    between: np.ndarray
-    until: np.ndarray
-    since: np.ndarray
-
-
-@lru_cache(maxsize=64)
-def _spills(table: OpTable, capacity_bits: int) -> _Spills:
-    graph = graph_of(table)
-    follows = graph.follows
-    n = len(follows)
-    between, until, since = np.zeros((n, n)), np.zeros(n), np.zeros(n)
-    for item in graph.crossings:
-        if item.bits > capacity_bits:
-            needed = np.zeros(n)
-            stored = True
-            for op, bits in item.loads:
-                needed += follows[op] * float(bits + stored * item.bits)
-                stored = False
-            between += np.outer(follows[:, item.first], needed)
-            until += needed
-            since += follows[:, item.first] * float(item.spilled_bits)
-    return _Spills(spilled_bits(graph.crossings, capacity_bits), between, until, since)
-
-
-@lru_cache(maxsize=64)
-def _weights_between(table: OpTable) -> np.ndarray:
-    """[k, m] parameter bits of the ops that follow op k and that op m follows, both included."""
-    graph = graph_of(table)
-    follows = graph.follows.astype(np.float64)
-    return np.asarray((follows * graph.weights_bits) @ follows, np.float64)
-
-
-def _cut_cycles(table: OpTable, work: np.ndarray, accelerator: Accelerator) -> float:
-    """Chain cut: what must be done before an op, what must cross the bus until it is done, what must wait for it.
-
-    From the start nothing is on chip; when an op begins, the weight buffer may be full of what later ops need; to the
-    finish the outputs must be written.
-    """
-    graph = graph_of(table)
-    before = graph.before.astype(np.float64)
-    spills = _spills(table, accelerator.activation_buffer.capacity_bits)
-    held = accelerator.weight_buffer.capacity_bits
-    cycles_per_bit = accelerator.clock_hz / accelerator.dram.bandwidth_bits_per_s
-    bus = accelerator.bus_ticks()
-    latency = bus.read_latency // bus.per_cycle
-    head, tail = (before.T @ work).max(axis=1), (before @ work).max(axis=1)
-    between = np.maximum(0.0, _weights_between(table) - held) + spills.between
-    middle = between * cycles_per_bit + latency * (between > 0)
-    until = (graph.weights_bits + graph.input_bits) @ graph.follows + spills.until
-    loaded = until * cycles_per_bit + latency * (until > 0)
-    begin, finish = np.zeros(len(head)), np.zeros(len(head))
-    walk_cuts(graph.follows, graph.before, head, work.max(axis=1), middle, loaded, begin, finish)
-    since = np.maximum(0.0, graph.follows @ graph.weights_bits - held) + graph.follows @ graph.output_bits
-    to_finish = begin + (since + spills.since) * cycles_per_bit
-    return float(max((finish + tail).max(initial=0.0), to_finish.max(initial=0.0)))
 
 
 def program_bound_ticks(program: Program) -> int:

@@ -268,6 +268,14 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
 
     Raises InfeasibleError when an op has a slice that no engine can execute, naming widths and levers.
     """
+    found = engine_arrays(accelerator, table)
+    _require_engines(accelerator, table, found.modes)
+    check_times(table, accelerator)
+    return found
+
+
+def engine_arrays(accelerator: Accelerator, table: OpTable) -> EngineTable:
+    """As `engine_table`, also where an op has a slice that no engine can execute."""
     engines = np.zeros((len(accelerator.engines), len(ENGINE_COLUMNS)), np.int64)
     modes = np.empty((max(1, len(table.combos)), len(accelerator.engines), 4), np.int64)
     for k, engine in enumerate(accelerator.engines):
@@ -279,8 +287,6 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
             engine.accumulator_rows,
         )  # fmt: skip
         modes[:, k] = _placements(table, _without_sizes(engine))
-    _require_engines(accelerator, table, modes)
-    check_times(table, accelerator)
     return EngineTable(engines, modes)
 
 

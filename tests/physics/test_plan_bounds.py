@@ -1,0 +1,143 @@
+"""Plan bounds: below every simulated plan and mapping, equal to the design bound for one plan, monotone."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from accelsim.api import Report, simulate
+from accelsim.arch import Accelerator
+from accelsim.bound_compute import work_cycles
+from accelsim.bound_cut import cut_facts, longest_way, walk
+from accelsim.bound_energy import component_of_counts, least_energy_pj
+from accelsim.bound_tiles import most_vector_cycles, row_times
+from accelsim.config import load_accelerator, load_plan
+from accelsim.energy import price_per_op, unit_energies
+from accelsim.optable import engine_table, op_table
+from accelsim.problems import InfeasibleError
+from accelsim.workloads.registry import build_workload
+from codesign.allocate.bounds import PlanBounds, plan_bounds, plan_bounds_of
+from codesign.allocate.options import OptionSettings, OptionSpace, Selection, option_space
+from tests.fuzz.networks import random_workload
+from tests.physics.test_program_laws import PLANS, SLOW, table_of
+from tests.support.designs import accelerators
+from tests.support.penalty_fakes import fake_penalties
+
+MAPPERS = ("heuristic", "exhaustive:edp", "exhaustive:latency", "exhaustive:energy")
+ROUNDING = 1e-9
+
+
+def components_pj(report: Report) -> np.ndarray:
+    """Simulated dynamic energy of every op by component."""
+    prices, place = unit_energies(report.accelerator), component_of_counts(report.accelerator)
+    energy = report.result.counts * prices
+    return np.stack([energy[:, place == k].sum(axis=1) for k in range(int(place.max()) + 1)], axis=1)
+
+
+def assert_energies_hold(report: Report) -> None:
+    simulated = components_pj(report)
+    assert np.allclose(simulated.sum(axis=1), price_per_op(report.result.counts, report.accelerator))
+    least = least_energy_pj(report.table, report.engines, report.accelerator)
+    assert (least <= simulated * (1 + ROUNDING) + 1e-6).all()
+    busy = report.result.busy_cycles()["vector"]
+    assert busy <= most_vector_cycles(report.table, report.accelerator.vector).sum()
+
+
+def assert_below(bounds: PlanBounds, report: Report) -> None:
+    price = report.prices.arithmetic
+    assert bounds.latency_cycles <= report.result.cycles_total * (1 + ROUNDING)
+    assert bounds.energy_pj <= price.energy_pj * (1 + ROUNDING)
+    assert bounds.edp_pj_s <= price.edp_pj_s * (1 + ROUNDING)
+
+
+@given(accelerators(), st.integers(0, 10**9), st.sampled_from(PLANS), st.sampled_from(MAPPERS), st.booleans())
+@SLOW
+def test_no_simulated_op_takes_less_energy(
+    accelerator: Accelerator, seed: int, plan: str, mapper: str, fuse: bool
+) -> None:
+    table = op_table(random_workload(Random(seed)), load_plan(plan))
+    try:
+        report = simulate(table, accelerator, fuse=fuse or mapper != "heuristic", mapper=mapper)
+    except InfeasibleError:
+        assume(False)
+        return
+    assert_energies_hold(report)
+    assert_below(plan_bounds_of(table, accelerator), report)
+
+
+@pytest.mark.parametrize("arch", ["m2vit", "trio_vit", "tiny", "bitfusion_edge", "systolic_ws", "systolic_is"])
+@pytest.mark.parametrize("plan", ["uniform8", "m2q", "w4a8"])
+def test_energies_of_presets_are_close(arch: str, plan: str) -> None:
+    """Below the simulation, and on a network that fits the buffers not by much: nothing is left out."""
+    try:
+        report = simulate(
+            op_table(build_workload("glyph_hybrid_narrow", None), load_plan(plan)), load_accelerator(arch),
+            mapper="exhaustive:energy",
+        )  # fmt: skip
+    except InfeasibleError:
+        pytest.skip("the plan does not run there")
+    assert_energies_hold(report)
+    least = least_energy_pj(report.table, report.engines, report.accelerator)
+    assert components_pj(report).sum() < 1.006 * least.sum()
+
+
+@given(accelerators(), st.integers(0, 2), st.sampled_from(PLANS))
+@SLOW
+def test_the_longest_way_is_what_the_walk_found(accelerator: Accelerator, case: int, plan: str) -> None:
+    table = table_of(case, plan)
+    try:
+        engines = engine_table(accelerator, table)
+    except InfeasibleError:
+        assume(False)
+        return
+    work, times, facts = work_cycles(table, engines, accelerator), row_times(table, engines, accelerator), None
+    facts = cut_facts(table, accelerator)
+    walked = walk(facts, work, times, facts.least_weights, facts.least_between)
+    way = longest_way(facts, walked, work)
+    assert way.cycles(work, times, facts.least_weights, facts.cycles_per_bit) == pytest.approx(walked.cycles, rel=1e-9)
+
+
+SETTINGS = OptionSettings(mixtures=2)
+
+
+@lru_cache(maxsize=4)
+def space_of(arch: str, network: str = "glyph_hybrid_narrow") -> tuple[OptionSpace, Accelerator]:
+    workload, accelerator = build_workload(network, None), load_accelerator(arch)
+    return option_space(workload, fake_penalties(workload), accelerator, SETTINGS), accelerator
+
+
+def random_choice(space: OptionSpace, rng: np.random.Generator, change: float) -> Selection:
+    """A choice that leaves the base with probability `change` at every op and group."""
+    options = {one.op: int(rng.integers(len(one.penalty))) if rng.random() < change else 0 for one in space.ops}
+    groups = {
+        name: formats[int(rng.integers(len(formats)))] if rng.random() < change else formats[0]
+        for name, formats in space.group_formats.items()
+    }
+    return Selection(options, groups, space.divisions[int(rng.integers(len(space.divisions)))])
+
+
+@pytest.mark.parametrize("arch", ["m2vit", "trio_vit", "tiny", "bitfusion_edge", "systolic_ws"])
+def test_no_plan_within_the_limit_beats_the_bound(arch: str) -> None:
+    space, accelerator = space_of(arch)
+    rng = np.random.default_rng(7)
+    for change in (0.1, 1.0):
+        chosen = random_choice(space, rng, change)
+        bounds = plan_bounds(space, accelerator, space.penalty(chosen) * (1 + ROUNDING))
+        table = op_table(space.workload, space.plan(chosen))
+        for mapper in ("heuristic", "exhaustive:edp", "exhaustive:latency"):
+            try:
+                report = simulate(table, accelerator, mapper=mapper)
+            except InfeasibleError:
+                continue
+            assert_below(bounds, report)
+            one = plan_bounds_of(table, accelerator)
+            assert_below(one, report)
+            # The bound of all plans is below that of each.
+            assert bounds.latency_cycles <= one.latency_cycles + 1
+            assert bounds.energy_pj <= one.energy_pj * (1 + ROUNDING)
+            assert bounds.edp_pj_s <= one.edp_pj_s * (1 + 1e-3)
