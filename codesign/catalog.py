@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelsim.arch import Accelerator
-from accelsim.plan import QuantPlan
 
 COSMETIC = ("name", "notes")
 

@@ -18,8 +18,8 @@ from codesign.store import Row, metrics_of, program_version
 if TYPE_CHECKING:
     from accelsim.api import Report
 
-# (model, resolution, accelerator, plan, mapper) → the numbers of `study_metrics`.  A plan is a QuantPlan, or the request
-# for one that the evaluating function understands; both have a fingerprint.
+# (model, resolution, accelerator, plan, mapper) → the numbers of `study_metrics`.  A plan is a QuantPlan, or the
+# request for one that the evaluating function understands; both have a fingerprint.
 Evaluate = Callable[[str, int | None, Accelerator, Any, Mapper], Mapping[str, Any]]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class CostTable:
                 counts = zip(space.settings.weight_formats, one.counts[k].tolist(), strict=True)
                 filters = {name: count for name, count in counts if count}
                 rows.append({"op": op, "input": fmt or None, "filters": filters, "difference": entry(row)})
-        context = {"groups": dict(self.context.groups), "division": self.context.division, "filters": {}}
+        context: dict[str, Any] = {"groups": dict(self.context.groups), "division": self.context.division, "filters": {}}
         for one in space.ops:
             chosen = one.counts[self.context.options[one.op]].tolist()
             names = zip(space.settings.weight_formats, chosen, strict=True)
@@ -179,8 +180,8 @@ class _Maker:
             return None
 
     def _shared(self, members: list[int]) -> dict[tuple[str, str], Floats]:
-        """Options of ops far apart with the context's inputs, for every input format: it does not change their speed."""
-        found = {}
+        """Options of ops far apart with the context's inputs, for every input format: their speed is the same."""
+        found: dict[tuple[str, str], Floats] = {}
         for (op, _), block in self._entries(members, self.context, self.base.stacked, "").items():
             reads = self.space.by_op[op].reads
             found |= {(op, fmt): block for fmt in (self.space.group_formats[reads] if reads else ("",))}
@@ -241,5 +242,5 @@ class _Maker:
         """Ops whose differences belong to each changing op: up to half the way to the next one."""
         places = [self.place[k] for k in offered]
         n = len(self.base.cycles)
-        middles = [0, *((a + b + 1) // 2 for a, b in zip(places, places[1:], strict=False)), n]
+        middles = [0, *((a + b + 1) // 2 for a, b in pairwise(places)), n]
         return {k: (middles[i], middles[i + 1]) for i, k in enumerate(offered)}

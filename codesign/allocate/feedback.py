@@ -13,8 +13,8 @@ from accelsim.arch import Accelerator
 from accelsim.problems import InfeasibleError, Problem
 from codesign.allocate.cost_table import CYCLES, ENERGY, CostTable, cost_table, run_choice
 from codesign.allocate.goal import Limits
-from codesign.allocate.options import OptionSpace, Selection
 from codesign.allocate.neighbours import neighbours
+from codesign.allocate.options import OptionSpace, Selection
 from codesign.allocate.pricing import priced
 from codesign.allocate.solve import minimise
 

@@ -1,4 +1,4 @@
-"""Small changes of a choice, the most promising first: what exact simulation tries when the table has no more to say."""
+"""Small changes of a choice, the most promising first: what exact simulation tries when the table says no more."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ def priced(space: OptionSpace, table: CostTable) -> Priced:
     """The allocation problem of a space with the prices of a table: one stage, whose rows are time and every unit.
 
     The time of the table's entries already has the makespan of the engines that share an op and the overlap of the
-    context; the rows of the units bound what overlap can give.  Options that cannot run, and those that another beats in
-    every column, are left out.
+    context; the rows of the units bound what overlap can give.  Options that cannot run, and those that another one
+    beats in every column, are left out.
     """
     rows = _Rows(space, table)
     rows.add("rest", "", "", -1, 0.0, table.total)

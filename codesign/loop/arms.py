@@ -5,7 +5,8 @@
 * `uniformB`: weights of B bits everywhere, on the hardware that its own search found best.
 * `sequential`: the best hardware for uniform 8 bits; then formats by layer with an additive table, made once (in the
   manner of HAQ, arXiv 1811.08886: layer-wise widths, a table of single changes, no feedback, hardware fixed).
-* `m2vit_rule`: half (or another share) of the filters powers of two, depthwise filters 4 bits, on fixed hardware (`hardware.rule`): the rule of M²-ViT as interpreted in `quant.methods.m2q`.
+* `m2vit_rule`: half (or another share) of the filters powers of two, depthwise filters 4 bits, on fixed hardware
+  (`hardware.rule`): the rule of M²-ViT as interpreted in `quant.methods.m2q`.
 * `random`: random choices with a predicted loss of at most the largest limit, on the loop's hardware.
 """
 
@@ -161,7 +162,7 @@ class Arms:
 
 
 def predicted_loss(maker: PlanMaker, plan: QuantPlan) -> float | None:
-    """The table's loss of a plan; None when it has formats, or filters without channels, that the table cannot price."""
+    """The table's loss of a plan; None when it has formats or filters that the table cannot price."""
     try:
         return maker.penalties.loss_of(plan)
     except AccelsimError:

@@ -96,8 +96,9 @@ def measured(pair: PairedResult) -> dict[str, Any]:
     """A paired comparison as the study keeps it: proportions, the change with its 95 % interval, non-inferiority."""
     low, high = pair.interval
     return {
-        "top1": pair.candidate, "reference": pair.reference, "images": pair.images, "change": pair.difference, "low": low,
-        "high": high, "p_value": pair.p_value, "loss_bound": pair.loss_bound, "non_inferior": pair.non_inferior,
+        "top1": pair.candidate, "reference": pair.reference, "images": pair.images, "change": pair.difference,
+        "low": low, "high": high, "p_value": pair.p_value, "loss_bound": pair.loss_bound,
+        "non_inferior": pair.non_inferior,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the outer search evaluates: hardware with a plan that is chosen for it.  The unit of work of the loop's workers."""
+"""What the outer search evaluates: hardware with a plan that is chosen for it.  The work of the loop's workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_KEPT = 128
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """How the plan of a design is made: `allocated@L` (least objective with a predicted loss of at most L), `uniformB`."""
+    """How the plan of a design is made: `allocated@L` (least objective, predicted loss at most L) or `uniformB`."""
 
     name: str
     identity: str

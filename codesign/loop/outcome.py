@@ -23,7 +23,7 @@ NUMBERS = ("predicted_loss", "edp_pj_s", "latency_s", "energy_pj", "area_mm2")
 
 
 def best_design(records: Iterable[Mapping[str, Any]]) -> Any:
-    """The record of least EDP among those of equal accuracy; without measurements among all, None when there is none."""
+    """The record of least EDP among those of equal accuracy (without measurements among all); None if there is none."""
     able = [one for one in records if one["validation"] is None or one["validation"]["non_inferior"]]
     return min(able, key=lambda one: (one["edp_pj_s"], one["id"]), default=None)
 
@@ -141,8 +141,8 @@ def _compared(origin: str, records: Sequence[Mapping[str, Any]], best: Mapping[s
         rival = max(records, key=lambda one: one["validation"]["top1"])
     data = {
         "baseline": origin, "design": rival["id"], "edp_pj_s": rival["edp_pj_s"], "equal_accuracy": equal,
-        "edp_ratio": None if best is None else best["edp_pj_s"] / rival["edp_pj_s"], "accuracy_change": None, "low": None,
-        "high": None, "non_inferior": None,
+        "edp_ratio": None if best is None else best["edp_pj_s"] / rival["edp_pj_s"], "accuracy_change": None,
+        "low": None, "high": None, "non_inferior": None,
     }  # fmt: skip
     if best is None or best["validation"] is None or rival["validation"] is None:
         return data
@@ -178,6 +178,6 @@ def findings(
     gap = next((row["gap"] for row in bounds if row["design"] == best["id"]), None)
     if gap is not None:
         said.append(
-            f"On its hardware no plan within the predicted loss, in any mapping, has an EDP lower by more than {gap:.1%}."
+            f"On its hardware no plan within the predicted loss, in any mapping, has more than {gap:.1%} less EDP."
         )
     return said

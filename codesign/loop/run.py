@@ -1,4 +1,4 @@
-"""`codesign`: penalties, outer searches, verification of all arms, bounds, the answer.  Every step is kept and resumed."""
+"""`codesign`: penalties, outer searches, verification of all arms, bounds, the answer.  Every step is resumed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,18 +163,18 @@ def verify_all(
         return record
 
     def ladder(name: str, make: Callable[[float], Candidate]) -> None:
-        rungs = {level: attempt(f"{name}-{level:g}", lambda level=level: make(level)) for level in spec.losses}
+        rungs = {level: attempt(f"{name}-{level:g}", partial(make, level)) for level in spec.losses}
         for _ in range(spec.final.refine if bench is not None else 0):
             level = between(rungs.values())
             if level is None or level in rungs:
                 break
-            rungs[level] = attempt(f"{name}-{level:g}", lambda level=level: make(level))
+            rungs[level] = attempt(f"{name}-{level:g}", partial(make, level))
 
     ladder("codesign", arms.loop)
     if not records:
         raise InfeasibleError([Problem(f"{spec.where}: {name}", text) for name, text in refusals.items()])
     for bits in spec.baselines.uniform:
-        attempt(f"uniform{bits}", lambda bits=bits: arms.uniform(bits))
+        attempt(f"uniform{bits}", partial(arms.uniform, bits))
     if spec.baselines.sequential:
         if 8 not in spec.baselines.uniform:
             raise AccelsimError(Problem(f"{spec.where}: baselines", "sequential needs the search of uniform 8 bits",
@@ -182,7 +183,7 @@ def verify_all(
     if spec.baselines.m2vit_rule is not None:
         attempt(RULE, arms.rule)
     for number in range(spec.baselines.random):
-        attempt(f"random-{number}", lambda number=number: arms.random(number))
+        attempt(f"random-{number}", partial(arms.random, number))
     return records, refusals
 
 

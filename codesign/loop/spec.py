@@ -197,8 +197,8 @@ SECTIONS: dict[str, tuple[type[Any], dict[str, Check]]] = {
     ),
     "final": (
         FinalSpec,
-        {"mapper": _mapper, "solver": _one_of(*METHODS), "calibration_images": _whole(1), "images": _optional(_whole(1)),
-         "test_images": _optional(_whole(0)), "reconstruct_steps": _whole(0),
+        {"mapper": _mapper, "solver": _one_of(*METHODS), "calibration_images": _whole(1),
+         "images": _optional(_whole(1)), "test_images": _optional(_whole(0)), "reconstruct_steps": _whole(0),
          "margin_points": _number(0, 100, "points 0 … 100"), "refine": _whole(0)},
     ),
 }  # fmt: skip

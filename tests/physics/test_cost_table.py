@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_more_loss_never_costs_more() -> None:
     space, accelerator = space_on("m2vit"), load_accelerator("m2vit")
     pricing = priced(space, cost_table(space, accelerator))
     values = [minimise(pricing.problem, "edp", Limits(penalty=limit), "exact").value for limit in (0, 0.01, 0.1, 1)]
-    assert all(a >= b * (1 - 1e-4) for a, b in zip(values, values[1:], strict=False))
+    assert all(a >= b * (1 - 1e-4) for a, b in pairwise(values))
 
 
 def test_a_limit_of_latency_holds_for_the_simulated_design() -> None:
