@@ -111,6 +111,13 @@ def test_limits_that_exclude_each_other_are_proven_to():
     assert lower_bound(problem, {"penalty": 1}, Limits(penalty=2, latency_cycles=3)) == np.inf
 
 
+def test_a_limit_of_nothing_and_one_of_infinity():
+    problem = knapsack([0, 0, 1, 1], [-1] * 4, [[1, 0], [9, 0], [1, 0], [9, 0]], penalty=[5.0, 0.0, 2.0, 0.0])
+    for method in ("fast", "exact"):
+        assert minimise(problem, "latency_cycles", Limits(penalty=0.0), method).value == 18
+        assert minimise(problem, "latency_cycles", Limits(penalty=np.inf, edp=np.inf), method).value == 2
+
+
 def test_limits_are_values():
     assert Limits(penalty=1, size_bits=3, energy_pj=2) == Limits(energy_pj=2, size_bits=3, penalty=1)
     assert list(Limits(edp=4, size_bits=3, energy_pj=None, penalty=1).all()) == ["penalty", "size_bits", "edp"]
@@ -130,6 +137,10 @@ def test_what_is_unknown_or_broken_is_told():
         prepare(knapsack([0, 1, 1], [-1, 0, -1], [[0, 0]] * 3))
     with pytest.raises(AccelsimError, match="hangs under itself"):
         prepare(knapsack([0, 1], [1, 0], [[0, 0]] * 2))
+    with pytest.raises(AccelsimError, match="numbers"):
+        minimise(problem, "penalty", Limits(edp=np.nan))
+    with pytest.raises(AccelsimError, match="not finite"):
+        prepare(replace(problem, penalty=problem.penalty + np.inf))
     with pytest.raises(AccelsimError, match="EDP has no least value"):
         minimise(replace(problem, offset_cycles=problem.offset_cycles - 100), "edp")
 
