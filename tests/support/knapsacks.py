@@ -65,7 +65,8 @@ def _filled(rng, group, parent, stage_of, integers, stages, units) -> Knapsack:
         names=("energy_pj", "size_bits"),
         loads=csr_array(loads.reshape(size, -1)[order][:, rows]),
         stage=np.repeat(np.arange(stages), units)[rows],
-        offset_cycles=np.where(rng.random(stages) < 0.5, 5.0, rng.integers(-1, 2, stages).astype(np.float64)) + 1.0,
+        # Some negative; their sum is positive.
+        offset_cycles=np.append(float(stages), rng.integers(-1, 2, stages - 1)),
         constant=np.array([3.0, 1.0]),
         static_pj_per_cycle=float(rng.choice([0.0, 0.4])),
         constant_penalty=float(rng.choice([0.0, 0.25])),
