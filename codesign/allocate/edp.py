@@ -28,7 +28,7 @@ from codesign.allocate.relaxation import Relaxed
 # Weighted sums for an objective, cells for a limit: at most, and where only the fast solver is asked.
 MOST_STEPS, FAST_STEPS = 200, 16
 # A relaxed plan that breaks the limit by more than this splits its cell before anything exact is solved in it.
-RELAXED_EXCESS = 1e-2
+RELAXED_EXCESS = 0.001
 Solve = Callable[[Goal], Found]
 
 
@@ -39,14 +39,14 @@ class Incumbent:
         self.kit, self.goal = kit, goal
         self.value = np.inf
         self.pick: Ints | None = None
-        self._seen: set[bytes] = set()
+        self._seen: set[tuple[bytes, bool]] = set()
 
-    def offer(self, pick: Ints | None, relaxed: Relaxed) -> None:
+    def offer(self, pick: Ints | None, relaxed: Relaxed, pairs: bool = False) -> None:
         """Takes a plan, improved by exchanges, if it meets the limits and is better."""
-        if pick is None or pick.tobytes() in self._seen:
+        if pick is None or (pick.tobytes(), pairs) in self._seen:
             return
-        self._seen.add(pick.tobytes())
-        for plan in (pick, self.kit.polished(pick, self.goal, relaxed)):
+        self._seen.add((pick.tobytes(), pairs))
+        for plan in (pick, self.kit.polished(pick, self.goal, relaxed, pairs)):
             if plan is None:
                 continue
             totals = self.kit.exchanges.totals(plan)
@@ -75,7 +75,7 @@ def _least(kit: Kit, goal: Goal, exact: Solve | None) -> tuple[Found, Found]:
     """Least latency and least energy, with positive bounds.  Raises AccelsimError where a plan may have neither."""
     sides = []
     for name, weights in (("latency", _weights(kit, 1.0, 0.0)), ("energy", _weights(kit, 0.0, 1.0))):
-        side = solve_fast(kit, goal.minimising(weights))
+        side = solve_fast(kit, goal.minimising(weights), pairs=False)
         if side.bound <= 0.0 and exact is not None:
             side = exact(goal.minimising(weights))
         if side.bound <= 0.0:
@@ -98,7 +98,8 @@ def minimise_edp(kit: Kit, goal: Goal, exact: bool, gap: float, deadline: float)
     for side in sides:
         best.offer(side.pick, side.relaxed)
         hull.point(side.totals, energy_column(kit))
-    _corners(kit, linear, best, hull, lambda asked: solve_fast(kit, asked), gap, FAST_STEPS, deadline)
+    _corners(kit, linear, best, hull, lambda asked: solve_fast(kit, asked, pairs=False), gap, FAST_STEPS, deadline)
+    best.offer(best.pick, relaxed, pairs=True)
     if exact:
         _corners(kit, linear, best, hull, hard, gap, MOST_STEPS, deadline)
     return best.found(np.inf if hull.empty else hull.corner()[0], relaxed)
@@ -208,12 +209,13 @@ def minimise_under_edp(kit: Kit, goal: Goal, edp: float, exact: bool, gap: float
             heapq.heappush(cells, (bound, at, high))
         else:
             closed = min(closed, bound)
+    best.offer(best.pick, relaxed, pairs=True)
     return best.found(min([closed, *(cell[0] for cell in cells)]), relaxed)
 
 
 def _cell(kit: Kit, asked: Goal, edp: float, exact: bool, hard: Solve, best: Incumbent) -> tuple[Found, float | None]:
     """The answer in a cell, and the latency to split it at, None when the answer meets the limit of EDP."""
-    found = solve_fast(kit, asked)
+    found = solve_fast(kit, asked, pairs=False)
     best.offer(found.pick, found.relaxed)
     relaxed = found.relaxed.totals
     if found.bound == np.inf:

@@ -74,10 +74,11 @@ class Exchanges:
         found = self.model.problem.totals(self.model.chosen(pick))
         return np.array([*(found[name] for name in self.model.names), found.get("edp", 0.0)])
 
-    def improve(self, pick: Ints, goal: Goal, excess: Floats, evaluations: int) -> tuple[Ints, bool]:
-        """Exchanges until the plan meets the limits, then until no pair of exchanges helps; whether it meets them.
+    def improve(self, pick: Ints, goal: Goal, excess: Floats, evaluations: int, pairs: bool) -> tuple[Ints, bool]:
+        """Exchanges until the plan meets the limits and none helps, nor (with `pairs`) two; whether it meets them.
 
-        `excess` [V] orders first steps of pairs.  At most about `evaluations` looks at all exchanges.
+        `excess` [V] orders first steps of pairs.  A plan that breaks limits is always given pairs.  At most about
+        `evaluations` looks at all exchanges.
         """
         pick = pick.copy()
         left = evaluations
@@ -87,6 +88,8 @@ class Exchanges:
             if step >= 0:
                 pick[self.model.group[step]] = step
                 continue
+            if over == 0.0 and not pairs:
+                break
             pair, used = self._pair(pick, goal, excess, over, left)
             left -= used
             if pair is None:

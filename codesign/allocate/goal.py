@@ -23,7 +23,7 @@ NOTHING = 1e-9
 class Limits:
     """Upper limits of a plan: penalty in nats, latency in cycles, EDP in pJ × cycles, resources by their names.
 
-    `Limits(penalty=0.05, energy_pj=1e9, size_bits=8e6)`.  None: no limit.  Energy means dynamic and static together.
+    `Limits(penalty=0.05, energy_pj=1e9, size_bits=8e6)`.  None or inf: no limit.  Energy is dynamic and static energy.
     """
 
     penalty: float | None
@@ -50,12 +50,12 @@ class Limits:
     def linear(self) -> dict[str, float]:
         """Every limit but that of EDP, by the name of what is limited."""
         found = {"penalty": self.penalty, "latency_cycles": self.latency_cycles, **dict(self.resources)}
-        return {name: float(value) for name, value in found.items() if value is not None}
+        return {name: float(value) for name, value in found.items() if value is not None and value != math.inf}
 
     def all(self) -> dict[str, float]:
         """Every limit by the name of what is limited, EDP last."""
         found = self.linear()
-        if self.edp is not None:
+        if self.edp is not None and self.edp != math.inf:
             found["edp"] = float(self.edp)
         return found
 
@@ -120,6 +120,6 @@ class Goal:
         if not len(self.rhs):
             return np.zeros(totals.shape[:-1])
         over = totals @ self.rows.T - self.rhs
-        scale = np.maximum(np.abs(self.rhs), 1e-300)
+        scale = np.maximum(np.abs(self.rhs), NOTHING)
         result: Floats = (np.maximum(over - LIMIT_ROUNDING * scale, 0.0) / scale).sum(axis=-1)
         return result

@@ -12,6 +12,7 @@ from scipy.sparse import block_array, csr_array
 from codesign.allocate.exchanges import Exchanges
 from codesign.allocate.goal import Flags, Floats, Goal, Ints, relative_gap
 from codesign.allocate.model import Model
+from codesign.allocate.quiet import quiet_stdout
 from codesign.allocate.relaxation import Relaxation, Relaxed, rounded
 
 # Looks at all exchanges of a plan that one rounding may cost.
@@ -55,20 +56,23 @@ class Kit:
         value = float(totals @ goal.weights)
         return Found(pick, value, min(bound, value), totals, relaxed)
 
-    def polished(self, pick: Ints, goal: Goal, relaxed: Relaxed) -> Ints | None:
-        """The plan after exchanges; None when none is found that meets the goal's limits (EDP among them)."""
-        better, meets = self.exchanges.improve(pick, goal, relaxed.excess, EVALUATIONS)
+    def polished(self, pick: Ints, goal: Goal, relaxed: Relaxed, pairs: bool = True) -> Ints | None:
+        """The plan after exchanges; None when none is found that meets the goal's limits (EDP among them).
+
+        Without `pairs` two exchanges at once are tried only while the plan breaks limits.
+        """
+        better, meets = self.exchanges.improve(pick, goal, relaxed.excess, EVALUATIONS, pairs)
         return better if meets else None
 
 
-def solve_fast(kit: Kit, goal: Goal) -> Found:
+def solve_fast(kit: Kit, goal: Goal, pairs: bool = True) -> Found:
     """Relaxation, rounding, exchanges: a plan that meets the limits where one is found, and the certified bound."""
     relaxed = kit.relaxation.solve(goal)
     if relaxed.bound == np.inf:
         return kit.found(None, goal, np.inf, relaxed)
-    pick = kit.polished(rounded(kit.model, relaxed), goal, relaxed)
+    pick = kit.polished(rounded(kit.model, relaxed), goal, relaxed, pairs)
     if pick is None:
-        pick = kit.polished(kit.model.first_at(relaxed.full, relaxed.least), goal, relaxed)
+        pick = kit.polished(kit.model.first_at(relaxed.full, relaxed.least), goal, relaxed, pairs)
     return kit.found(pick, goal, relaxed.bound, relaxed)
 
 
@@ -124,16 +128,17 @@ def _highs(
         constraints.append(LinearConstraint(rows, -np.inf, upper))
     latest = relaxation.latest.copy()
     latest[: model.size] = keep
-    found = milp(
-        costs / unit,
-        integrality=np.concatenate((np.ones(model.size), np.zeros(model.stages))),
-        bounds=Bounds(0.0, latest),
-        constraints=constraints,
-        options={
-            "mip_rel_gap": gap * abs(reached) / (abs(reached - constant) or 1.0),
-            "time_limit": max(deadline - time.perf_counter(), 0.01),
-        },
-    )
+    with quiet_stdout():
+        found = milp(
+            costs / unit,
+            integrality=np.concatenate((np.ones(model.size), np.zeros(model.stages))),
+            bounds=Bounds(0.0, latest),
+            constraints=constraints,
+            options={
+                "mip_rel_gap": gap * abs(reached) / (abs(reached - constant) or 1.0),
+                "time_limit": max(deadline - time.perf_counter(), 0.01),
+            },
+        )
     if found.status == 2:
         return None, np.inf
     dual = -np.inf if found.mip_dual_bound is None else found.mip_dual_bound * unit + constant

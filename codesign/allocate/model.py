@@ -63,6 +63,8 @@ class Model:
     def goal(self, objective: str, limits: Limits) -> Goal:
         """Objective and limits as arrays."""
         wanted = limits.all()
+        if any(np.isnan(value) for value in wanted.values()):
+            raise AccelsimError(Problem("allocation", f"limits {wanted}", "numbers"))
         rows = np.zeros((len(wanted), len(self.names) + 1))
         for place, name in enumerate(wanted):
             rows[place, self.column(name)] = 1.0
@@ -102,7 +104,10 @@ class Model:
 
 
 def prepare(problem: Knapsack) -> Model:
-    """The model of a problem.  Raises AccelsimError when the groups are no forest or sizes disagree."""
+    """The model of a problem.  Raises AccelsimError when the groups are no forest or an amount is not finite."""
+    amounts = (problem.penalty, problem.resources, problem.loads.data, problem.offset_cycles, problem.constant)
+    if not problem.size or not all(np.isfinite(part).all() for part in amounts):
+        raise AccelsimError(Problem("allocation", "no variables, or an amount that is not finite", "finite amounts"))
     order = np.argsort(problem.group, kind="stable")
     _, first, group = np.unique(problem.group[order], return_index=True, return_inverse=True)
     place = np.empty(problem.size, np.int64)

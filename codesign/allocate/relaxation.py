@@ -63,6 +63,20 @@ class Relaxation:
         self.busy = block_array([[scaled, ends]], format="csr") if rows else csr_array((0, model.size + stages))
         self.latest = np.concatenate((np.ones(model.size), np.full(stages, np.inf)))
 
+    def bound(self, weights: Mapping[str, float], limits: Limits | None = None) -> float:
+        """Certified lower bound of the weighted sum of totals over all plans within the limits, inf where none exists.
+
+        `weights` by name: "penalty", "latency_cycles" and resources ("energy_pj" with static energy).  Limits on EDP
+        are left out: the bound then holds all the more.  Raises AccelsimError for EDP or an unknown name as a weight.
+        """
+        model = self.model
+        vector = np.zeros(len(model.names) + 1)
+        for name, weight in weights.items():
+            vector[model.column(name)] = weight
+        if vector[-1]:
+            raise AccelsimError(Problem("allocation", "EDP is not linear", "weights of linear totals"))
+        return self.solve(model.goal("penalty", limits or Limits()).without_edp().minimising(vector)).bound
+
     def columns(self, weights: Floats) -> Floats:
         """Cost of every variable and of every shared stage for weights [M + 1] over totals (EDP's must be 0)."""
         model = self.model
@@ -187,20 +201,8 @@ def slackened(goal: Goal) -> Floats:
 
 
 def lower_bound(problem: Knapsack | Model, weights: Mapping[str, float], limits: Limits | None = None) -> float:
-    """Certified lower bound of the weighted sum of totals over all plans within the limits, inf where none exists.
-
-    `weights` by name: "penalty", "latency_cycles" and resources ("energy_pj" with static energy).  Limits on EDP are
-    left out: the bound then holds all the more.  Prepare a model once where many bounds of one problem are wanted.
-    """
-    model = problem if isinstance(problem, Model) else prepare(problem)
-    vector = np.zeros(len(model.names) + 1)
-    for name, weight in weights.items():
-        column = model.column(name)
-        if column == len(model.names):
-            raise AccelsimError(Problem("allocation", "EDP is not linear", "weights of linear totals"))
-        vector[column] = weight
-    goal = model.goal("penalty", limits or Limits()).without_edp().minimising(vector)
-    return Relaxation(model).solve(goal).bound
+    """`Relaxation.bound` of a problem.  Where many bounds of one problem are wanted, keep the relaxation."""
+    return Relaxation(problem if isinstance(problem, Model) else prepare(problem)).bound(weights, limits)
 
 
 def rounded(model: Model, relaxed: Relaxed) -> Ints:

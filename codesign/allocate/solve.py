@@ -60,8 +60,8 @@ def _found(kit: Kit, objective: str, limits: Limits, exact: bool, gap: float, de
     goal = kit.model.goal(objective, limits)
     if objective == "edp":
         return minimise_edp(kit, goal, exact, gap, deadline)
-    if limits.edp is not None:
-        return minimise_under_edp(kit, goal, limits.edp, exact, gap, deadline)
+    if "edp" in limits.all():
+        return minimise_under_edp(kit, goal, limits.all()["edp"], exact, gap, deadline)
     return solve_exact(kit, goal, gap, deadline) if exact else solve_fast(kit, goal)
 
 

@@ -47,7 +47,7 @@ def check_solution(problem, solution, limits, best):
 
 
 @pytest.mark.parametrize("objective", NAMES)
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(6))
 def test_exact_is_the_best_of_all_plans_and_fast_is_between(objective, block):
     for seed in range(10 * block, 10 * block + 10):
         problem, totals, limits = drawn(seed + 1000 * NAMES.index(objective))
@@ -69,7 +69,7 @@ def test_exact_is_the_best_of_all_plans_and_fast_is_between(objective, block):
 
 def test_fast_seldom_misses_the_best():
     missed = solved = 0
-    for seed in range(2000, 2100):
+    for seed in range(2000, 2050):
         problem, totals, limits = drawn(seed)
         allowed = within(totals, limits)
         if not allowed.any():
@@ -77,7 +77,7 @@ def test_fast_seldom_misses_the_best():
         solved += 1
         fast = minimise(problem, "edp", Limits(**limits), "fast")
         missed += fast.value > totals["edp"][allowed].min() * (1 + CLOSE)
-    assert solved > 50
+    assert solved > 25
     assert missed <= solved // 20
 
 

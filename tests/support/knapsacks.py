@@ -65,7 +65,8 @@ def _filled(rng, group, parent, stage_of, integers, stages, units) -> Knapsack:
         names=("energy_pj", "size_bits"),
         loads=csr_array(loads.reshape(size, -1)[order][:, rows]),
         stage=np.repeat(np.arange(stages), units)[rows],
-        offset_cycles=np.where(rng.random(stages) < 0.5, 5.0, rng.integers(-1, 2, stages).astype(np.float64)) + 1.0,
+        # Some negative; their sum is positive.
+        offset_cycles=np.append(float(stages), rng.integers(-1, 2, stages - 1)),
         constant=np.array([3.0, 1.0]),
         static_pj_per_cycle=float(rng.choice([0.0, 0.4])),
         constant_penalty=float(rng.choice([0.0, 0.25])),
@@ -93,3 +94,54 @@ def all_totals(problem: Knapsack) -> dict[str, np.ndarray]:
     """Totals of every plan, by name."""
     totals = [problem.totals(plan) for plan in every_plan(problem)]
     return {name: np.array([one[name] for one in totals]) for name in totals[0]}
+
+
+def typical_knapsack(seed: int, ops: int = 24, options: int = 10, shared: float = 0.5) -> Knapsack:
+    """What a network gives: groups of three ops, two activation formats each, four units, shifts beside multipliers.
+
+    Option i of an op puts a rising share of its filters on the second unit, which costs penalty and saves energy and
+    bits.  `shared` is the probability that an op is on the stage of the op before it.
+    """
+    rng = np.random.default_rng(seed)
+    stage = np.cumsum(rng.random(ops) > shared)
+    stage -= stage[0]
+    units, stages = 4, int(stage[-1]) + 1
+    share = np.linspace(0.0, 1.0, options)
+    group, parent, penalty, resources, loads = [], [], [], [], []
+
+    def choice(above, penalties, energy, bits, work, at):
+        number = group[-1] + 1 if group else 0
+        for option in range(len(penalties)):
+            group.append(number)
+            parent.append(above)
+            penalty.append(penalties[option])
+            resources.append((energy[option], bits[option]))
+            row = np.zeros((stages, units))
+            row[at] = work[option]
+            loads.append(row.ravel())
+
+    for start in range(0, ops, 3):
+        first = len(group)
+        choice(-1, (0.0, 10 ** rng.uniform(-4, -2)), (2e5, 1e5), (0.0, 0.0), np.zeros((2, units)), 0)
+        for op in range(start, min(ops, start + 3)):
+            macs, sensitivity = 10 ** rng.uniform(5.5, 7.5), 10 ** rng.uniform(-4, -1.5)
+            bend, transfer = rng.uniform(1.5, 3), rng.uniform(0.5, 1.5)
+            for branch in range(2):
+                bits = macs / 50 * (8 - 4 * share)
+                work = [np.ceil(macs * (1 - share) / 256), np.ceil(macs * share / 300), np.ceil(bits / 128 * transfer)]
+                work.append(np.full(options, np.ceil(macs / 2000)))
+                energy = macs * (1 - 0.55 * share) * 0.4 * (1 - 0.2 * branch)
+                loss = sensitivity * share**bend * (1 + 0.3 * branch)
+                choice(first + branch, loss, energy, bits, np.column_stack(work), stage[op])
+    return Knapsack(
+        np.array(group),
+        np.array(parent),
+        np.array(penalty),
+        np.array(resources),
+        ("energy_pj", "size_bits"),
+        csr_array(np.array(loads)),
+        np.repeat(np.arange(stages), units),
+        rng.integers(-50, 200, stages).astype(np.float64),
+        np.array([1e6, 0.0]),
+        static_pj_per_cycle=50.0,
+    )
