@@ -164,18 +164,18 @@ def test_no_images_are_refused(hybrid):
 
 def test_curvature_is_the_second_order_loss(hybrid):
     """For steps so small that the network is linear in them, the mean over draws comes to the measured KL."""
-    base, seen, changed = make_base(hybrid, images(hybrid), FEW), images(hybrid, 2)[0], {}
-    for op in ("s1.b0.mb.dw", "head.fc"):
+    base, seen, changed = make_base(hybrid, images(hybrid), FEW), images(hybrid, 2)[0][:3], {}
+    for op in ("head.conv", "head.fc"):
         node = hybrid.node(op)
-        step = 0.1 * torch.randn(node.weight.shape, generator=torch.Generator().manual_seed(3))
+        step = 0.01 * torch.randn(node.weight.shape, generator=torch.Generator().manual_seed(3))
         step[1:] = 0
         changed[op, "x"] = Filters(node.weight + step, torch.ones(len(step)), node.bias)
-    draws = [filter_losses(hybrid, seen, changed, seed) for seed in range(120)]
+    draws = [filter_losses(hybrid, seen, changed, seed) for seed in range(250)]
     for (op, name), one in changed.items():
         found = torch.stack([draw[op, name] for draw in draws]).mean(0)
         checkpoint = replace(base.checkpoint, filters={**base.checkpoint.filters, op: one})
         exact = divergence(hybrid, Rounded(checkpoint, filters=op), [seen])
-        assert float(found[0]) == pytest.approx(exact, rel=0.15)
+        assert float(found[0]) == pytest.approx(exact, rel=0.2)
         assert not found[1:].any()
 
 

@@ -114,9 +114,9 @@ def test_damaged_files_are_refused(tmp_path):
 
 
 def test_coarser_formats_never_cost_less():
-    given = np.array([[0.0, -1.0, 5.0, 3.0, 2.0], [0.0, 0.4, 0.1, 0.6, 0.5]])
+    given = np.array([[0.0, -1.0, 5.0, 3.0, 2.0], [0.0, 0.4, 0.1, -0.6, -0.5]])
     found = ordered(given, ("u8", "u4", "u6", "apot8", "pot4"))
-    assert found.tolist() == [[0.0, 5.0, 5.0, 3.0, 3.0], [0.0, 0.4, 0.1, 0.6, 0.6]]
+    assert found.tolist() == [[0.0, 5.0, 5.0, 3.0, 3.0], [0.0, 0.4, 0.1, 0.0, 0.0]]
 
 
 def test_six_significant_digits():
