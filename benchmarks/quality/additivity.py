@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -78,7 +79,7 @@ def main() -> None:
     batches = list(load_data(data, "val", preprocess).first(arguments.images).batches(64))
     labels = torch.cat([part for _, part in batches if part is not None])
 
-    def outputs(run) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    def outputs(run: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         with torch.no_grad():
             return torch.cat([F.log_softmax(run(images).double(), 1) for images, _ in batches])
 
