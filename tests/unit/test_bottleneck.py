@@ -153,7 +153,7 @@ def test_experience_corrects_an_unknown_axis():
         searcher = started(outcome({"dram": 0.9, "mult": 0.3}), ("latency_s", "energy_pj"))
         step = (0, 0, 1)
         searcher._residuals[step] = [np.full(2, math.log(factor))] * 8
-        proposed = searcher._proposed(6)
+        proposed = searcher._proposed(6, [START])
         assert np.mean([digits[0] for digits in proposed]) == share
 
 
