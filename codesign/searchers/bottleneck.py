@@ -90,13 +90,14 @@ class Bottleneck:
         left = math.prod(self._sizes) - len(self._asked)
         wanted = min(left, max(LEAST, round(share * self._setup.population)))
         chosen: list[Digits] = []
-        if self._known:
+        parents = self._parents()
+        if parents:
             share = min(MOST_EXPLORING_SHARE, EXPLORING_SHARE * (1 + self._stale))
             explored = max(1, round(share * wanted))
-            chosen = self._proposed(wanted - explored)
+            chosen = self._proposed(wanted - explored, parents)
             self._asked.update(chosen)
         while len(chosen) < wanted:
-            digits = self._drawn()
+            digits = self._drawn(parents)
             self._asked.add(digits)
             chosen.append(digits)
         return np.array(chosen, np.int64).reshape(len(chosen), len(self._sizes))
@@ -129,9 +130,8 @@ class Bottleneck:
         for step in steps:
             self._residuals.setdefault(step, []).append(missed)
 
-    def _drawn(self) -> Digits:
-        """A new design: two of the front crossed and mutated, or any when there is none or nothing new is near."""
-        parents = self._parents()
+    def _drawn(self, parents: Sequence[Digits]) -> Digits:
+        """A new design: two parents crossed and mutated, or any when there are none or nothing new is near."""
         for _ in range(TRIES if parents else 0):
             pair = [parents[k] for k in self._random.integers(len(parents), size=2)]
             digits = [pair[k][axis] for axis, k in enumerate(self._random.integers(2, size=len(self._sizes)))]
@@ -145,26 +145,30 @@ class Bottleneck:
                 return any_design
 
     def _parents(self) -> list[Digits]:
-        """Designs of the front, or those that break the limits least."""
+        """Designs of the front and, if it stands still, of those behind it; or those that break the limits least."""
         if not self._front:
             broken = {digits: float(np.maximum(0, known.limited).sum()) for digits, known in self._known.items()}
             return sorted(broken, key=lambda digits: (broken[digits], digits))[:MOST_REPAIRED]
-        if len(self._front) <= MOST_PARENTS:
-            return self._front
-        order = self._random.permutation(len(self._front))[:MOST_PARENTS]
-        return [self._front[k] for k in sorted(order)]
+        if len(self._front) > MOST_PARENTS:
+            order = self._random.permutation(len(self._front))[:MOST_PARENTS]
+            return [self._front[k] for k in sorted(order)]
+        found = list(self._front)
+        # Where the front does not move, another family of designs may lie behind it.
+        for _ in range(self._stale):
+            found += self._best(besides=found)[: MOST_PARENTS - len(found)]
+        return found
 
-    def _best(self) -> list[Digits]:
-        """Designs within the limits that no other beats."""
-        allowed = [digits for digits, known in self._known.items() if known.allowed]
+    def _best(self, besides: Sequence[Digits] = ()) -> list[Digits]:
+        """Designs within the limits that no other of them beats, `besides` some left out."""
+        left_out = set(besides)
+        allowed = [digits for digits, known in self._known.items() if known.allowed and digits not in left_out]
         costs = np.array([self._known[digits].costs for digits in allowed]).reshape(
-            len(allowed), len(self._setup.costs)
+            len(allowed), self._setup.objectives
         )
         return [digits for digits, best in zip(allowed, pareto_front(costs), strict=True) if best]
 
-    def _proposed(self, count: int) -> list[Digits]:
+    def _proposed(self, count: int, parents: Sequence[Digits]) -> list[Digits]:
         """The `count` most promising new designs near the parents, each judged with the better ones already asked."""
-        parents = self._parents()
         proposals = [self._near(parent) for parent in parents]
         proposals = [proposal for proposal in proposals if proposal.digits]
         if not proposals:
@@ -237,9 +241,10 @@ class Bottleneck:
 
     def _estimates(self, known: _Known, changes: Mapping[str, Any], count: int) -> Floats:
         """Logarithms [n, metrics] of what is expected: the parent's and the estimated changes."""
-        base = np.concatenate([known.costs, known.limited])
+        base: Floats = np.concatenate([known.costs, known.limited])
         columns = [changes[name] if name in changes else np.zeros(count) for name in self._metrics]
-        return base + np.stack(columns, axis=1)
+        moved: Floats = np.stack(columns, axis=1)
+        return base + moved
 
     def _correction(self, step: Step, change: Change | None) -> Floats:
         """What experience adds to the estimate of a step; hope for what was never tried and cannot be estimated."""

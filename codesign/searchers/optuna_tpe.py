@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
-import optuna
 
 from codesign.searchers.registry import Floats, Genes, Setup, searcher
+
+if TYPE_CHECKING:
+    import optuna
 
 LATER_SHARE, LEAST = 0.25, 4
 # Proposals in a row that were asked before, after which the next design is drawn at random.
@@ -24,6 +27,9 @@ class Tpe:
     """A quarter of the population at a time, after a first generation at random; no design twice."""
 
     def __init__(self, setup: Setup) -> None:
+        # Imported here: it takes a second, which a search with another searcher does not need.
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._setup, self._sizes = setup, setup.variables.sizes
         self._random = np.random.default_rng(setup.seed)
@@ -37,6 +43,7 @@ class Tpe:
             sampler = optuna.samplers.TPESampler(
                 seed=setup.seed, n_startup_trials=setup.population // 2, multivariate=True, constant_liar=True
             )
+        self._failed = optuna.trial.TrialState.FAIL
         self._study = optuna.create_study(directions=["minimize"] * setup.objectives, sampler=sampler)
         self._trials: list[optuna.Trial] = []
         self._asked: set[tuple[int, ...]] = set()
@@ -62,7 +69,7 @@ class Tpe:
             if digits not in self._asked:
                 self._trials.append(trial)
                 return digits
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._study.tell(trial, state=self._failed)
         while digits in self._asked:
             digits = tuple(int(self._random.integers(size)) for size in self._sizes)
         self._study.enqueue_trial(dict(zip(self._spaces, digits, strict=True)))

@@ -1,6 +1,7 @@
 """The bottleneck-guided searcher: the busy unit decides what is proposed, experience corrects it, limits hold."""
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_experience_corrects_an_unknown_axis():
         searcher = started(outcome({"dram": 0.9, "mult": 0.3}), ("latency_s", "energy_pj"))
         step = (0, 0, 1)
         searcher._residuals[step] = [np.full(2, math.log(factor))] * 8
-        proposed = searcher._proposed(6)
+        proposed = searcher._proposed(6, [START])
         assert np.mean([digits[0] for digits in proposed]) == share
 
 
@@ -210,9 +211,11 @@ def test_designs_over_the_area_limit_are_not_simulated(tmp_path):
 def test_without_optuna_the_other_searchers_are_there(monkeypatch, tmp_path):
     (tmp_path / "space.yaml").write_text(SPACE)
     space = load_space(tmp_path / "space.yaml")
+    others = {name: make for name, make in searchers().items() if name != "tpe"}
     absent = registry.Optional("tpe", "no_such_library", "optuna")
     monkeypatch.setattr(registry, "OPTIONAL", {"optuna_tpe": absent})
-    monkeypatch.setattr(registry, "_SEARCHERS", {k: v for k, v in registry._SEARCHERS.items() if k != "tpe"})
+    monkeypatch.setattr(registry, "_SEARCHERS", others)
+    monkeypatch.delitem(sys.modules, "codesign.searchers.optuna_tpe", raising=False)
     assert {"nsga2", "random", "bottleneck"} <= set(searchers())
     with pytest.raises(AccelsimError, match=r"'tpe' needs the library no_such_library.*extra `optuna`"):
         check_search(Search("tpe", ("latency_s", "energy_pj"), 5), space)
