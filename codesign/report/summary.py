@@ -116,7 +116,7 @@ def _sentences(result: Result) -> Iterator[str]:
         return
     if best is None:
         yield "No co-designed design is shown to be as accurate as the float network."
-        yield f"Of these {name} has the least EDP: {costs}."
+        yield f"Of these {name} costs least: {costs}."
     else:
         yield f"The best design{'' if best.validation is None else ' of equal accuracy'} is {name}: {costs}."
     yield _accuracy(shown)

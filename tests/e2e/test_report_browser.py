@@ -99,6 +99,9 @@ def test_everything_is_there(opened, study):
     assert stored["penalties"]["fingerprint"] in text(opened, "#provenance")
     assert text(opened, "#spec").strip() == stored["spec_text"].strip()
     assert opened.run(SELECTED) == ["cd-0"]
+    hollow = [one["id"] for one in stored["designs"] if (one["validation"] or {}).get("non_inferior") is False]
+    found = opened.run("[...document.querySelectorAll('.point:has(.hollow)')].map(node => node.dataset.id)")
+    assert sorted(found) == sorted(hollow) != []
 
 
 def test_hover_shows_the_design(opened, study):
@@ -115,15 +118,14 @@ def test_hover_shows_the_design(opened, study):
 
 
 def test_the_tooltip_stays_inside(opened):
+    opened.show(800, 600, False)
+    opened.settle()
     for name, *_ in DESIGNS:
         opened.hover(point(name))
-        box = opened.run(
-            "(b => [b.left, b.top, b.right, b.bottom])(document.querySelector('#tooltip').getBoundingClientRect())"
-        )
-        assert box[0] >= 0
-        assert box[1] >= 0
-        assert box[2] <= 1280
-        assert box[3] <= 900
+        found = opened.run("document.querySelector('#tooltip').getBoundingClientRect().toJSON()")
+        box = [found[side] for side in ("left", "top", "right", "bottom")]
+        assert 0 <= box[0] < box[2] <= 800
+        assert 0 <= box[1] < box[3] <= 600
         assert 200 < box[2] - box[0] < 350
         assert box[3] - box[1] < 400
 
@@ -148,6 +150,8 @@ def test_click_shows_another_design(opened, study):
 
 
 def test_keys_reach_and_select_points(opened):
+    kinds = "document.querySelectorAll('.point[tabindex=\"0\"][role=button][aria-label]').length"
+    assert opened.run(kinds) == len(DESIGNS)
     opened.run("document.querySelector('#cloud').focus()")
     opened.press("Tab")
     first = opened.run("document.activeElement.dataset.id")

@@ -96,11 +96,14 @@ function frontLine(shown, at) {
     style: { stroke: "var(--soft)" } });
 }
 
+// Measured, but not shown to be as accurate as the float network.
+const inferior = (design) => Boolean(design.validation && design.validation.non_inferior === false);
+
 function pointOf(item, y) {
   const { design, at } = item, r = radiusOf(design.area_mm2), found = measuredOf(design), parts = [];
   if (view.y === "measured" && hasChange && found && there(found.low) && there(found.high))
     parts.push(svg("line", { class: "interval", x1: 0, x2: 0, y1: y(-100 * found.low) - at[1], y2: y(-100 * found.high) - at[1] }));
-  parts.push(svg("circle", { class: "ring", r: r + 4.5 }), svg("path", { class: "mark", d: markPath(shapeOf(design.origin), r) }));
+  parts.push(svg("circle", { class: "ring", r: r + 4.5 }), svg("path", { class: inferior(design) ? "mark hollow" : "mark", d: markPath(shapeOf(design.origin), r) }));
   const tip = (px, py) => showTooltip(nameOf(design.id), designRows(design), px, py);
   const node = svg("g", { class: "point", tabindex: 0, role: "button", "data-id": design.id, transform: `translate(${at[0].toFixed(1)},${at[1].toFixed(1)})`,
     "aria-pressed": String(design.id === state.selected), "aria-label": `${nameOf(design.id)}, ${originText(design.origin)}, EDP ${edp(design.edp_pj_s)}`,
@@ -156,6 +159,7 @@ function designRows(design) {
 
 function frontNote(cloud, missing) {
   const notes = ["Lower left is better. Dashed: designs that no other design beats in both figures; marker size: area."];
+  if (data.designs.some(inferior)) notes.push("Hollow: inferior to the float network by measurement, or not shown to be as good.");
   const all = data.cloud.all;
   if (cloud.length) notes.push(`Dots: ${cloud.length === all ? "all" : `${whole(cloud.length)} of`} ${whole(all)} designs that were looked at${data.cloud.within.every(Boolean) ? "" : ", paler: beyond the limits"}.`);
   else if (view.cloud && all && view.y === "measured")
