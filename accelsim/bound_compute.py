@@ -112,7 +112,7 @@ def slice_costs(table: OpTable, engines: EngineTable, items: Int64 | None = None
     for e in range(n_engines):
         there = np.flatnonzero(modes[:, e, M_MODE] >= 0)
         part, mode = items[there], modes[there, e]
-        cycles = _item_cycles(part, mode, engines.engines[e], alone[part[:, I_GROUP]])
+        cycles = item_cycles(part, mode, engines.engines[e], alone[part[:, I_GROUP]])
         np.minimum.at(cost[:, e], part[:, I_GROUP], cycles)
         slot_cycles = part[:, I_MACS] * mode[:, M_PASSES] / (mode[:, M_PRODUCTS] * mode[:, M_INPUTS])
         np.minimum.at(plain[:, e], part[:, I_GROUP], slot_cycles)
@@ -164,7 +164,7 @@ def _up(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
     return -(-numerator // denominator)
 
 
-def _item_cycles(items: Int64, modes: Int64, engine: Int64, alone: np.ndarray) -> Float:
+def item_cycles(items: Int64, modes: Int64, engine: Int64, alone: np.ndarray) -> Float:
     """Least occupancy of items on one engine, tiles and sub-arrays of any size; `alone`: no other engine can share."""
     if engine[E_FORM] != FORM_TREE:
         return _systolic_items(items, modes, engine, alone)
@@ -196,7 +196,7 @@ def _blocks(units: Int64, size: np.ndarray, whole: np.ndarray) -> Float:
 
 
 def _systolic_items(items: Int64, modes: Int64, engine: Int64, alone: np.ndarray) -> Float:
-    """As `_item_cycles`, of a systolic array: the streams, the ports and the outputs; no preload, fill or drain."""
+    """As `item_cycles`, of a systolic array: the streams, the ports and the outputs; no preload, fill or drain."""
     form = int(engine[E_FORM])
     scalesim, flow = form >= SCALESIM, form & (SCALESIM - 1)
     g, r, c = items[:, I_G], items[:, I_R], items[:, I_C]

@@ -6,7 +6,7 @@ that bounds every other plan of the same workload, too.  The proofs are in docs/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -131,7 +131,7 @@ def walk(facts: CutFacts, work: Float, times: RowTimes, weights_bits: np.ndarray
     loaded = until * per_bit + facts.latency_cycles * (_least_until(facts) > 0)
     begin, finish, reasons = np.zeros(len(head)), np.zeros(len(head)), np.zeros((len(head), 2), np.int64)
     walk_cuts(
-        graph.follows, graph.before, head, work.max(axis=1) + times.drain, middle, loaded, times.tile, begin, finish,
+        graph.follows, graph.before, head, times.own + times.drain, middle, loaded, times.tile, begin, finish,
         reasons,
     )  # fmt: skip
     since = np.maximum(0.0, graph.follows @ weights_bits - facts.held_bits)
@@ -147,27 +147,29 @@ def _least_until(facts: CutFacts) -> Float:
 
 @dataclass(frozen=True, eq=False)
 class Way:
-    """cycles ≥ constant_cycles + Σ work_cycles × work + drain × `drain` + tile × `tile` + weights × cycles_per_bit.
+    """cycles ≥ constant_cycles + Σ work × work_cycles + own, drain and tile × those of the ops + weights × their bits.
 
-    `work` [n, columns], `drain`, `tile` and `weights` [n] say how often the way goes through each of them.
+    `work` [n, columns], `own`, `drain`, `tile` and `weights` [n] say how often the way goes through each of them.
     """
 
     constant_cycles: float
     work: Float
+    own: Float
     drain: Float
     tile: Float
     weights: Float
 
     def cycles(self, work: Float, times: RowTimes, weights_bits: np.ndarray, cycles_per_bit: float) -> float:
         """The bound that the way gives for a plan."""
-        rows = self.drain @ times.drain + self.tile @ times.tile + (self.weights @ weights_bits) * cycles_per_bit
-        return float(self.constant_cycles + (self.work * work).sum() + rows)
+        rows = self.own @ times.own + self.drain @ times.drain + self.tile @ times.tile
+        crossed = (self.weights @ weights_bits) * cycles_per_bit
+        return float(self.constant_cycles + (self.work * work).sum() + rows + crossed)
 
 
 def longest_way(facts: CutFacts, walked: Walk, work: Float) -> Way:
     """What the longest way of a walk is made of."""
     graph, spills, per_bit = facts.graph, facts.spills, facts.cycles_per_bit
-    way = Way(0.0, np.zeros_like(work), *(np.zeros(len(work)) for _ in range(3)))
+    way = Way(0.0, np.zeros_like(work), *(np.zeros(len(work)) for _ in range(4)))
     constant = 0.0
 
     def add_work(ops: np.ndarray) -> None:
@@ -198,7 +200,7 @@ def longest_way(facts: CutFacts, walked: Walk, work: Float) -> Way:
             constant += facts.latency_cycles * bool(_least_until(facts)[m] > 0)
             break
         if at_finish and reason == FROM_WORK:
-            add_work(np.arange(n) == m)
+            way.own[m] += 1
             way.drain[m] += 1
             at_finish = False
         elif at_finish and reason < n:
@@ -221,4 +223,4 @@ def longest_way(facts: CutFacts, walked: Walk, work: Float) -> Way:
         else:
             m = reason - n
             way.tile[m] += 1
-    return Way(constant, way.work, way.drain, way.tile, way.weights)
+    return replace(way, constant_cycles=constant)

@@ -11,7 +11,22 @@ from functools import lru_cache
 import numpy as np
 
 from accelsim.arch import Accelerator, VectorUnit
-from accelsim.bound_compute import I_COMBO, I_DEPTH, I_DEPTHWISE, I_G, I_OP, I_R, I_TAPS, items_of, slice_costs
+from accelsim.bound_compute import (
+    I_BY_COLS,
+    I_C,
+    I_COMBO,
+    I_DEPTH,
+    I_DEPTHWISE,
+    I_G,
+    I_GROUP,
+    I_OP,
+    I_R,
+    I_TAPS,
+    item_cycles,
+    items_of,
+    slice_costs,
+    work_cycles,
+)
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.optable import (
     AXIS_GROUPS,
@@ -42,14 +57,17 @@ from accelsim.optable import (
 from accelsim.program import Int64
 
 Float = np.ndarray
+MOST_SHARES = 512  # of an op between two engines that are looked at
 
 
 @dataclass(frozen=True, eq=False)
 class RowTimes:
-    """Of every op, in cycles: `drain` from the end of a row's occupancy to its result, at least; `tile` from the start
-    of the smallest tile (one row or head, all channels) in a chain of several ops to its result, at least.
+    """Of every op, in cycles, at least: `own` is its work shared among engines in whole channels or groups; `drain`
+    from the end of a row's occupancy to its result; `tile` from the start of the smallest tile (one row or head, all
+    channels) in a chain of several ops to its result.
     """
 
+    own: Float
     drain: Float
     tile: Float
 
@@ -84,7 +102,46 @@ def row_times(table: OpTable, engines: EngineTable, accelerator: Accelerator) ->
     np.maximum.at(work, costs.owner, shared)
     drain[vector] = first[vector] = float(accelerator.vector.latency_cycles)
     work[vector] = _vector_tiles(table, accelerator.vector)[0][vector]
-    return RowTimes(drain, np.maximum(first, work + drain))
+    own = np.maximum(work_cycles(table, engines, accelerator).max(axis=1), _whole_shares(items, engines, n))
+    return RowTimes(own, drain, np.maximum(first, work + drain))
+
+
+def _whole_shares(items: Int64, engines: EngineTable, n: int) -> Float:
+    """[n] least makespan of ops that two engines share, each with whole channels or groups; 0 of other ops.
+
+    Of many channels every `step`-th share is looked at, and charged what both ends of a step have in common.
+    """
+    result = np.zeros(n)
+    able = engines.modes[items[:, I_COMBO], :, M_MODE] >= 0
+    for group in range(int(items[:, I_GROUP].max(initial=-1)) + 1):
+        members = items[:, I_GROUP] == group
+        there = np.flatnonzero(able[members].any(axis=0))
+        if len(there) != 2:
+            continue
+        part = items[members]
+        column = I_C if part[0, I_BY_COLS] else I_G
+        units = int(part[0, column])
+        edges = np.unique(np.append(np.arange(0, units, -(-units // MOST_SHARES)), units))
+        first = _cycles_of_units(part, column, edges, engines, int(there[0]))
+        second = _cycles_of_units(part, column, units - edges, engines, int(there[1]))
+        every = len(edges) == units + 1
+        least = np.maximum(first, second).min() if every else np.maximum(first[:-1], second[1:]).min()
+        result[part[0, I_OP]] = max(result[part[0, I_OP]], least)
+    return result
+
+
+def _cycles_of_units(part: Int64, column: int, counts: np.ndarray, engines: EngineTable, e: int) -> Float:
+    """Cycles of `counts` units on an engine, in the format of `part` that is fastest there."""
+    least = np.full(len(counts), np.inf)
+    for item in part:
+        mode = engines.modes[item[I_COMBO], e]
+        if mode[M_MODE] >= 0:
+            several = np.repeat(item[None], len(counts), axis=0)
+            several[:, column] = np.maximum(counts, 1)
+            modes = np.repeat(mode[None], len(counts), axis=0)
+            cycles = item_cycles(several, modes, engines.engines[e], np.ones(len(counts), np.bool_))
+            least = np.minimum(least, cycles)
+    return np.where(counts == 0, 0.0, least)
 
 
 def _smallest_tiles(table: OpTable, items: Int64) -> Int64:

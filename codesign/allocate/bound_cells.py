@@ -18,8 +18,8 @@ def least_edp(
     static_pj: Callable[[float], float],
     slowest: float,
     incumbent: float | None = None,
-) -> tuple[float, int]:
-    """(least energy × latency in pJ × cycles, cells).
+) -> tuple[float, int, float | None]:
+    """(least energy × latency in pJ × cycles, cells, where the cell with the least ends: None if it is open).
 
     `fastest` is a bound of the latency, `dynamic_pj(limit)` of the dynamic energy of plans with a latency within the
     limit (None: any), `static_pj(cycles)` of the energy that goes by time.  `slowest` is where the first open cell
@@ -42,5 +42,5 @@ def least_edp(
         middle = (low * high) ** 0.5
         cells.remove((least, low, high))
         cells += [(value(low, middle), low, middle), (max(least, value(middle, high)), middle, high)]
-    result = min(cell[0] for cell in cells)
-    return (result if incumbent is None else min(result, incumbent)), len(cells)
+    least, _, high = min(cells, key=lambda cell: cell[0])
+    return (least if incumbent is None else min(least, incumbent)), len(cells), high

@@ -33,7 +33,7 @@ Key = tuple[str, ...]  # formats of what an op reads, "" where they are not chos
 class PlanTerms:
     """Variables with penalties, energies and bits over the bus; contributions of variables to the facts of ops.
 
-    Contribution c adds `facts[c]` (work columns, drain, tile, weight bits) to op `op[c]` when `variable[c]` is chosen.
+    Contribution c adds `facts[c]` (work columns, own, drain, tile, weight bits) to op `op[c]` if `variable[c]` is chosen.
     `energy_pj` [V] is dynamic energy without idle units.  Variable 0 is chosen in every plan.
     """
 
@@ -78,9 +78,9 @@ class SpaceTerms:
     def facts_of(self, chosen: Ints) -> tuple[Floats, RowTimes, Floats]:
         """(work, times of rows, weight bits) of the ops when variables are chosen."""
         taken = np.isin(np.array(self.terms.variable), chosen)
-        total = np.zeros((self.n_ops, len(self.prices) + 4))
+        total = np.zeros((self.n_ops, len(self.prices) + 5))
         np.add.at(total, np.array(self.terms.op)[taken], np.array(self.terms.facts)[taken])
-        return total[:, :-3], RowTimes(total[:, -3], total[:, -2]), total[:, -1]
+        return total[:, :-4], RowTimes(total[:, -4], total[:, -3], total[:, -2]), total[:, -1]
 
     def between(self, weights_bits: Floats) -> Floats:
         """Weight bits between any two ops."""
@@ -200,12 +200,12 @@ class _Maker:
         return bool(groups)
 
     def _row(self, facts: OpFacts, name: str) -> Floats:
-        """Work, drain, tile and weight bits of an op; a vector op's cycles with the smallest formats around it."""
+        """Work, own, drain, tile and weight bits of an op; a vector op's cycles with the smallest formats around it."""
         k = self.place[name]
         if facts.table.quantized.ops[k].op.kind is OpKind.VECTOR and facts not in self.floors.values():
             facts = self.floors[self.space.divisions[0]]
-        times = facts.times
-        return np.array([*self.work[facts][k], times.drain[k], times.tile[k], facts.weights_bits[k]])
+        times, work = facts.times, self.work[facts][k]
+        return np.array([*work, max(times.own[k], work.max()), times.drain[k], times.tile[k], facts.weights_bits[k]])
 
     def _charge(self, variable: int, name: str, row: Floats, energy_pj: float) -> None:
         self.terms.charge(variable, self.place[name], row, float(energy_pj))

@@ -31,6 +31,7 @@ from codesign.allocate.relaxation import Relaxation, Relaxed, rounded
 
 # Cuts that a bound may have, and how much longer one must be than the bound to become a row of it.
 MAX_WAYS = 12
+MAX_ROUNDS = 4  # of cells and cuts at the plan that the EDP bound is found with
 _WORTH_A_ROW = 1e-4
 
 
@@ -82,7 +83,12 @@ def plan_bounds(
     latency = lowest.latency()
     clock = accelerator.clock_hz
     incumbent = None if incumbent_edp_pj_s is None else incumbent_edp_pj_s * clock
-    edp, cells = least_edp(latency, lowest.dynamic_pj, lowest.static_pj, lowest.slowest(), incumbent)
+    edp, cells = 0.0, 0
+    for _ in range(MAX_ROUNDS):
+        found, more, high = least_edp(latency, lowest.dynamic_pj, lowest.static_pj, lowest.slowest(), incumbent)
+        edp, cells = max(edp, found), cells + more
+        if not lowest.cut(high):
+            break
     return PlanBounds(
         latency, lowest.energy(latency), edp / clock, penalty_limit, cells, time.perf_counter() - begin
     )  # fmt: skip
@@ -96,7 +102,7 @@ class _Lowest:
         terms = space.terms
         self.variable, self.op = np.array(terms.variable), np.array(terms.op)
         self.facts = np.array(terms.facts)
-        work = self.facts[:, :-3]
+        work = self.facts[:, :-4]
         totals = np.column_stack([self._by_variable(column) for column in work.T])
         self.per_bit = space.cut.cycles_per_bit
         bus = np.array(terms.bus_bits) * self.per_bit
@@ -133,12 +139,15 @@ class _Lowest:
             if not np.isfinite(found.bound):
                 what = f"no plan has a predicted loss of at most {self.penalty_limit}"
                 raise InfeasibleError(Problem("plan bounds", what, "a larger limit", ("a larger penalty limit",)))
-            if not self.cut(found):
+            if not self._cut(found):
                 break
         return found.bound
 
-    def cut(self, found: Relaxed) -> bool:
-        """Add the cut of the plan nearest to a relaxed one as a row, unless it is not longer than the rows there."""
+    def cut(self, limit_cycles: float | None) -> bool:
+        """Add the cut of the plan of least energy within a latency as a row; False if it is no longer than the rows."""
+        return self._cut(self._solve(1.0, 0.0, limit_cycles))
+
+    def _cut(self, found: Relaxed) -> bool:
         chosen = self.model.chosen(rounded(self.model, found))
         work, times, weights = self.space.facts_of(chosen)
         walked = walk(self.space.cut, work, times, weights, self.space.between(weights))
@@ -150,8 +159,9 @@ class _Lowest:
 
     def _row(self, way: Way) -> Floats:
         """A way's cycles of every variable."""
-        work, (drain, tile, weights) = self.facts[:, :-3], self.facts[:, -3:].T
-        cycles = (way.work[self.op] * work).sum(axis=1) + way.drain[self.op] * drain + way.tile[self.op] * tile
+        work, (own, drain, tile, weights) = self.facts[:, :-4], self.facts[:, -4:].T
+        cycles = (way.work[self.op] * work).sum(axis=1) + way.own[self.op] * own + way.drain[self.op] * drain
+        cycles += way.tile[self.op] * tile
         row = self._by_variable(cycles + way.weights[self.op] * weights * self.per_bit)
         row[0] += way.constant_cycles
         return row
