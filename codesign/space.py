@@ -155,7 +155,7 @@ def load_space(path: str | Path, catalog: Catalog | None = None) -> Space:
     space = _Reader(source).space(data)
     if source.faults or space is None:
         raise AccelsimError(source.problems())
-    problems = _check_names(space, catalog or default_catalog())
+    problems = check_names(space, catalog or default_catalog())
     if problems:
         raise AccelsimError(problems)
     return space
@@ -265,7 +265,7 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _check_names(space: Space, catalog: Catalog) -> list[Problem]:
+def check_names(space: Space, catalog: Catalog) -> list[Problem]:
     """Names that nothing knows and values that no design of the space can use."""
     problems: list[Problem] = []
     arches: dict[str, dict[str, Any]] = {}

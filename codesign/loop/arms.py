@@ -32,9 +32,8 @@ from codesign.loop.bench import Bench
 from codesign.loop.designs import ALLOCATED, UNIFORM, PlanMaker, uniform_plan
 from codesign.loop.final import Candidate
 from codesign.loop.folder import StudyFolder
-from codesign.loop.outer import LOOP, Looked, best_of, catalog_of, looked_at
+from codesign.loop.outer import LOOP, Looked, best_of, catalog_of, looked_at, rule_hardware
 from codesign.loop.spec import CodesignSpec
-from codesign.space import Point
 
 SEQUENTIAL, RULE, RANDOM = "sequential", "m2vit_rule", "random"
 # Hardware of the search whose plans are chosen again exactly, for every limit.
@@ -98,13 +97,9 @@ class Arms:
         """The fixed ratio of M²-ViT on the hardware as it comes."""
         share = self.spec.baselines.m2vit_rule
         assert share is not None
-        hardware = self.spec.hardware
-        values = dict(hardware.rule)
-        point = Point(0, hardware.arch, "", self.spec.model, self.spec.resolution, values)
-        accelerator = point.accelerator(catalog_of(self.maker))
-        assert accelerator is not None  # its fields were checked with the axes
+        accelerator = rule_hardware(self.spec, catalog_of(self.maker))
         plan = load_plan(f"m2q:{share:g}") if self.bench is None else self._m2q(self.bench, share)
-        return self._candidate(RULE, RULE, accelerator, values, plan)
+        return self._candidate(RULE, RULE, accelerator, self.spec.hardware.rule, plan)
 
     def _m2q(self, bench: Bench, share: float) -> QuantPlan:
         from quant.methods.m2q import M2Q

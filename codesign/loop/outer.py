@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from accelsim.arch import Accelerator
-from accelsim.problems import InfeasibleError, Problem
+from accelsim.area import accelerator_area
+from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.catalog import Catalog, default_catalog
 from codesign.loop.designs import ALLOCATED, UNIFORM, PlanMaker
 from codesign.loop.folder import StudyFolder
 from codesign.loop.spec import CodesignSpec
-from codesign.search import Found, Search, run_search
-from codesign.space import PREFIX, Axis, Point, Space
+from codesign.search import Found, Search, check_search, run_search
+from codesign.space import PREFIX, Axis, Point, Space, check_names
 from codesign.store import read_study
 
 LOOP = "codesign"
@@ -48,18 +49,45 @@ def catalog_of(maker: PlanMaker) -> Catalog:
     )
 
 
+def search_of(spec: CodesignSpec, name: str, plans: tuple[str, ...]) -> Search:
+    """The settings of a search of a study."""
+    objectives = OBJECTIVES[LOOP if name == LOOP else UNIFORM]
+    budget = min(spec.search.evaluations, space_of(spec, plans).grid_size)
+    population = min(spec.search.population, budget)
+    return Search(spec.search.searcher, objectives, budget, spec.seed, spec.limits, population)
+
+
+def check_hardware(spec: CodesignSpec) -> None:
+    """Raise AccelsimError with every fault of the hardware, its axes and the search, before anything is computed."""
+    named = replace(default_catalog(), plan=lambda name: name, workload_id=lambda model, resolution: model)
+    space = space_of(spec, searches(spec)[LOOP])
+    problems = check_names(space, named)
+    if problems:
+        raise AccelsimError(problems)
+    for name, plans in searches(spec).items():
+        check_search(search_of(spec, name, plans), space_of(spec, plans))
+    if spec.baselines.m2vit_rule is not None:
+        rule_hardware(spec, named)
+
+
+def rule_hardware(spec: CodesignSpec, catalog: Catalog) -> Accelerator:
+    """The fixed hardware of the baseline `m2vit_rule`.  Raises AccelsimError for fields that it does not have."""
+    hardware = spec.hardware
+    point = Point(0, hardware.arch, "", spec.model, spec.resolution, dict(hardware.rule))
+    found = point.accelerator(catalog)
+    if found is None:
+        what = f"{hardware.arch} lacks one of {', '.join(name.removeprefix(PREFIX) for name in hardware.rule)}"
+        raise AccelsimError(Problem(f"{spec.where}: hardware.rule", what, "fields of the accelerator"))
+    return found
+
+
 def run_searches(spec: CodesignSpec, folder: StudyFolder, maker: PlanMaker, workers: Workers) -> dict[str, Found]:
     """Run, or go on with, every search of a study."""
     found = {}
     for name, plans in searches(spec).items():
-        objectives = OBJECTIVES[LOOP if name == LOOP else UNIFORM]
-        budget = min(spec.search.evaluations, space_of(spec, plans).grid_size)
-        search = Search(
-            spec.search.searcher, objectives, budget, spec.seed, spec.limits, min(spec.search.population, budget)
-        )
         found[name] = run_search(
-            space_of(spec, plans), folder.search(name), search, workers.count, maker, catalog_of(maker),
-            dask=workers.dask,
+            space_of(spec, plans), folder.search(name), search_of(spec, name, plans), workers.count, maker,
+            catalog_of(maker), dask=workers.dask, area_mm2=lambda accelerator: accelerator_area(accelerator).total_mm2,
         )  # fmt: skip
     return found
 

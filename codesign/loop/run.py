@@ -21,7 +21,7 @@ from codesign.loop.designs import PlanMaker
 from codesign.loop.final import Candidate, Verifier
 from codesign.loop.folder import StudyFolder, open_folder
 from codesign.loop.outcome import best_design, conclude
-from codesign.loop.outer import Workers, run_searches
+from codesign.loop.outer import Workers, check_hardware, run_searches
 from codesign.loop.spec import CodesignSpec
 from quant.penalties.table import PenaltyTable, load_penalties
 
@@ -43,6 +43,7 @@ def run_codesign(
     Raises AccelsimError when the study cannot be used or the specification does not fit the model, InfeasibleError
     when no design meets the limits.
     """
+    check_hardware(spec)
     folder = open_folder(path, spec)
     clock = _Clock(folder)
     workload = workload_of(spec)

@@ -59,7 +59,7 @@ class HardwareSpec:
 class SearchSpec:
     """The outer search: designs looked at by the loop's search and by that of every baseline."""
 
-    searcher: str = "nsga2"
+    searcher: str = "bottleneck"
     evaluations: int = 200
     population: int = 20
 
