@@ -41,10 +41,12 @@ function si(value, unit) {
   return `${digits(value / factor)} ${prefix}${unit}`;
 }
 const percent = (share, decimals = 1) => (there(share) ? `${whole(100 * share, decimals)} %` : "–");
-const points = (share, unit = " points") => (there(share) ? `${share > 0 ? "+" : ""}${whole(100 * share, 2)}${unit}` : "–");
+const points = (share, unit = " points") => (there(share) ? `${share > 0 ? "+" : ""}${whole(100 * share, 2)}${unit}`
+  : "–");
 const energy = (pj) => si(there(pj) ? pj * J_PER_PJ : pj, "J");
 const edp = (pjS) => si(there(pjS) ? pjS * J_PER_PJ : pjS, "J·s");
-const nameOf = (id) => (byId.has(id) ? byId.get(id).label || id : (data.origins.find((pair) => pair[0] === id) || [0, id])[1]);
+const nameOf = (id) => (byId.has(id) ? byId.get(id).label || id
+  : (data.origins.find((pair) => pair[0] === id) || [0, id])[1]);
 const originText = (origin) => (data.origins.find((pair) => pair[0] === origin) || [0, origin])[1];
 const valueText = (value) => (typeof value === "string" ? value
   : Number.isInteger(value) && Math.abs(value) >= 1e4 ? whole(value) : JSON.stringify(value));
@@ -90,7 +92,8 @@ function markPath(shape, r) {
   }
 }
 
-const pairsOf = (rows) => el("dl", { class: "pairs" }, rows.map(([name, text]) => [el("dt", {}, breakable(name)), el("dd", {}, text)]));
+const pairsOf = (rows) =>
+  el("dl", { class: "pairs" }, rows.map(([name, text]) => [el("dt", {}, breakable(name)), el("dd", {}, text)]));
 
 // The tooltip beside a point of the window, always inside it.
 function showTooltip(title, rows, x, y) {
@@ -130,4 +133,5 @@ function onWidth(node, draw) {
 
 // Colours with words; parts that do not occur are left out by the caller.
 const legend = (items) => el("div", { class: "legend" }, items.map(([colour, text, opacity = 1, hatched = false]) =>
-  el("span", {}, el("i", { class: hatched ? "hatch" : null, style: { "background-color": colour, opacity: String(opacity) } }), text)));
+  el("span", {}, el("i", { class: hatched ? "hatch" : null,
+    style: { "background-color": colour, opacity: String(opacity) } }), text)));

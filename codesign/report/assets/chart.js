@@ -13,7 +13,8 @@ function logTicks(low, high, count) {
   if (decades < 0.7) return linearTicks(low, high, count);
   const steps = decades < 1.5 ? [1, 2, 3, 5, 7] : decades < 4 ? [1, 2, 5] : [1], ticks = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1)
-    for (const step of steps) if (step * 10 ** power >= low && step * 10 ** power <= high) ticks.push(step * 10 ** power);
+    for (const step of steps) if (step * 10 ** power >= low
+      && step * 10 ** power <= high) ticks.push(step * 10 ** power);
   return ticks;
 }
 
@@ -24,7 +25,8 @@ function scaleOf(values, from, to, { log = false, zero = false, count = 6, room 
   if (zero) { low = Math.min(0, low); high = Math.max(0, high); }
   const forward = logarithmic ? Math.log : (value) => value, back = logarithmic ? Math.exp : (value) => value;
   let a = forward(low), b = forward(high);
-  if (b - a < 1e-9 * Math.max(1, Math.abs(a))) { const half = logarithmic ? 0.2 : Math.abs(a) * 0.1 || 0.5; a -= half; b += half; }
+  if (b - a < 1e-9 * Math.max(1, Math.abs(a))) { const half = logarithmic ? 0.2 : Math.abs(a) * 0.1 || 0.5; a -= half;
+    b += half; }
   const spare = room * (b - a);
   a = zero && low === 0 ? a : a - spare; b += spare;
   const scale = (value) => from + ((forward(value) - a) / (b - a)) * (to - from);
@@ -64,7 +66,8 @@ function axes(width, height, margin, x, y, xTitle, yTitle) {
       svg("text", { class: "tick", x: margin.left - 8, y: y(tick) + 4, "text-anchor": "end" }, yText(tick)));
   }
   parts.push(svg("path", { class: "axis", fill: "none", d: `M${margin.left},${margin.top}V${bottom}H${right}` }));
-  parts.push(svg("text", { x: (margin.left + right) / 2, y: height - 6, "text-anchor": "middle", class: "axis-title" }, xTitle));
+  parts.push(svg("text", { x: (margin.left + right) / 2, y: height - 6, "text-anchor": "middle", class: "axis-title" },
+    xTitle));
   const middle = (margin.top + bottom) / 2;
   parts.push(svg("text", { x: 14, y: middle, transform: `rotate(-90 14 ${middle})`, "text-anchor": "middle",
     class: "axis-title" }, yTitle));
@@ -79,7 +82,9 @@ function unitFor(values, unit) {
 }
 
 // Step lines or polylines: series = [{name, colour, dash, points: [[x, y]]}].
-function lineChart(node, width, { series, xTitle, yTitle, yUnit = "", log = false, steps = true, marks = false, tip, height = 270, zero = false, xWhole = false }) {
+function lineChart(node, width,
+  { series, xTitle, yTitle, yUnit = "", log = false, steps = true, marks = false, tip, height = 270, zero = false,
+  xWhole = false }) {
   const xs = series.flatMap((one) => one.points.map((point) => point[0]));
   const unit = unitFor(series.flatMap((one) => one.points.map((point) => point[1])), yUnit);
   const ys = series.flatMap((one) => one.points.map((point) => point[1] / unit.factor));
@@ -97,10 +102,12 @@ function lineChart(node, width, { series, xTitle, yTitle, yUnit = "", log = fals
     }).join("");
     root.append(svg("path", { d: path, fill: "none", "stroke-width": 2, "stroke-dasharray": one.dash || null,
       style: { stroke: one.colour }, class: "series" }));
-    if (marks) for (const [px, py] of one.points) root.append(svg("path", { class: "dot", d: markPath(one.shape || "circle", 4),
+    if (marks) for (const [px, py] of one.points) root.append(svg("path",
+      { class: "dot", d: markPath(one.shape || "circle", 4),
       transform: `translate(${x(px).toFixed(1)},${y(py / unit.factor).toFixed(1)})`, style: { fill: one.colour } }));
   }
-  const all = series.flatMap((one) => one.points.map((point) => ({ one, point, at: [x(point[0]), y(point[1] / unit.factor)] })));
+  const all = series.flatMap((one) =>
+    one.points.map((point) => ({ one, point, at: [x(point[0]), y(point[1] / unit.factor)] })));
   root.addEventListener("mousemove", (event) => {
     const near = nearest(all, event, root, 40);
     if (near) showTooltip(near.one.name, tip(near.point, near.one), event.clientX, event.clientY);
@@ -124,7 +131,8 @@ function nearest(all, event, root, reach) {
 // Stacked horizontal bars: rows = [{name, parts: [[colour, amount, text, opacity]], end}], all on one scale.
 function stackedBars(node, width, rows, total, label) {
   const bar = 22, gap = 8, left = Math.min(150, 24 + 7.2 * Math.max(...rows.map((row) => row.name.length)));
-  const right = 76, x = (value) => (value / total) * Math.max(40, width - left - right), height = rows.length * (bar + gap);
+  const right = 76, x = (value) => (value / total) * Math.max(40, width - left - right),
+    height = rows.length * (bar + gap);
   const root = svg("svg", { width, height, role: "img", "aria-label": label });
   rows.forEach((row, k) => {
     const y = k * (bar + gap) + gap / 2;
@@ -134,7 +142,8 @@ function stackedBars(node, width, rows, total, label) {
       if (!(amount > 0)) continue;
       root.append(svg("rect", { x: left + x(from), y, width: Math.max(0.4, x(amount)), height: bar,
         style: { fill: colour, opacity: String(opacity) }, class: "part", on: {
-          mousemove: (event) => showTooltip(row.name, text, event.clientX, event.clientY), mouseleave: hideTooltip } }));
+          mousemove: (event) => showTooltip(row.name, text, event.clientX, event.clientY),
+            mouseleave: hideTooltip } }));
       from += amount;
     }
     root.append(svg("text", { class: "soft", x: left + x(from) + 6, y: y + 15 }, row.end));

@@ -41,7 +41,8 @@ function measuredRows(found, kind) {
   const rows = [[kind, `${percent(found.top1, 2)} (${whole(found.images)} images)`]];
   if (there(found.change)) {
     const ends = there(found.low) && there(found.high) ? ` (${points(found.low, "")} … ${points(found.high, "")})` : "";
-    const verdict = there(found.non_inferior) ? (found.non_inferior ? "; not inferior" : "; inferior or not shown to be as good") : "";
+    const verdict = there(found.non_inferior)
+      ? (found.non_inferior ? "; not inferior" : "; inferior or not shown to be as good") : "";
     rows.push(["against float", `${points(found.change)}${ends}${verdict}`]);
   }
   return rows;
@@ -65,7 +66,8 @@ function drawCard(id) {
   node.replaceChildren(el("h3", {}, nameOf(id)),
     el("p", { class: "origin" }, markOf(design.origin), `${originText(design.origin)} · ${design.id}`),
     el("div", { class: "lists" }, pairsOf(rows), el("div", {}, el("h4", {}, "Accuracy, top-1"),
-      pairsOf([...measuredRows(design.validation, "validation"), ...(design.test ? measuredRows(design.test, "test") : [])]))));
+      pairsOf([...measuredRows(design.validation, "validation"),
+        ...(design.test ? measuredRows(design.test, "test") : [])]))));
 }
 
 function drawDesign(id) {
@@ -78,12 +80,14 @@ function drawDesign(id) {
     node.replaceChildren(valueCard(id));
     return;
   }
-  note.textContent = found.same ? "" : `Simulated again by program ${data.provenance.page_program}: ${whole(found.cycles)} cycles and `
+  note.textContent = found.same ? ""
+    : `Simulated again by program ${data.provenance.page_program}: ${whole(found.cycles)} cycles and `
     + `${energy(found.energy_pj)}, which is not what the study says. The pictures below show the new run.`;
   const plan = el("div", { class: "chart", id: "plan" }), gantt = el("div", { id: "gantt" });
   const waits = el("div", { class: "chart", id: "waits" }), joules = el("div", { class: "chart", id: "energy" });
   node.replaceChildren(valueCard(id),
-    el("div", { class: "card" }, el("h3", {}, `Plan “${found.plan.name}”: formats of every op`), plan, planLegend(found)),
+    el("div", { class: "card" }, el("h3", {}, `Plan “${found.plan.name}”: formats of every op`), plan,
+      planLegend(found)),
     el("div", { class: "card" }, el("h3", {}, "Units over time"), gantt),
     el("div", { class: "pair" },
       el("div", { class: "card" }, el("h3", {}, "Where the time goes"), waits, waitLegend(found)),
@@ -97,8 +101,11 @@ function drawDesign(id) {
 
 function valueCard(id) {
   const values = valuesOf(byId.get(id));
-  return values.length ? el("div", { class: "card" }, el("h3", {}, "Chosen values"), el("div", { class: "values", id: "values" },
-    values.map(([name, value, differs]) => el("div", { class: differs ? null : "fixed" }, el("span", {}, breakable(axisName(name))), el("b", {}, breakable(valueText(value))))))) : "";
+  return values.length ? el("div", { class: "card" }, el("h3", {}, "Chosen values"),
+    el("div", { class: "values", id: "values" },
+    values.map(([name, value, differs]) =>
+      el("div", { class: differs ? null : "fixed" }, el("span", {}, breakable(axisName(name))),
+      el("b", {}, breakable(valueText(value))))))) : "";
 }
 
 // A column per op: share of the MACs, filters by weight format, formats in and out.
@@ -106,8 +113,10 @@ function drawPlan(node, width, found) {
   const ops = opsOf(found), left = 78, column = (width - left - 4) / ops.length, gap = column > 5 ? 1 : 0.3;
   const most = Math.max(1, ...ops.map((op) => op.macs));
   const rows = { macs: [4, 36], weights: [46, 92], in: [144, 18], out: [166, 18] }, height = 206;
-  const root = svg("svg", { width, height, role: "img", "aria-label": "formats of every op, in the order of execution" },
-    svg("defs", {}, svg("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+  const root = svg("svg", { width, height, role: "img",
+    "aria-label": "formats of every op, in the order of execution" },
+    svg("defs", {}, svg("pattern",
+      { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
       svg("rect", { width: 2.4, height: 6, style: { fill: "var(--card)" } }))));
   const names = { macs: "MACs", weights: "weights", in: "input", out: "output" };
   for (const [key, [top, size]] of Object.entries(rows))
@@ -116,14 +125,17 @@ function drawPlan(node, width, found) {
     const x = left + k * column, w = Math.max(0.5, column - gap), group = svg("g", { class: "op" });
     const box = (top, size, colour, format = "") => {
       group.append(svg("rect", { x, y: top, width: w, height: size, style: { fill: colour } }));
-      if (format && size >= 13 && w >= 8 * format.length) group.append(svg("text", { x: x + w / 2, y: top + size / 2 + 4, "font-size": 11,
+      if (format && size >= 13 && w >= 8 * format.length) group.append(svg("text",
+        { x: x + w / 2, y: top + size / 2 + 4, "font-size": 11,
         "text-anchor": "middle", style: { fill: inkOn(format) } }, format));
     };
     const share = op.macs / most, [mTop, mSize] = rows.macs;
     if (share > 0) box(mTop + mSize * (1 - share), mSize * share, "var(--soft)");
-    const [wTop, wSize] = rows.weights, filters = Object.entries(op.filters || {}), all = filters.reduce((a, b) => a + b[1], 0);
+    const [wTop, wSize] = rows.weights, filters = Object.entries(op.filters || {}),
+      all = filters.reduce((a, b) => a + b[1], 0);
     let top = wTop;
-    for (const [format, count] of filters) { box(top, (wSize * count) / all, colourOfFormat(format), format); top += (wSize * count) / all; }
+    for (const [format, count] of filters) { box(top, (wSize * count) / all, colourOfFormat(format), format);
+      top += (wSize * count) / all; }
     if (op.right) {
       box(wTop, wSize, colourOfFormat(op.right));
       group.append(svg("rect", { x, y: wTop, width: w, height: wSize, fill: "url(#hatch)" }));
@@ -132,7 +144,8 @@ function drawPlan(node, width, found) {
     box(rows.in[0], rows.in[1], colourOfFormat(op.in), op.in);
     box(rows.out[0], rows.out[1], colourOfFormat(op.out), op.out);
     group.append(svg("rect", { x, y: 0, width: column, height: 186, fill: "transparent" }));
-    group.addEventListener("mousemove", (event) => showTooltip(op.name, planTip(op, all), event.clientX, event.clientY));
+    group.addEventListener("mousemove", (event) =>
+      showTooltip(op.name, planTip(op, all), event.clientX, event.clientY));
     group.addEventListener("mouseleave", hideTooltip);
     root.append(group);
   });
@@ -151,29 +164,36 @@ function planTip(op, all) {
 
 function planLegend(found) {
   const used = new Set(), products = found.ops.some((op) => op.right);
-  for (const op of found.ops) for (const format of [...Object.keys(op.filters || {}), op.in, op.out, op.right || op.in]) used.add(format);
-  const sorted = [...used].sort((a, b) => a.replace(/\d/g, "").localeCompare(b.replace(/\d/g, "")) || b.replace(/\D/g, "") - a.replace(/\D/g, ""));
+  for (const op of found.ops) for (const format of [...Object.keys(op.filters || {}), op.in, op.out, op.right
+    || op.in]) used.add(format);
+  const sorted = [...used].sort((a, b) => a.replace(/\d/g, "").localeCompare(b.replace(/\d/g, ""))
+    || b.replace(/\D/g, "") - a.replace(/\D/g, ""));
   const items = sorted.map((format) => [colourOfFormat(format), `${format}: ${formatText(format)}`]).reverse();
-  if (products) items.push([colourOfFormat(found.ops.find((op) => op.right).right), "hatched: right operand of a product of activations", 1, true]);
+  if (products) items.push([colourOfFormat(found.ops.find((op) => op.right).right),
+    "hatched: right operand of a product of activations", 1, true]);
   if (found.ops.some((op) => !op.filters && !op.right)) items.push(["var(--none)", "no weights"]);
   return legend(items);
 }
 
 function drawWaits(node, width, found) {
   const order = ["busy", ...CAUSES, "drained"];
-  const rows = Object.entries(found.waits).map(([unit, parts]) => ({ name: unit, end: `${whole(100 * parts.busy, 1)} % busy`,
+  const rows = Object.entries(found.waits).map(([unit, parts]) =>
+    ({ name: unit, end: `${whole(100 * parts.busy, 1)} % busy`,
     parts: order.map((part) => [colourOfPart(part), parts[part], [[CAUSE_TEXTS[part], percent(parts[part])],
       ["cycles", whole(parts[part] * found.cycles)]], CAUSES.includes(part) ? WAIT_OPACITY : 1]) }));
   stackedBars(node, width, rows, 1, "time of every unit by what it does");
 }
 function waitLegend(found) {
-  const used = ["busy", ...CAUSES, "drained"].filter((part) => Object.values(found.waits).some((parts) => parts[part] > 0.0005));
+  const used = ["busy", ...CAUSES, "drained"].filter((part) =>
+    Object.values(found.waits).some((parts) => parts[part] > 0.0005));
   return legend(used.map((part) => [colourOfPart(part), CAUSE_TEXTS[part], CAUSES.includes(part) ? WAIT_OPACITY : 1]));
 }
 
 // Components are "<unit>.<kind>"; kinds of the vector unit other than idle and leakage are its work.
-const ENERGY_KINDS = [["products", "products", "--s0"], ["accumulate", "accumulation", "--s5"], ["output_stage", "output stage", "--s2"],
-  ["work", "vector operations", "--s3"], ["read", "reads", "--s4"], ["write", "writes", "--s1"], ["idle", "idle clock", "--s7"],
+const ENERGY_KINDS = [["products", "products", "--s0"], ["accumulate", "accumulation", "--s5"],
+  ["output_stage", "output stage", "--s2"],
+  ["work", "vector operations", "--s3"], ["read", "reads", "--s4"], ["write", "writes", "--s1"],
+    ["idle", "idle clock", "--s7"],
   ["leakage", "leakage", "--s6"]];
 function energyByUnit(found) {
   const units = new Map();
@@ -183,16 +203,19 @@ function energyByUnit(found) {
     own[known] = (own[known] || 0) + pj;
     units.set(unit, own);
   }
-  return [...units].map(([unit, own]) => [unit, own, Object.values(own).reduce((a, b) => a + b, 0)]).sort((a, b) => b[2] - a[2]);
+  return [...units].map(([unit, own]) => [unit, own, Object.values(own).reduce((a, b) => a + b, 0)]).sort((a, b) =>
+    b[2] - a[2]);
 }
 function drawEnergy(node, width, found) {
   const units = energyByUnit(found), most = Math.max(...units.map((item) => item[2]));
   stackedBars(node, width, units.map(([unit, own, sum]) => ({ name: unit.replace("_", " "), end: energy(sum),
-    parts: ENERGY_KINDS.map(([kind, text, colour]) => [`var(${colour})`, own[kind] || 0, [[text, energy(own[kind] || 0)],
+    parts: ENERGY_KINDS.map(([kind, text, colour]) => [`var(${colour})`, own[kind] || 0,
+      [[text, energy(own[kind] || 0)],
       ["of the design", percent((own[kind] || 0) / found.energy_pj)]]]) })), most, "energy of every unit by kind");
 }
 function energyLegend(found) {
-  const used = new Set(energyByUnit(found).flatMap((item) => Object.entries(item[1]).filter((pair) => pair[1] > 0).map((pair) => pair[0])));
+  const used = new Set(energyByUnit(found).flatMap((item) =>
+    Object.entries(item[1]).filter((pair) => pair[1] > 0).map((pair) => pair[0])));
   return legend(ENERGY_KINDS.filter((item) => used.has(item[0])).map(([, text, colour]) => [`var(${colour})`, text]));
 }
 
@@ -200,13 +223,16 @@ function opTable(found) {
   const rows = opsOf(found).map((op) => [op.name, op.class, op.engines.join(" + "), whole(op.cycles),
     percent(op.cycles / found.cycles), si(op.macs, ""), energy(op.pj), si(op.bits / 8, "B")]);
   return el("details", { id: "ops", class: "card" }, el("summary", {}, `Table of the ${rows.length} ops`),
-    tableOf([["op"], ["class"], ["runs on"], ["own cycles", 1], ["of the run", 1], ["MACs", 1], ["dynamic energy", 1], ["DRAM", 1]], rows));
+    tableOf([["op"], ["class"], ["runs on"], ["own cycles", 1], ["of the run", 1], ["MACs", 1], ["dynamic energy", 1],
+      ["DRAM", 1]], rows));
 }
 
 function setupDesign() {
   const picker = el("select", { id: "design-picker", on: { change: (event) => select(event.target.value) } },
-    data.designs.map((design) => el("option", { value: design.id }, `${nameOf(design.id)} (${originText(design.origin)})`)));
+    data.designs.map((design) =>
+      el("option", { value: design.id }, `${nameOf(design.id)} (${originText(design.origin)})`)));
   place("design-controls").replaceChildren(el("label", { class: "check" }, "Show", picker),
-    el("button", { type: "button", id: "to-best", on: { click: () => select(data.best) } }, data.has_best ? "Best design" : "First design"));
+    el("button", { type: "button", id: "to-best", on: { click: () => select(data.best) } }, data.has_best
+      ? "Best design" : "First design"));
   listeners.push(drawDesign);
 }

@@ -16,7 +16,8 @@ function drawGantt(node, found) {
     ? `Pieces up to ${digits(gantt.piece_cycles)} cycles are joined; in a joined piece heights are shares of its time.`
     : "Every row is drawn.";
   node.replaceChildren(el("div", { class: "controls" }, zooms), outer, ganttLegend(gantt),
-    el("p", { class: "note" }, `${whole(gantt.cycles)} cycles, ${whole(gantt.rows)} rows. ${merged} The two blues alternate from op to op.`));
+    el("p", { class: "note" },
+      `${whole(gantt.cycles)} cycles, ${whole(gantt.rows)} rows. ${merged} The two blues alternate from op to op.`));
 }
 
 function ganttLegend(gantt) {
@@ -31,15 +32,18 @@ function ganttLegend(gantt) {
 
 function drawLanes(node, width, found) {
   const gantt = found.gantt, height = gantt.units.length * (LANE + LANE_GAP), margin = { right: 14 };
-  const seconds = gantt.cycles / found.clock_hz, unit = unitFor([seconds], "s"), scale = (width - margin.right) / gantt.cycles;
-  const root = svg("svg", { width, height: height + 40, role: "img", "aria-label": `what ${gantt.units.length} units do over ${whole(gantt.cycles)} cycles` });
+  const seconds = gantt.cycles / found.clock_hz, unit = unitFor([seconds], "s"),
+    scale = (width - margin.right) / gantt.cycles;
+  const root = svg("svg", { width, height: height + 40, role: "img",
+    "aria-label": `what ${gantt.units.length} units do over ${whole(gantt.cycles)} cycles` });
   const end = seconds / unit.factor, ticks = linearTicks(0, end, width / 110), text = tickText(ticks);
   for (const tick of ticks) {
     const x = (tick / end) * (width - margin.right);
     root.append(svg("line", { class: "grid", x1: x, x2: x, y1: 0, y2: height }),
       svg("text", { class: "tick", x, y: height + 16, "text-anchor": tick === 0 ? "start" : "middle" }, text(tick)));
   }
-  root.append(svg("text", { x: Math.min(width, width / zoom) / 2, y: height + 35, "text-anchor": "middle" }, `time [${unit.text}]`));
+  root.append(svg("text", { x: Math.min(width, width / zoom) / 2, y: height + 35, "text-anchor": "middle" },
+    `time [${unit.text}]`));
   const segments = [];
   gantt.lanes.forEach((lane, k) => {
     const top = k * (LANE + LANE_GAP) + LANE_GAP / 2;
@@ -56,7 +60,8 @@ function drawLanes(node, width, found) {
         const size = LANE * Math.min(1, amount);
         base -= size;
         const name = part === 0 && op >= 0 && op % 2 ? "busy-next" : PART_NAMES[part];
-        group.append(svg("rect", { x: (at * scale).toFixed(2), y: base.toFixed(2), width: Math.max(0.3, length * scale).toFixed(2),
+        group.append(svg("rect", { x: (at * scale).toFixed(2), y: base.toFixed(2),
+          width: Math.max(0.3, length * scale).toFixed(2),
           height: size.toFixed(2), style: { fill: `var(--${name})`, opacity: part ? String(WAIT_OPACITY) : "1" } }));
       }
       root.append(group);
@@ -65,7 +70,8 @@ function drawLanes(node, width, found) {
   });
   root.addEventListener("mousemove", (event) => {
     const group = event.target.closest(".segment");
-    if (group) showTooltip(...segmentTip(segments[group.dataset.index], data.networks[found.network]), event.clientX, event.clientY);
+    if (group) showTooltip(...segmentTip(segments[group.dataset.index], data.networks[found.network]), event.clientX,
+      event.clientY);
     else hideTooltip();
   });
   root.addEventListener("mouseleave", hideTooltip);
