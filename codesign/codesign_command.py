@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
-from codesign.arguments import announce_compilation, positive
+from codesign.arguments import announce_compilation, not_negative, positive
 
 
 def add_codesign(commands: Any) -> None:
@@ -15,6 +16,7 @@ def add_codesign(commands: Any) -> None:
     )
     parser.add_argument("spec", help="YAML file (see docs/codesign.md)")
     parser.add_argument("-o", "--output", required=True, metavar="STUDY", help="folder of the study")
+    parser.add_argument("--seed", type=not_negative, help="instead of the file's")
     parser.add_argument("--workers", type=positive, help="processes (default: one per usable core)")
     parser.add_argument("--dask", metavar="ADDRESS", help="run on a Dask scheduler, tcp://HOST:PORT (extra `dask`)")
     parser.set_defaults(command=_codesign, resumes=True)
@@ -40,6 +42,8 @@ def _codesign(arguments: argparse.Namespace) -> int:
     from codesign.loop.spec import load_spec
 
     spec = load_spec(arguments.spec)
+    if arguments.seed is not None:
+        spec = replace(spec, seed=arguments.seed)
     announce_compilation(spec.final.mapper.startswith("exhaustive"))
     result = run_codesign(spec, arguments.output, Workers(arguments.workers, arguments.dask))
     print("\n".join(result_lines(result, arguments.output)))

@@ -28,7 +28,9 @@ from codesign.allocate.relaxation import Relaxed
 # Weighted sums for an objective, cells for a limit: at most, and where only the fast solver is asked.
 MOST_STEPS, FAST_STEPS = 200, 16
 # A relaxed plan that breaks the limit by more than this splits its cell before anything exact is solved in it.
-RELAXED_EXCESS = 0.001
+RELAXED_EXCESS = 1e-3
+# Half-planes whose slopes differ by less than FLAT have no corner, and what that and rounding may take from a bound.
+FLAT, CORNER_ROUNDING = 1e-7, 1e-6
 Solve = Callable[[Goal], Found]
 
 
@@ -102,7 +104,7 @@ def minimise_edp(kit: Kit, goal: Goal, exact: bool, gap: float, deadline: float)
     best.offer(best.pick, relaxed, pairs=True)
     if exact:
         _corners(kit, linear, best, hull, hard, gap, MOST_STEPS, deadline)
-    return best.found(np.inf if hull.empty else hull.corner()[0], relaxed)
+    return best.found(np.inf if hull.empty else hull.corner()[0] * (1.0 - CORNER_ROUNDING), relaxed)
 
 
 def _exact(kit: Kit, gap: float, deadline: float) -> Solve:
@@ -155,11 +157,12 @@ class _Hull:
         one, two = np.triu_indices(len(cuts), 1)
         det = cuts[one, 0] * cuts[two, 1] - cuts[two, 0] * cuts[one, 1]
         scale = cuts[one, 0] * cuts[two, 1] + cuts[two, 0] * cuts[one, 1]
-        apart = np.abs(det) > 1e-12 * scale
+        # Cuts of nearly one slope meet nowhere exactly; without their corner the hull moves by less than it is flat.
+        apart = np.abs(det) > FLAT * scale
         one, two, det = one[apart], two[apart], det[apart]
         latency = (cuts[one, 2] * cuts[two, 1] - cuts[two, 2] * cuts[one, 1]) / det
         energy = (cuts[two, 2] * cuts[one, 0] - cuts[one, 2] * cuts[two, 0]) / det
-        inside = np.outer(latency, cuts[:, 0]) + np.outer(energy, cuts[:, 1]) >= cuts[:, 2] * (1.0 - 1e-9)
+        inside = np.outer(latency, cuts[:, 0]) + np.outer(energy, cuts[:, 1]) >= cuts[:, 2] * (1.0 - 1e-8)
         kept = np.flatnonzero(inside.all(axis=1))
         place = int(kept[np.argmin((latency * energy)[kept])])
         return float(latency[place] * energy[place]), float(latency[place]), float(energy[place])
