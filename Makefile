@@ -1,6 +1,5 @@
 # Needs Python 3.11 or later, make and pip; everything else goes into .venv.
-#   make demo    three runs, one with the exhaustive mapper, a sweep and its Pareto front as a picture; a small network
-#                quantized, measured, executed in integers and priced
+#   make demo    one run; then plan, mapping and hardware of a small network chosen together, measured, and the page of it
 #   make test    the tests
 #   make lint    style and types
 #   make clean   remove what the other targets made
@@ -14,16 +13,11 @@ DEMO := demo
 
 demo: $(VENV)/.installed-run
 	mkdir -p $(DEMO)
-	rm -f $(DEMO)/sweep.sqlite
+	rm -rf $(DEMO)/study
 	$(BIN)/accelsim run efficientvit_b1 --arch m2vit --plan m2q
-	$(BIN)/accelsim run efficientvit_b1 --arch trio_vit --plan uniform8
-	$(BIN)/accelsim run efficientvit_b1 --arch m2vit --plan m2q --mapper exhaustive:edp
-	$(BIN)/accelsim sweep examples/sweep_b1.yaml -o $(DEMO)/sweep.sqlite --workers 1
-	$(BIN)/accelsim pareto $(DEMO)/sweep.sqlite -o $(DEMO)/pareto.png
-	$(BIN)/accelsim quantize digits_hybrid --method m2q --data digits -o $(DEMO)/digits_m2q
-	$(BIN)/accelsim eval $(DEMO)/digits_m2q --data digits --split test --against digits_hybrid --integer
-	$(BIN)/accelsim run $(DEMO)/digits_m2q/workload.json --plan $(DEMO)/digits_m2q/plan.yaml --arch m2vit
-	@echo "The picture is $(DEMO)/pareto.png, its numbers are $(DEMO)/pareto.csv."
+	OMP_NUM_THREADS=1 $(BIN)/accelsim codesign examples/codesign_demo.yaml -o $(DEMO)/study
+	$(BIN)/accelsim report $(DEMO)/study -o $(DEMO)/report.html
+	@echo "Open $(DEMO)/report.html in a browser; the designs are in $(DEMO)/study/designs."
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -39,7 +33,7 @@ clean:
 
 # A stamp is newer than what it was installed from, so a second make installs nothing.
 $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -e '.[quant]' -c constraints.txt
+	$(BIN)/python -m pip install -q -e '.[quant,search]' -c constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.ablation_commands import add_ablation
+from codesign.allocate_command import add_allocate
 from codesign.arguments import announce_compilation as _announce_compilation
 from codesign.arguments import refuse_overwriting
 from codesign.codesign_command import add_codesign
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add_penalties(commands)
     add_sweep_commands(commands)
     add_codesign(commands)
+    add_allocate(commands)
     add_template(commands)
     add_plot_commands(commands)
     add_report(commands)

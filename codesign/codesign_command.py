@@ -1,4 +1,4 @@
-"""The commands `codesign` and `table`: the closed loop, and the prices that it works with."""
+"""The command `codesign`: the closed loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from codesign.arguments import announce_compilation, not_negative, positive
 
 
 def add_codesign(commands: Any) -> None:
-    """Add their parsers to the subparsers of `accelsim`."""
+    """Add its parser to the subparsers of `accelsim`."""
     parser = commands.add_parser(
         "codesign", help="choose plan, mapping and hardware together; the same command resumes"
     )
@@ -20,20 +20,6 @@ def add_codesign(commands: Any) -> None:
     parser.add_argument("--workers", type=positive, help="processes (default: one per usable core)")
     parser.add_argument("--dask", metavar="ADDRESS", help="run on a Dask scheduler, tcp://HOST:PORT (extra `dask`)")
     parser.set_defaults(command=_codesign, resumes=True)
-    table = commands.add_parser("table", help="what every option of every op costs on an accelerator, simulated")
-    table.add_argument("model", help="name from `accelsim models`, or a workload file (.json)")
-    table.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
-    table.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
-    table.add_argument(
-        "--penalties", metavar="FILE", help="penalty table: the context is its base plan (default: none)"
-    )
-    table.add_argument("--weight-formats", default="u8,u6,u4,apot8", help="default u8,u6,u4,apot8")
-    table.add_argument("--activation-formats", default="u8,u6", help="default u8,u6")
-    table.add_argument("--mixtures", type=int, default=7, help="mixtures of two formats per op (default 7)")
-    table.add_argument(
-        "-o", "--output", default="-", metavar="FILE.json", help="the table ('-', the default: print it)"
-    )
-    table.set_defaults(command=_table)
 
 
 def _codesign(arguments: argparse.Namespace) -> int:
@@ -73,27 +59,3 @@ def result_lines(result: dict[str, Any], study: str) -> list[str]:
     lines += [f"  {text}" for text in result["findings"]]
     lines.append(f"  written {study}/result.json   next: accelsim report {study} -o report.html")
     return lines
-
-
-def _table(arguments: argparse.Namespace) -> int:
-    from accelsim.config import load_accelerator
-    from accelsim.trace import write_json
-    from accelsim.workloads.registry import build_workload
-    from codesign.allocate.cost_table import cost_table
-    from codesign.allocate.options import OptionSettings, option_space
-    from codesign.outputs import check_outputs
-    from quant.penalties.table import load_penalties
-    from quant.penalties.weights_only import workload_penalties
-
-    check_outputs([arguments.output])
-    workload = build_workload(arguments.model, arguments.resolution)
-    weights, activations = (tuple(text.split(",")) for text in (arguments.weight_formats, arguments.activation_formats))
-    settings = OptionSettings(weights, activations, mixtures=arguments.mixtures)
-    if arguments.penalties is None:
-        penalties = workload_penalties(workload, weights)
-    else:
-        penalties = load_penalties(arguments.penalties)
-    accelerator = load_accelerator(arguments.arch)
-    space = option_space(workload, penalties, accelerator, settings)
-    write_json(arguments.output, cost_table(space, accelerator).to_json(space), indent=1)
-    return 0

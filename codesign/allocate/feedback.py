@@ -18,12 +18,13 @@ from codesign.allocate.options import OptionSpace, Selection
 from codesign.allocate.pricing import priced
 from codesign.allocate.solve import minimise
 
-OBJECTIVES = ("edp", "latency_cycles", "energy_pj")
+SIMULATED = ("edp", "latency_cycles", "energy_pj")
+OBJECTIVES = (*SIMULATED, "penalty")
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How the loop runs: the quantity to be least, rounds at most, exact tries of single changes, the solver."""
+    """How the loop runs: the objective (one of `OBJECTIVES`), rounds at most, exact tries of changes, the solver."""
 
     objective: str = "edp"
     rounds: int = 6
@@ -66,13 +67,8 @@ class Allocation:
     simulations: int
 
     def value(self, objective: str) -> float:
-        """The objective of the simulated design: cycles, pJ or pJ × cycles."""
-        return objective_of(self.report, objective)
-
-
-def objective_of(report: Report, objective: str) -> float:
-    """What `LoopSettings.objective` names, of one image: cycles, pJ, or pJ × cycles."""
-    return _simulated(report)[objective]
+        """An objective of the simulated design: cycles, pJ, pJ × cycles, or the penalty."""
+        return self.penalty if objective == "penalty" else _simulated(self.report)[objective]
 
 
 def allocate(
@@ -99,7 +95,8 @@ def allocate(
         table = cost_table(space, accelerator, selection)
     if loop.best is None:
         raise loop.refusal
-    polished, tries = loop.polish(table)
+    # Small changes are ranked by what they save, which is no help when the loss is to be least.
+    polished, tries = loop.polish(table) if chosen.objective != "penalty" else (0, 0)
     best, report = loop.best
     return Allocation(
         best, report, space.penalty(best), tuple(loop.rounds), loop.stable, loop.gap, polished, simulations + tries
@@ -154,11 +151,16 @@ class _Loop:
             self.refusal = _missed(self.limits, report)
             self.tightened /= over
             return False
-        objective = self.settings.objective
-        if self.best is not None and objective_of(report, objective) >= objective_of(self.best[1], objective):
+        if self.best is not None and self.value(selection, report) >= self.value(*self.best):
             return False
         self.best = (selection, report)
         return True
+
+    def value(self, selection: Selection, report: Report) -> float:
+        """The objective of a simulated choice."""
+        if self.settings.objective == "penalty":
+            return self.space.penalty(selection)
+        return _simulated(report)[self.settings.objective]
 
     def polish(self, table: CostTable) -> tuple[int, int]:
         """Exact tries of small changes, the most promising first; (improvements, simulations)."""
@@ -201,7 +203,7 @@ def _scaled(limits: Limits, factor: float) -> Limits:
     """Limits of time and energy times a factor: tightened by what the table missed them by."""
     if factor == 1.0:
         return limits
-    scaled = {name: limit * (factor if name in OBJECTIVES else 1.0) for name, limit in limits.all().items()}
+    scaled = {name: limit * (factor if name in SIMULATED else 1.0) for name, limit in limits.all().items()}
     return Limits(**scaled)
 
 

@@ -179,3 +179,12 @@ def test_an_impossible_limit_is_refused_with_numbers() -> None:
     with pytest.raises(InfeasibleError) as caught:
         allocate(space, accelerator, Limits(latency_cycles=10.0), LoopSettings(rounds=2, tries=2))
     assert "latency_cycles" in str(caught.value)
+
+
+def test_the_least_loss_within_an_edp_is_no_more_than_that_of_the_plan_that_has_it() -> None:
+    """The reverse problem: the limit is what a plan of a known loss needs."""
+    space, accelerator = space_on("m2vit"), load_accelerator("m2vit")
+    known = allocate(space, accelerator, Limits(penalty=0.05), LoopSettings(rounds=3, tries=0))
+    reverse = allocate(space, accelerator, Limits(edp=known.value("edp")), LoopSettings("penalty", rounds=4))
+    assert reverse.value("edp") <= known.value("edp") * (1 + 1e-12)
+    assert reverse.penalty <= known.penalty + 1e-9

@@ -1,0 +1,244 @@
+"""Tables of co-design studies: EDP against every baseline at equal accuracy, bounds, errors of prices, times.
+
+python -m benchmarks.codesign STUDY… [--json benchmarks/data/codesign.json] [--page docs/codesign.md]
+
+Studies of one network and several seeds (`accelsim codesign examples/codesign_glyphs.yaml --seed N -o STUDY`) are one
+line each.  With `--json` the figures that the tables need are kept, and later runs add to them or replace them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelsim.api import simulate
+from accelsim.config import load_accelerator, load_plan
+from accelsim.mapping import mapping_from_json
+from accelsim.optable import op_table
+from accelsim.workloads.from_json import load_workload
+from codesign.allocate.op_costs import op_costs
+
+START, END = "<!-- results -->", "<!-- /results -->"
+ARMS = ("uniform8", "uniform6", "uniform4", "sequential", "m2vit_rule", "random")
+MARKS = (25, 50, 100, 200)
+
+
+def facts(study: Path) -> dict[str, Any]:
+    """The figures of one study."""
+    result = json.loads((study / "result.json").read_text())
+    kept = ("id", "origin", "level", "predicted_loss", "cycles", "energy_pj", "edp_pj_s", "area_mm2", "shift_share",
+            "average_weight_bits", "validation", "test")  # fmt: skip
+    best = next((one for one in result["designs"] if one["id"] == result["best"]), None)
+    return {
+        "name": result["name"], "model": result["model"], "seed": result["seed"], "best": result["best"],
+        "chosen": result["chosen"], "designs": [{key: one[key] for key in kept} for one in result["designs"]],
+        "comparison": result["comparison"], "bounds": result["bounds"], "table_error": result["table_error"],
+        "history": {one["search"]: one["rows"] for one in result["history"]}, "seconds": result["seconds"],
+        "looked_at": len(result["cloud"]), "both_busy": None if best is None else both_busy(study / best["folder"]),
+    }  # fmt: skip
+
+
+def both_busy(folder: Path) -> float | None:
+    """Busy share of the engines during ops that several of them share, weighted by MACs; None without such ops.
+
+    Of an op the share is the mean busy time of its engines over that of the busiest.
+    """
+    workload = load_workload(folder / "workload.json")
+    accelerator = load_accelerator(folder / "accelerator.yaml")
+    mapping = mapping_from_json(json.loads((folder / "mapping.json").read_text()), "mapping.json")
+    report = simulate(op_table(workload, load_plan(folder / "plan.yaml")), accelerator, mapping)
+    loads = op_costs(report).loads[:, : len(accelerator.engines)]
+    macs = shared = 0.0
+    for item, row in zip(report.table.quantized.ops, loads, strict=True):
+        busy = row[row > 0]
+        if len(busy) > 1:
+            macs += item.op.macs
+            shared += item.op.macs * float(busy.mean() / busy.max())
+    return shared / macs if macs else None
+
+
+def geomean(values: Iterable[float]) -> float:
+    """Geometric mean."""
+    logs = [math.log(value) for value in values]
+    return math.exp(sum(logs) / len(logs))
+
+
+def span(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Geometric mean and range."""
+    if len(values) == 1:
+        return form(values[0])
+    return f"{form(geomean(values))} ({form(min(values))} … {form(max(values))})"
+
+
+def by_model(studies: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Studies of every network, by seed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in sorted(studies, key=lambda one: (one["model"], one["seed"])):
+        found.setdefault(one["model"], []).append(one)
+    return found
+
+
+def points(value: float) -> str:
+    """A change of accuracy."""
+    return f"{100 * value:+.2f}"
+
+
+def arm_rows(model: str, studies: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of one network: the loop, then every baseline with the ratio of EDPs."""
+    lines = []
+    for arm in ("codesign", *ARMS):
+        edps, ratios, changes, tests, equal = [], [], [], [], 0
+        for one in studies:
+            designs = {row["id"]: row for row in one["designs"]}
+            best = designs.get(one["best"])
+            if arm == "codesign":
+                rival, row = best, {"equal_accuracy": best is not None}
+            else:
+                row = next((row for row in one["comparison"] if row["baseline"] == arm), None)
+                rival = None if row is None else designs[row["design"]]
+            if rival is None:
+                continue
+            equal += bool(row["equal_accuracy"])
+            edps.append(rival["edp_pj_s"])
+            if best is not None:
+                ratios.append(best["edp_pj_s"] / rival["edp_pj_s"])
+            if rival["validation"]:
+                changes.append(rival["validation"]["change"])
+            if rival["test"]:
+                tests.append(rival["test"]["change"])
+        if edps:
+            ratio = "1" if arm == "codesign" else span(ratios, lambda v: f"{v:.3f}") if ratios else "–"
+            seen = f"{equal} of {len(edps)}" if changes else "not measured"
+            measured = f"{points(sum(changes) / len(changes))}" if changes else "–"
+            tested = f"{points(sum(tests) / len(tests))}" if tests else "–"
+            edp = span(edps, lambda v: f"{v:.4g}")
+            lines.append(f"| {model} | {arm} | {len(edps)} | {edp} | {ratio} | {seen} | {measured} | {tested} |")
+    return lines
+
+
+def results(studies: Sequence[dict[str, Any]]) -> str:
+    """All tables as Markdown."""
+    groups = by_model(studies)
+    text = [
+        "EDP of every arm's best design of equal accuracy on validation images (else its most accurate one): geometric",
+        "mean and range over seeds; loop / arm: of the same seed; changes: points against the float network, means.",
+        "",
+        "| network | arm | seeds | EDP, pJ·s | loop / arm | equal accuracy | validation | test |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model, ones in groups.items():
+        text += arm_rows(model, ones)
+    text += ["", *overall(groups), "", *bound_lines(groups), "", *search_lines(groups), "", *time_lines(groups)]
+    return "\n".join(text)
+
+
+def overall(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Geometric mean over networks of the ratios, arm by arm."""
+    lines = ["Over networks (geometric mean of the networks' means; only seeds in which the arm has equal accuracy):"]
+    lines += ["", "| arm | networks | loop / arm |", "|---|---|---|"]
+    for arm in ARMS:
+        means = []
+        for ones in groups.values():
+            rows = [row for one in ones for row in one["comparison"] if row["baseline"] == arm]
+            ratios = [row["edp_ratio"] for row in rows if row["edp_ratio"] is not None and row["equal_accuracy"]]
+            if ratios:
+                means.append(geomean(ratios))
+        if means:
+            lines.append(f"| {arm} | {len(means)} | {geomean(means):.3f} |")
+    return lines
+
+
+def bound_lines(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Certified gaps, shift shares and errors of the table, by network."""
+    titles = ("certified EDP gap of the best design", "latency gap", "energy gap", "MACs with powers of two",
+              "both engines busy in shared ops", "error of the table's cycles, first round", "last round")  # fmt: skip
+    lines = [f"| network | {' | '.join(titles)} |", "|---|" + "---|" * len(titles)]
+    for model, ones in groups.items():
+        gaps, latency, energy, shares, busy, first, last = [], [], [], [], [], [], []
+        for one in ones:
+            row = next((row for row in one["bounds"] if row["design"] == one["best"]), None)
+            if row is not None:
+                gaps.append(row["gap"])
+                latency.append(1 - row["latency_bound_cycles"] / row["latency_cycles"])
+                energy.append(1 - row["energy_bound_pj"] / row["energy_pj"])
+            shares += [design["shift_share"] for design in one["designs"] if design["id"] == one["best"]]
+            busy += [] if one["both_busy"] is None else [one["both_busy"]]
+            rounds: dict[str, list[float]] = {}
+            for entry in one["table_error"]:
+                error = abs(entry["predicted_cycles"] / entry["simulated_cycles"] - 1)
+                rounds.setdefault(entry["design"], []).append(error)
+            first += [errors[0] for errors in rounds.values()]
+            last += [errors[-1] for errors in rounds.values()]
+        cells = [percents(values) for values in (gaps, latency, energy, shares, busy, first, last)]
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return lines
+
+
+def percents(values: Sequence[float]) -> str:
+    """Mean and largest as percentages."""
+    if not values:
+        return "–"
+    return f"{sum(values) / len(values):.1%} (≤ {max(values):.1%})"
+
+
+def search_lines(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Hypervolume of the loop's search over evaluations, as a share of its last value; seconds to get there."""
+    lines = [f"| network | {' | '.join(f'{mark} designs' for mark in MARKS)} | seconds of the search |",
+             "|---|" + "---|" * (len(MARKS) + 1)]  # fmt: skip
+    for model, ones in groups.items():
+        cells = []
+        for mark in MARKS:
+            shares = []
+            for one in ones:
+                rows = one["history"].get("codesign", [])
+                there = [row["hypervolume"] for row in rows if row["evaluations"] <= mark]
+                if there and rows[-1]["evaluations"] >= mark and rows[-1]["hypervolume"]:
+                    shares.append(there[-1] / rows[-1]["hypervolume"])
+            cells.append(f"{sum(shares) / len(shares):.1%}" if shares else "–")
+        spent = [one["history"]["codesign"][-1]["elapsed_s"] for one in ones if one["history"].get("codesign")]
+        lines.append(f"| {model} | {' | '.join(cells)} | {sum(spent) / len(spent):.0f} |")
+    return lines
+
+
+def time_lines(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Seconds of the steps, means over seeds."""
+    steps = ("penalties", "search", "designs", "bounds", "total")
+    lines = [f"| network | designs looked at | {' | '.join(f'{step}, s' for step in steps)} |",
+             "|---|---|" + "---|" * len(steps)]  # fmt: skip
+    for model, ones in groups.items():
+        cells = [f"{sum(one['seconds'].get(step, 0) for one in ones) / len(ones):.0f}" for step in steps]
+        lines.append(f"| {model} | {sum(one['looked_at'] for one in ones) / len(ones):.0f} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("studies", nargs="*", type=Path)
+    parser.add_argument("--json", type=Path, help="keep the figures here")
+    parser.add_argument("--page", type=Path, help="replace what stands between the markers")
+    arguments = parser.parse_args()
+    there = arguments.json is not None and arguments.json.exists()
+    kept: list[dict[str, Any]] = json.loads(arguments.json.read_text()) if there else []
+    found = [facts(study) for study in arguments.studies]
+    names = {(one["name"], one["seed"]) for one in found}
+    studies = [one for one in kept if (one["name"], one["seed"]) not in names] + found
+    studies.sort(key=lambda one: (one["name"], one["seed"]))
+    if arguments.json:
+        arguments.json.write_text("[\n" + ",\n".join(json.dumps(one) for one in studies) + "\n]\n")
+    text = results(studies)
+    if arguments.page:
+        page = arguments.page.read_text()
+        pattern = re.compile(f"{START}.*{END}", re.DOTALL)
+        arguments.page.write_text(pattern.sub(lambda _: f"{START}\n{text}\n{END}", page))
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
