@@ -5,9 +5,10 @@ import pytest
 
 from accelsim.problems import InfeasibleError
 from codesign.allocate.goal import LIMIT_ROUNDING, relative_gap
-from codesign.allocate.relaxation import lower_bound
+from codesign.allocate.model import prepare
+from codesign.allocate.relaxation import Relaxation, lower_bound
 from codesign.allocate.solve import Limits, minimise
-from tests.support.knapsacks import all_totals, random_knapsack
+from tests.support.knapsacks import all_totals, every_plan, random_knapsack, typical_knapsack
 
 NAMES = ("penalty", "latency_cycles", "energy_pj", "size_bits", "edp")
 # HiGHS proves optima to its tolerances.
@@ -115,3 +116,35 @@ def test_infeasible_error_names_the_least_reachable_value():
         assert found.demand == pytest.approx(energy * 1e6, rel=2e-4)
         assert found.bound == pytest.approx(energy * 0.995e6, rel=1e-6)
     assert checked > 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_excess_is_what_choosing_a_variable_costs_at_least(seed):
+    problem, totals, limits = drawn(seed + 9000)
+    limits.pop("edp", None)
+    model = prepare(problem)
+    relaxed = Relaxation(model).solve(model.goal("energy_pj", Limits(**limits)))
+    allowed = within(totals, limits)
+    plans = every_plan(problem)
+    for place, variable in enumerate(model.order):
+        having = np.array([variable in plan for plan in plans]) & allowed
+        if having.any():
+            assert relaxed.bound + relaxed.excess[place] <= totals["energy_pj"][having].min() + 1e-9
+
+
+def test_exact_finds_what_fast_misses():
+    missed = 0
+    for seed in range(6):
+        problem = typical_knapsack(seed, ops=6, options=3, shared=0.7)
+        totals = all_totals(problem)
+        for share in (0.02, 0.2, 0.5):
+            for objective, name in (("latency_cycles", "penalty"), ("edp", "penalty"), ("penalty", "edp")):
+                limit = float(np.quantile(totals[name], share))
+                best = totals[objective][totals[name] <= limit].min()
+                exact = minimise(problem, objective, Limits(**{name: limit}), gap=1e-6)
+                fast = minimise(problem, objective, Limits(**{name: limit}), "fast")
+                assert exact.value == pytest.approx(best, rel=CLOSE)
+                assert fast.bound <= best <= fast.value * (1 + 1e-12)
+                missed += fast.value > best * (1 + CLOSE)
+    # Else this test would not see a variable left out wrongly.
+    assert missed > 0
