@@ -42,7 +42,7 @@ def result_lines(result: dict[str, Any], study: str) -> list[str]:
     lines.append(
         f"  {'design':24} {'cycles':>10} {'energy µJ':>10} {'area mm²':>9} {'EDP pJ·s':>10} {'top-1':>7}  change"
     )
-    names = {one for one in result["chosen"].values() if one}
+    names = set(result["final"])
     for one in result["designs"]:
         if one["id"] not in names:
             continue

@@ -36,29 +36,32 @@ def conclude(
     arms: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         arms.setdefault(record["origin"], []).append(record)
-    chosen = {origin: best_design(ones) for origin, ones in arms.items()}
+    margin = spec.final.margin_points / 100
+    best = best_design(arms[LOOP])
+    rivals = [representative(ones) for origin, ones in arms.items() if origin != LOOP]
+    pairs = [(rival, match_of(rival, arms[LOOP], margin)) for rival in rivals]
+    final = {one["id"]: one for one in (best, *rivals, *(ours for _, ours in pairs)) if one is not None}
     if bench is not None and spec.final.test_images != 0:
-        for record in chosen.values():
-            if record is not None and record["test"] is None:
+        for record in final.values():
+            if record["test"] is None:
                 place = folder.design(record["id"])
                 record["test"] = bench.measure(place, TEST)
                 folder.write(place / DESIGN, record)
-    bounds = [_bound(folder, maker, record) for record in arms.get(LOOP, [])]
+    bounds = [_bound(folder, maker, record) for record in arms[LOOP]]
     front = front_of(records)
-    comparison = [_compared(origin, ones, chosen.get(LOOP)) for origin, ones in arms.items() if origin != LOOP]
+    comparison = [compared(rival, ours, margin) for rival, ours in pairs]
     result = {
         "format": FORMAT, "name": spec.name, "model": spec.model, "resolution": spec.resolution, "data": spec.data,
         "program": program_version(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": spec.seed, "spec": spec.to_json(), "spec_text": _text_of(spec.where),
         "penalties": {"metric": maker.penalties.metric, "fingerprint": maker.penalties.fingerprint(),
                       "images": maker.penalties.settings.get("images")},
-        "limits": dict(spec.limits), "best": None if chosen.get(LOOP) is None else chosen[LOOP]["id"],
-        "chosen": {origin: None if one is None else one["id"] for origin, one in chosen.items()},
+        "limits": dict(spec.limits), "best": None if best is None else best["id"], "final": list(final),
         "designs": [_shown(one, front) for one in records], "refusals": dict(refusals), "cloud": _cloud(spec, folder),
         "history": [{"search": name, "searcher": spec.search.searcher, "reference": one.reference, "rows": one.history}
                     for name, one in found.items()],
-        "bounds": bounds, "table_error": _table_errors(arms.get(LOOP, [])), "comparison": comparison,
-        "findings": findings(chosen, comparison, bounds), "seconds": {**seconds, "total": sum(seconds.values())},
+        "bounds": bounds, "table_error": _table_errors(arms[LOOP]), "comparison": comparison,
+        "findings": findings(best, comparison, bounds), "seconds": {**seconds, "total": sum(seconds.values())},
     }  # fmt: skip
     folder.write(folder.result, result)
     return result
@@ -133,51 +136,81 @@ def _table_errors(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _compared(origin: str, records: Sequence[Mapping[str, Any]], best: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The loop's best design against a baseline's best one at equal accuracy, or its most accurate one."""
-    rival = best_design(records)
-    equal = rival is not None
-    if rival is None:
-        rival = max(records, key=lambda one: one["validation"]["top1"])
-    data = {
-        "baseline": origin, "design": rival["id"], "edp_pj_s": rival["edp_pj_s"], "equal_accuracy": equal,
-        "edp_ratio": None if best is None else best["edp_pj_s"] / rival["edp_pj_s"], "accuracy_change": None,
-        "low": None, "high": None, "non_inferior": None,
-    }  # fmt: skip
-    if best is None or best["validation"] is None or rival["validation"] is None:
-        return data
+def representative(records: Sequence[Any]) -> Any:
+    """The design that stands for an arm: the best one of equal accuracy, else the most accurate one."""
+    best = best_design(records)
+    return max(records, key=lambda one: (one["validation"]["top1"], one["id"])) if best is None else best
+
+
+def match_of(rival: Mapping[str, Any], records: Sequence[Any], margin: float) -> Any:
+    """The record of least EDP that is not inferior to a rival on the same validation images; None if there is none.
+
+    Without measurements: that loses no more by the table; None when the table cannot price the rival.
+    """
+    able = []
+    for one in records:
+        pair = paired(rival, one, "validation", margin)
+        if pair is not None:
+            able += [one] if pair["non_inferior"] else []
+        elif rival["predicted_loss"] is not None and one["predicted_loss"] <= rival["predicted_loss"]:
+            able.append(one)
+    return min(able, key=lambda one: (one["edp_pj_s"], one["id"]), default=None)
+
+
+def paired(rival: Mapping[str, Any], ours: Mapping[str, Any], split: str, margin: float) -> dict[str, Any] | None:
+    """A design against a rival, image by image; None unless both were measured on the split."""
+    first, second = rival[split], ours[split]
+    if first is None or second is None:
+        return None
     from quant.statistics import compare
 
-    images = best["validation"]["images"]
-    pair = measured(
-        compare(unpacked(rival["validation"]["correct"], images), unpacked(best["validation"]["correct"], images))
-    )
+    images = first["images"]
+    return measured(compare(unpacked(first["correct"], images), unpacked(second["correct"], images), margin))
+
+
+def compared(rival: Mapping[str, Any], ours: Mapping[str, Any] | None, margin: float) -> dict[str, Any]:
+    """A baseline's design beside the loop's match for it: ratio of EDPs, change of accuracy on both splits."""
+    data: dict[str, Any] = {
+        "baseline": rival["origin"], "design": rival["id"], "ours": None if ours is None else ours["id"],
+        "equal_accuracy": rival["validation"] is None or rival["validation"]["non_inferior"],
+        "edp_ratio": None if ours is None else ours["edp_pj_s"] / rival["edp_pj_s"], "accuracy_change": None,
+        "low": None, "high": None, "non_inferior": None, "test": None,
+    }  # fmt: skip
+    if ours is None:
+        return data
     names = {"accuracy_change": "change", "low": "low", "high": "high", "non_inferior": "non_inferior"}
-    return {**data, **{name: pair[key] for name, key in names.items()}}
+    pair = paired(rival, ours, "validation", margin)
+    data |= {} if pair is None else {name: pair[key] for name, key in names.items()}
+    pair = paired(rival, ours, "test", margin)
+    return data | {"test": None if pair is None else {key: pair[key] for key in names.values()}}
 
 
 def findings(
-    chosen: Mapping[str, Mapping[str, Any] | None], comparison: Sequence[Mapping[str, Any]],
-    bounds: Sequence[Mapping[str, Any]],
-) -> list[str]:  # fmt: skip
+    best: Mapping[str, Any] | None, comparison: Sequence[Mapping[str, Any]], bounds: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """What the numbers say, also where the answer is no."""
-    best = chosen.get(LOOP)
-    if best is None:
-        return ["No design of the loop has equal accuracy: its limits of the predicted loss are too high."]
     said = []
+    if best is None:
+        said.append("No design of the loop is shown to be as accurate as the float network (non-inferiority).")
     for row in comparison:
-        if row["edp_ratio"] is None:
+        if row["ours"] is None:
+            said.append(f"No design of the loop is shown to be as accurate as {row['design']}.")
             continue
-        change = f"{abs(1 - row['edp_ratio']):.1%} {'less' if row['edp_ratio'] < 1 else 'more'}"
-        beside = "" if row["equal_accuracy"] else ", whose accuracy is not equal to the float network's"
-        said.append(f"The best design has {change} EDP than {row['design']}{beside}.")
+        change = (
+            f"{abs(1 - row['edp_ratio']):.1%} {'less' if row['edp_ratio'] < 1 else 'more'} EDP than {row['design']}"
+        )
+        beside = "which it is not inferior to" if row["non_inferior"] else "with no more predicted loss"
+        said.append(f"{row['ours']} has {change}, {beside}.")
+    if best is None:
+        return said
     if best["shift_share"] == 0:
-        said.append("The best design computes nothing with powers of two: a shift engine does not pay here.")
+        said.append(f"{best['id']} computes nothing with powers of two: a shift engine does not pay here.")
     else:
-        said.append(f"{best['shift_share']:.0%} of the best design's MACs have weights that are powers of two.")
+        said.append(f"{best['shift_share']:.0%} of the MACs of {best['id']} have weights that are powers of two.")
     gap = next((row["gap"] for row in bounds if row["design"] == best["id"]), None)
     if gap is not None:
         said.append(
-            f"On its hardware no plan within the predicted loss, in any mapping, has more than {gap:.1%} less EDP."
+            f"On the hardware of {best['id']} no plan within its predicted loss, in any mapping, has more than "
+            f"{gap:.1%} less EDP."
         )
     return said

@@ -175,7 +175,11 @@ def verify_all(
     if not records:
         raise InfeasibleError([Problem(f"{spec.where}: {name}", text) for name, text in refusals.items()])
     for bits in spec.baselines.uniform:
-        attempt(f"uniform{bits}", partial(arms.uniform, bits))
+        record = attempt(f"uniform{bits}", partial(arms.uniform, bits))
+        # The loop at the predicted loss of the uniform plan, which is one of its choices.
+        level = 0.0 if record is None else float(f"{record['predicted_loss']:.4g}")
+        if level > 0 and level not in spec.losses:
+            attempt(f"codesign-{level:g}", partial(arms.loop, level))
     if spec.baselines.sequential:
         if 8 not in spec.baselines.uniform:
             raise AccelsimError(Problem(f"{spec.where}: baselines", "sequential needs the search of uniform 8 bits",

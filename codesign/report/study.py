@@ -124,14 +124,15 @@ class TableError:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The study's best design against the best `design` of a baseline (an origin).
+    """The study's design `ours` against the `design` that stands for a baseline (an origin), to which it is not inferior.
 
-    `edp_ratio` is the EDP of the study's best / that of the baseline's, `accuracy_change` likewise a difference.
+    `edp_ratio` is the EDP of `ours` / that of the baseline's, `accuracy_change` likewise a difference.
     Without `equal_accuracy` the baseline's design is its most accurate one, but inferior to the float network.
     """
 
     baseline: str
     design: str
+    ours: str | None = None
     edp_ratio: float | None = None
     equal_accuracy: bool = True
     accuracy_change: float | None = None

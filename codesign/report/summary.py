@@ -158,30 +158,28 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def against(result: Result) -> list[tuple[Comparison, float]]:
-    """Comparisons at equal accuracy with their EDP ratios, the strongest baseline first."""
-    rows = [(row, row.edp_ratio) for row in result.comparison if row.edp_ratio is not None and row.equal_accuracy]
+    """Comparisons with their EDP ratios, the strongest baseline first."""
+    rows = [(row, row.edp_ratio) for row in result.comparison if row.edp_ratio is not None]
     return sorted(rows, key=lambda pair: -pair[1])
 
 
 def _against(result: Result, best: Design | None) -> Iterator[str]:
     rows = against(result)
     unequal = dict.fromkeys(origin_text(row.baseline) for row in result.comparison if not row.equal_accuracy)
-    if best is None and result.comparison:
-        equal = dict.fromkeys(origin_text(row.baseline) for row in result.comparison if row.equal_accuracy)
-        yield f"Baselines that are: {', '.join(equal)}." if equal else "None of the baselines is either."
-        return
+    if unequal:
+        yield f"Not shown to be as accurate as the float network: {', '.join(unequal)}."
     if not rows:
-        reason = f" of equal accuracy (less accurate: {', '.join(unequal)})" if unequal else ""
-        yield f"There is no comparison with a baseline{reason}."
+        yield "There is no comparison with a baseline."
         return
     strongest, ratio = rows[0]
     one = "the only baseline" if len(rows) == 1 else f"the strongest of {len(rows)} baselines"
-    one += f" of equal accuracy (less accurate: {', '.join(unequal)})" if unequal else ""
+    own = strongest.ours is None or (best is not None and strongest.ours == best.id)
+    who = "it" if own else f"the study's {strongest.ours}"
     if ratio < 1:
-        found = f"Against {origin_text(strongest.baseline)}, {one}, it needs {percent(1 - ratio)} less EDP"
+        found = f"Against {origin_text(strongest.baseline)}, {one}, {who} needs {percent(1 - ratio)} less EDP"
     else:
         more = "the same EDP" if ratio == 1 else f"{percent(ratio - 1)} more EDP"
-        found = f"It is no gain over {origin_text(strongest.baseline)}, {one}: it needs {more}"
+        found = f"There is no gain over {origin_text(strongest.baseline)}, {one}: {who} needs {more}"
     yield f"{found}{_accurate(strongest)}."
     if len(rows) > 1:
         yield f"EDP divided by that of {', '.join(f'{origin_text(row.baseline)}: {own:.2f}' for row, own in rows[1:])}."
