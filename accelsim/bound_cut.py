@@ -14,7 +14,7 @@ import numpy as np
 from accelsim.arch import Accelerator
 from accelsim.bound_graph import Graph, graph_of, spilled_bits
 from accelsim.bound_tiles import RowTimes
-from accelsim.kernels.cut import FROM_BUS, FROM_WORK, walk_cuts
+from accelsim.kernels.cut import FROM_BUS, FROM_WORK, chain_work, walk_cuts
 from accelsim.optable import OpTable
 from accelsim.program import Int64
 
@@ -101,6 +101,7 @@ class Walk:
 
     `to_finish[m]`: cycles of the whole if the way ends behind op m's last row; `to_stores[m]`: if it ends with the bits
     that cross after op m has begun.  `between` and `since` are weight bits, less what the weight buffer holds.
+    `column[k, m]` is the column of work that lasts longest from op k to op m in one chain.
     """
 
     cycles: float
@@ -111,6 +112,7 @@ class Walk:
     to_stores: Float
     between: Float
     since: Float
+    column: Int64
 
 
 def walk(facts: CutFacts, work: Float, times: RowTimes, weights_bits: np.ndarray, between: Float) -> Walk:
@@ -129,15 +131,17 @@ def walk(facts: CutFacts, work: Float, times: RowTimes, weights_bits: np.ndarray
     middle = (more + spills.between) * per_bit + facts.latency_cycles * (least > 0)
     until = (weights_bits + graph.input_bits) @ graph.follows + spills.until
     loaded = until * per_bit + facts.latency_cycles * (_least_until(facts) > 0)
+    inside, column = np.zeros_like(between), np.zeros(between.shape, np.int64)
+    chain_work(graph.follows, graph.before, work, inside, column)
     begin, finish, reasons = np.zeros(len(head)), np.zeros(len(head)), np.zeros((len(head), 2), np.int64)
     walk_cuts(
-        graph.follows, graph.before, head, times.own + times.drain, middle, loaded, times.tile, begin, finish,
-        reasons,
+        graph.follows, graph.before, head, times.own + times.drain, np.where(inside > 0, inside + times.drain, 0.0),
+        middle, loaded, times.tile, begin, finish, reasons,
     )  # fmt: skip
     since = np.maximum(0.0, graph.follows @ weights_bits - facts.held_bits)
     to_stores = begin + (since + graph.follows @ graph.output_bits + spills.since) * per_bit
     cycles = float(max((finish + tail).max(initial=0.0), to_stores.max(initial=0.0)))
-    return Walk(cycles, begin, finish, reasons, finish + tail, to_stores, more, since)
+    return Walk(cycles, begin, finish, reasons, finish + tail, to_stores, more, since, column)
 
 
 def _least_until(facts: CutFacts) -> Float:
@@ -209,6 +213,11 @@ def longest_way(facts: CutFacts, walked: Walk, work: Float) -> Way:
             least = max(0.0, facts.least_between[reason, m] - facts.held_bits) + spills.between[reason, m]
             constant += facts.latency_cycles * bool(least > 0)
             m, at_finish = reason, False
+        elif at_finish and reason >= 2 * n:
+            way.drain[m] += 1
+            k = reason - 2 * n
+            way.work[graph.follows[k] & graph.follows[:, m], walked.column[k, m]] += 1
+            m, at_finish = k, False
         elif at_finish:
             way.tile[m] += 1
             m = reason - n

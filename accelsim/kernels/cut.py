@@ -11,18 +11,41 @@ FROM_WORK, FROM_BUS = -1, -2
 
 
 @jit
+def chain_work(follows: Any, before: Any, work: Any, cycles: Any, column: Any) -> None:
+    """Write the work [n, n] between two ops that can be in one chain, both included, and the column of `work` it is.
+
+    Rows of all ops that follow op k and that op m follows lie between the begin of k and the finish of m.  Other pairs
+    are left as they are.
+    """
+    n, columns = work.shape
+    for k in range(n):
+        for m in range(k + 1, n):
+            if not follows[k, m] or before[k, m]:
+                continue
+            for c in range(columns):
+                total = 0.0
+                for j in range(k, m + 1):
+                    if follows[k, j] and follows[j, m]:
+                        total += work[j, c]
+                if total > cycles[k, m]:
+                    cycles[k, m] = total
+                    column[k, m] = c
+
+
+@jit
 def walk_cuts(
-    follows: Any, before: Any, head: Any, own: Any, middle: Any, loaded: Any, tile: Any, begin: Any, finish: Any,
-    reasons: Any,
+    follows: Any, before: Any, head: Any, own: Any, inside: Any, middle: Any, loaded: Any, tile: Any, begin: Any,
+    finish: Any, reasons: Any,
 ) -> None:  # fmt: skip
     """Write `begin` and `finish` [n]: no row of op m begins before, and not all have finished before (cycles).
 
     `follows` and `before` [n, n] are the relations of `bound_graph.Graph`.  `head[m]` is the work before op m or the
-    latency of its first bits, `own[m]` its own work, `middle[k, m]` the bus time between the begin of op k and the last
+    latency of its first bits, `own[m]` its own work, `inside[k, m]` the work from op k to op m if they can be in one
+    chain (else 0) and the drain of m, `middle[k, m]` the bus time between the begin of op k and the last
     row of op m, `loaded[m]` the time until all that op m needs has crossed the bus, `tile[m]` the time of its smallest
     tile.  `reasons` [n, 2]: where begin follows from (an op k behind whose finish it is, n + k behind whose first tile,
     or FROM_WORK), where finish follows from (an op k since whose begin bits crossed, n + k behind whose finish it is,
-    FROM_WORK: begin and own work, or FROM_BUS: `loaded`).
+    2 · n + k since whose begin ops worked, FROM_WORK: begin and own work, or FROM_BUS: `loaded`).
     """
     n = head.size
     for m in range(n):
@@ -45,6 +68,9 @@ def walk_cuts(
                 if begin[k] + middle[k, m] > finish[m]:
                     finish[m] = begin[k] + middle[k, m]
                     reasons[m, 1] = k
+                if begin[k] + inside[k, m] > finish[m]:
+                    finish[m] = begin[k] + inside[k, m]
+                    reasons[m, 1] = 2 * n + k
                 if k < m and finish[k] + tile[m] > finish[m]:
                     finish[m] = finish[k] + tile[m]
                     reasons[m, 1] = n + k

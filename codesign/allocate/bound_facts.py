@@ -103,10 +103,9 @@ class Idle:
     vector_pj_per_cycle: float
     vector_busy_cycles: float
 
-    def energy_pj(self, cycles: float) -> float:
-        """Of a run that takes at least `cycles`."""
-        idle = max(0.0, cycles - self.vector_busy_cycles)
-        return self.unused_pj_per_cycle * cycles + self.vector_pj_per_cycle * idle
+    def vector_pj(self, cycles: float) -> float:
+        """Idle energy of the vector unit in a run that takes at least `cycles`."""
+        return self.vector_pj_per_cycle * max(0.0, cycles - self.vector_busy_cycles)
 
 
 def least_idle(facts: Iterable[OpFacts], vector_busy_cycles: float, accelerator: Accelerator) -> Idle:

@@ -33,7 +33,7 @@ Key = tuple[str, ...]  # formats of what an op reads, "" where they are not chos
 class PlanTerms:
     """Variables with penalties, energies and bits over the bus; contributions of variables to the facts of ops.
 
-    Contribution c adds `facts[c]` (work columns, own, drain, tile, weight bits) to op `op[c]` if `variable[c]` is chosen.
+    Contribution c adds `facts[c]` (work columns, own, drain, tile, weight bits) to op `op[c]` with `variable[c]`.
     `energy_pj` [V] is dynamic energy without idle units.  Variable 0 is chosen in every plan.
     """
 

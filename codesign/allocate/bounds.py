@@ -20,7 +20,7 @@ from accelsim.bounds import design_bound
 from accelsim.energy import static_pj_per_cycle
 from accelsim.optable import OpTable, engine_table
 from accelsim.problems import InfeasibleError, Problem
-from codesign.allocate.bound_cells import least_edp
+from codesign.allocate.bound_cells import StaticEnergy, least_edp
 from codesign.allocate.bound_facts import least_idle, op_facts
 from codesign.allocate.bound_terms import SpaceTerms, space_terms
 from codesign.allocate.goal import Limits
@@ -62,7 +62,7 @@ def plan_bounds_of(table: OpTable, accelerator: Accelerator) -> PlanBounds:
     busy = float(most_vector_cycles(table, accelerator.vector).sum())
     idle = least_idle([facts], busy, accelerator)
     _, leakage = static_pj_per_cycle(accelerator)
-    energy = dynamic + leakage * cycles + idle.energy_pj(cycles)
+    energy = dynamic + (leakage + idle.unused_pj_per_cycle) * cycles + idle.vector_pj(cycles)
     edp = energy * cycles / accelerator.clock_hz
     return PlanBounds(cycles, energy, edp, None, 1, time.perf_counter() - begin)
 
@@ -85,9 +85,9 @@ def plan_bounds(
     incumbent = None if incumbent_edp_pj_s is None else incumbent_edp_pj_s * clock
     edp, cells = 0.0, 0
     for _ in range(MAX_ROUNDS):
-        found, more, high = least_edp(latency, lowest.dynamic_pj, lowest.static_pj, lowest.slowest(), incumbent)
-        edp, cells = max(edp, found), cells + more
-        if not lowest.cut(high):
+        found = least_edp(latency, lowest.slowest(), lowest.dynamic_pj, lowest.static, incumbent)
+        edp, cells = max(edp, found.value), cells + found.cells
+        if not lowest.cut(found.high):
             break
     return PlanBounds(
         latency, lowest.energy(latency), edp / clock, penalty_limit, cells, time.perf_counter() - begin
@@ -107,7 +107,8 @@ class _Lowest:
         self.per_bit = space.cut.cycles_per_bit
         bus = np.array(terms.bus_bits) * self.per_bit
         self.rows = [*totals.T[totals.any(axis=0)], bus]
-        self.leakage_pj = static_pj_per_cycle(accelerator)[1]
+        leakage = static_pj_per_cycle(accelerator)[1]
+        self.static = StaticEnergy(leakage + space.idle.unused_pj_per_cycle, space.idle.vector_pj)
         self._prepare()
 
     def _by_variable(self, values: Floats) -> Floats:
@@ -166,20 +167,15 @@ class _Lowest:
         row[0] += way.constant_cycles
         return row
 
-    def dynamic_pj(self, limit_cycles: float | None) -> float:
-        """Bound of the dynamic energy of plans with a latency within the limit; infinite when there is none."""
-        return self._solve(1.0, 0.0, limit_cycles).bound
-
-    def static_pj(self, cycles: float) -> float:
-        """Bound of leakage and idle energy of a run that takes at least `cycles`."""
-        return self.leakage_pj * cycles + self.space.idle.energy_pj(cycles)
+    def dynamic_pj(self, limit_cycles: float | None) -> tuple[float, float]:
+        """Bound of the dynamic energy of plans within a latency (infinite: there is none), and the price of a cycle."""
+        found = self._solve(1.0, 0.0, limit_cycles)
+        # Limits are in the order of `Limits.all`: latency is the last.
+        return found.bound, 0.0 if limit_cycles is None else float(found.limit_prices[-1])
 
     def energy(self, latency_cycles: float) -> float:
         """Bound of the whole energy; `latency_cycles` is a bound of the latency."""
-        idle = self.space.idle
-        found = self._solve(1.0, self.leakage_pj + idle.unused_pj_per_cycle).bound
-        always = idle.unused_pj_per_cycle * latency_cycles
-        return found + idle.energy_pj(latency_cycles) - always
+        return self._solve(1.0, self.static.pj_per_cycle).bound + self.static.idle_pj(latency_cycles)
 
     def slowest(self) -> float:
         """Latency of the relaxed plan of least dynamic energy."""
