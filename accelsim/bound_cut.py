@@ -171,65 +171,83 @@ class Way:
 
 
 def longest_way(facts: CutFacts, walked: Walk, work: Float) -> Way:
-    """What the longest way of a walk is made of."""
-    graph, spills, per_bit = facts.graph, facts.spills, facts.cycles_per_bit
-    way = Way(0.0, np.zeros_like(work), *(np.zeros(len(work)) for _ in range(4)))
-    constant = 0.0
+    """What the longest way of a walk is made of, traced back from its end."""
+    trace = _Trace(facts, walked, work)
+    m, at_finish = trace.end()
+    while m >= 0:
+        m, at_finish = trace.finish_of(m) if at_finish else trace.begin_of(m)
+    return replace(trace.way, constant_cycles=trace.constant_cycles)
 
-    def add_work(ops: np.ndarray) -> None:
-        way.work[ops, int((ops.astype(np.float64) @ work).argmax())] += 1
 
-    def add_weights(ops: np.ndarray, bits: float, held: bool) -> float:
-        """Weights of ops beyond the buffer, and `bits`, over the bus; returns the constant."""
-        if held:
-            way.weights[ops] += 1
-        return (bits - held * facts.held_bits) * per_bit
+class _Trace:
+    """One step back at a time: each adds to the way, and says which op's begin or finish it came from (-1: none)."""
 
-    store, m = walked.to_stores.max() > walked.to_finish.max(), 0
-    if store:
+    def __init__(self, facts: CutFacts, walked: Walk, work: Float) -> None:
+        self.facts, self.walked, self.work = facts, walked, work
+        self.way = Way(0.0, np.zeros_like(work), *(np.zeros(len(work)) for _ in range(4)))
+        self.constant_cycles = 0.0
+
+    def end(self) -> tuple[int, bool]:
+        """(last op of the way, whether its finish is on the way)."""
+        walked, graph = self.walked, self.facts.graph
+        if walked.to_stores.max() <= walked.to_finish.max():
+            m = int(walked.to_finish.argmax())
+            self._longest_work(graph.before[m])
+            return m, True
         m = int(walked.to_stores.argmax())
         follows = graph.follows[m]
-        constant += add_weights(follows, float(follows @ graph.output_bits + spills.since[m]), walked.since[m] > 0)
-    else:
-        m = int(walked.to_finish.argmax())
-        add_work(graph.before[m])
-    at_finish = not store
-    n = len(work)
-    while True:
-        reason = int(walked.reasons[m, int(at_finish)])
-        if at_finish and reason == FROM_BUS:
+        bits = float(follows @ graph.output_bits + self.facts.spills.since[m])
+        self._beyond_buffer(follows, bits, bool(walked.since[m] > 0))
+        return m, False
+
+    def finish_of(self, m: int) -> tuple[int, bool]:
+        """From the finish of op m."""
+        facts, way, n = self.facts, self.way, len(self.work)
+        graph, reason = facts.graph, int(self.walked.reasons[m, 1])
+        if reason == FROM_BUS:
             until = graph.follows[:, m]
             way.weights[until] += 1
-            constant += float(until @ graph.input_bits + spills.until[m]) * per_bit
-            constant += facts.latency_cycles * bool(_least_until(facts)[m] > 0)
-            break
-        if at_finish and reason == FROM_WORK:
+            bits = float(until @ graph.input_bits + facts.spills.until[m])
+            self.constant_cycles += bits * facts.cycles_per_bit
+            self.constant_cycles += facts.latency_cycles * bool(_least_until(facts)[m] > 0)
+            return -1, False
+        if reason == FROM_WORK:
             way.own[m] += 1
             way.drain[m] += 1
-            at_finish = False
-        elif at_finish and reason < n:
-            between = graph.follows[reason] & graph.follows[:, m]
-            constant += add_weights(between, float(spills.between[reason, m]), walked.between[reason, m] > 0)
-            least = max(0.0, facts.least_between[reason, m] - facts.held_bits) + spills.between[reason, m]
-            constant += facts.latency_cycles * bool(least > 0)
-            m, at_finish = reason, False
-        elif at_finish and reason >= 2 * n:
-            way.drain[m] += 1
-            k = reason - 2 * n
-            way.work[graph.follows[k] & graph.follows[:, m], walked.column[k, m]] += 1
-            m, at_finish = k, False
-        elif at_finish:
+            return m, False
+        k, kind = reason % n, reason // n
+        if kind == 0:
+            between = graph.follows[k] & graph.follows[:, m]
+            self._beyond_buffer(between, float(facts.spills.between[k, m]), bool(self.walked.between[k, m] > 0))
+            least = max(0.0, facts.least_between[k, m] - facts.held_bits) + facts.spills.between[k, m]
+            self.constant_cycles += facts.latency_cycles * bool(least > 0)
+            return k, False
+        if kind == 1:
             way.tile[m] += 1
-            m = reason - n
-        elif reason == FROM_WORK:
-            if walked.begin[m] > facts.latency_cycles:
-                add_work(graph.before[:, m])
+            return k, True
+        way.drain[m] += 1
+        way.work[graph.follows[k] & graph.follows[:, m], self.walked.column[k, m]] += 1
+        return k, False
+
+    def begin_of(self, m: int) -> tuple[int, bool]:
+        """From the begin of op m."""
+        reason, n = int(self.walked.reasons[m, 0]), len(self.work)
+        if reason == FROM_WORK:
+            if self.walked.begin[m] > self.facts.latency_cycles:
+                self._longest_work(self.facts.graph.before[:, m])
             else:
-                constant += walked.begin[m]
-            break
-        elif reason < n:
-            m, at_finish = reason, True
-        else:
-            m = reason - n
-            way.tile[m] += 1
-    return replace(way, constant_cycles=constant)
+                self.constant_cycles += float(self.walked.begin[m])
+            return -1, False
+        if reason < n:
+            return reason, True
+        self.way.tile[reason - n] += 1
+        return reason - n, False
+
+    def _longest_work(self, ops: np.ndarray) -> None:
+        self.way.work[ops, int((ops.astype(np.float64) @ self.work).argmax())] += 1
+
+    def _beyond_buffer(self, ops: np.ndarray, bits: float, full: bool) -> None:
+        """Bits over the bus, and the weights of ops less what the weight buffer holds if they are more."""
+        if full:
+            self.way.weights[ops] += 1
+        self.constant_cycles += (bits - full * self.facts.held_bits) * self.facts.cycles_per_bit
