@@ -180,7 +180,7 @@ def _lines(space: OptionSpace, accelerator: Accelerator, found: Allocation, boun
     if bound is not None:
         gap = 1 - bound.edp_pj_s / price.edp_pj_s
         lines.append(
-            f"  no plan of at most this limit of the predicted loss, in any mapping: EDP below {bound.edp_pj_s:.4g} pJ·s"
+            f"  no plan within this limit of the predicted loss, in any mapping: EDP below {bound.edp_pj_s:.4g} pJ·s"
             f" (gap {gap:.1%}), {bound.latency_cycles:,.0f} cycles, {bound.energy_pj / 1e6:.4g} µJ"
         )
     return lines

@@ -124,7 +124,7 @@ class TableError:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The study's design `ours` against the `design` that stands for a baseline (an origin), to which it is not inferior.
+    """The study's design `ours` against the `design` that stands for a baseline, to which it is not inferior.
 
     `edp_ratio` is the EDP of `ours` / that of the baseline's, `accuracy_change` likewise a difference.
     Without `equal_accuracy` the baseline's design is its most accurate one, but inferior to the float network.

@@ -28,7 +28,7 @@ def test_an_allocation_is_a_plan_that_runs(tmp_path: Path, capsys: pytest.Captur
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "table against simulation" in printed
-    assert "no plan of at most this limit" in printed
+    assert "no plan within this limit" in printed
     found = json.loads(data.read_text())
     assert found["predicted_loss"] <= 0.02
     assert found["bound"]["edp_pj_s"] <= found["edp_pj_s"]

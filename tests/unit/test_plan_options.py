@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from dataclasses import replace
 
@@ -11,11 +12,14 @@ import pytest
 from accelsim.arch import Accelerator
 from accelsim.config import load_accelerator
 from accelsim.ir import Workload
+from accelsim.mappers.choice import mapper_of
 from accelsim.plan import apply_plan
 from accelsim.problems import AccelsimError
 from accelsim.workloads.registry import build_workload
+from codesign.allocate.feedback import LoopSettings
 from codesign.allocate.options import OptionSettings, OptionSpace, breakpoints, lane_step, option_space
 from codesign.loop.arms import random_choice
+from codesign.loop.designs import PlanMaker
 from quant.penalties.table import PenaltyTable
 from quant.penalties.weights_only import workload_penalties
 
@@ -124,3 +128,27 @@ def test_a_table_of_another_network_is_refused() -> None:
 def test_options_need_the_base_format() -> None:
     with pytest.raises(AccelsimError, match="lacks u8"):
         OptionSettings(("u6", "u4"))
+
+
+def test_the_work_of_a_search_travels() -> None:
+    """What goes to another process or machine gives the same numbers there."""
+    workload = build_workload("digits_hybrid")
+    options = OptionSettings(("u8", "u4"), ("u8",), ("divide",), mixtures=1)
+    maker = PlanMaker(workload, workload_penalties(workload, ("u8", "u4")), options, LoopSettings(rounds=1, tries=2))
+    sent = pickle.loads(pickle.dumps(maker.fixed()))
+    assert sent.request("allocated@0.05").fingerprint() == maker.request("allocated@0.05").fingerprint()
+    for name in ("allocated@0.05", "uniform4"):
+        here, there = (
+            one("digits_hybrid", None, load_accelerator("tiny"), one.request(name), mapper_of("heuristic"))
+            for one in (maker, sent)
+        )
+        assert here == there
+        assert here["predicted_loss"] >= 0
+
+
+def test_unknown_plans_of_a_search_are_named() -> None:
+    workload = build_workload("digits_hybrid")
+    maker = PlanMaker(workload, workload_penalties(workload, FORMATS), OptionSettings(FORMATS, ("u8",)), LoopSettings())
+    for name in ("m2q", "allocated@much", "uniform"):
+        with pytest.raises(AccelsimError, match="allocated@LOSS"):
+            maker.request(name)

@@ -282,6 +282,7 @@ def test_the_command_prints_and_writes_the_hypervolume(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "24 designs looked at, 24 evaluated, 0 failed" in printed
     lines = (tmp_path / "h.csv").read_text().splitlines()
-    assert lines[0] == "generation,evaluations,elapsed_s,hypervolume,front_size,least,reference.latency_s,reference.energy_pj"
+    columns = "generation,evaluations,elapsed_s,hypervolume,front_size,least,reference.latency_s,reference.energy_pj"
+    assert lines[0] == columns
     assert lines[-1].split(",")[1] == "24"
     assert "power_w" in [name for name, _, _ in METRICS]
