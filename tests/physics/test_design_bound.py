@@ -239,7 +239,7 @@ def test_cut_three_stages_in_turn() -> None:
     report = simulate(table, LATENT.replace(engines=(only, dense), dram=Dram(80_000_000_000, 8, 0.0)))
     # b runs on the depthwise engine only: 4 blocks × 64 × 9.  a and c share both: 256 ∥ 1,024 and 2,304 ∥ 9,216.
     assert report.bound.compute_cycles == int((2304 + 4 * (256 + 2304)) / 5)
-    # Channels are whole: the dense engine's blocks hold 4, so a takes 256 cycles with 12 of 16 there, too; c is a block.
+    # Channels are whole: the dense engine's blocks hold 4, so a takes 256 cycles with 12 of 16, too; c is a block.
     assert report.bound.cycles == report.bound.cut_cycles == 2304 + 256 + 2304 + 3 * BEHIND
     assert report.result.cycles_total >= report.bound.cycles
 
