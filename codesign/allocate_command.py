@@ -176,7 +176,9 @@ def _lines(space: OptionSpace, accelerator: Accelerator, found: Allocation, boun
     ]
     for number, turn in enumerate(found.rounds, 1):
         energy = turn.predicted_energy_pj / turn.simulated_energy_pj - 1
-        lines.append(f"    {number}  {turn.simulated_cycles:>12,} cycles {turn.cycles_error:+.2%}   energy {energy:+.2%}")
+        lines.append(
+            f"    {number}  {turn.simulated_cycles:>12,} cycles {turn.cycles_error:+.2%}   energy {energy:+.2%}"
+        )
     if bound is not None:
         gap = 1 - bound.edp_pj_s / price.edp_pj_s
         lines.append(

@@ -6,7 +6,10 @@ tried with exact simulation (`polish`).  How far the table was off is part of th
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+
+import numpy as np
 
 from accelsim.api import Report
 from accelsim.arch import Accelerator
@@ -86,7 +89,7 @@ def allocate(
     chosen = LoopSettings() if settings is None else settings
     table = cost_table(space, accelerator) if first is None else first
     loop = _Loop(space, accelerator, limits, chosen)
-    simulations = 0
+    simulations = loop.begin()
     for number in range(chosen.rounds):
         simulations += table.simulations
         selection = loop.round(table)
@@ -113,6 +116,16 @@ class _Loop:
         self.seen: set[str] = set()
         self.stable, self.gap, self.tightened = False, 0.0, 1.0
         self.refusal: InfeasibleError
+
+    def begin(self) -> int:
+        """Simulate the choices of one format that lose little enough: no result is worse than they are."""
+        limit = np.inf if self.limits.penalty is None else self.limits.penalty
+        able = [one for one in self.space.uniform if self.space.penalty(one) <= limit]
+        for one in able:
+            with contextlib.suppress(InfeasibleError):
+                self.consider(one, run_choice(self.space, one, self.accelerator))
+        self.tightened = 1.0  # what they miss of a limit says nothing about the table
+        return len(able)
 
     def round(self, table: CostTable) -> Selection | None:
         """One turn; the new choice, or None when the loop has ended."""

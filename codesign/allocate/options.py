@@ -96,6 +96,16 @@ class OptionSpace:
         return Selection({one.op: 0 for one in self.ops}, {one.name: BASE for one in self.groups}, self.divisions[0])
 
     @cached_property
+    def uniform(self) -> tuple[Selection, ...]:
+        """One format for the filters of all ops that can have it, the base for the others: a choice for each format."""
+        found = []
+        for k in range(len(self.settings.weight_formats)):
+            alone = {one.op: np.flatnonzero(one.counts[:, k] == one.counts.sum(axis=1)) for one in self.ops}
+            options = {op: int(rows[0]) if len(rows) else 0 for op, rows in alone.items()}
+            found.append(Selection(options, self.start.groups, self.start.division))
+        return tuple(found)
+
+    @cached_property
     def _group_of(self) -> dict[str, str]:
         return {op: group.name for group in self.groups for op in group.ops}
 

@@ -177,7 +177,7 @@ def verify_all(
     for bits in spec.baselines.uniform:
         record = attempt(f"uniform{bits}", partial(arms.uniform, bits))
         # The loop at the predicted loss of the uniform plan, which is one of its choices.
-        level = 0.0 if record is None else float(f"{record['predicted_loss']:.4g}")
+        level = 0.0 if record is None else float(f"{1.001 * record['predicted_loss']:.4g}")
         if level > 0 and level not in spec.losses:
             attempt(f"codesign-{level:g}", partial(arms.loop, level))
     if spec.baselines.sequential:

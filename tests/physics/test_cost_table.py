@@ -188,3 +188,12 @@ def test_the_least_loss_within_an_edp_is_no_more_than_that_of_the_plan_that_has_
     reverse = allocate(space, accelerator, Limits(edp=known.value("edp")), LoopSettings("penalty", rounds=4))
     assert reverse.value("edp") <= known.value("edp") * (1 + 1e-12)
     assert reverse.penalty <= known.penalty + 1e-9
+
+
+@pytest.mark.parametrize("name", ["u4", "apot8"])
+def test_the_loop_is_no_worse_than_one_format_everywhere(name: str) -> None:
+    space, accelerator = space_on("m2vit"), load_accelerator("m2vit")
+    one = space.uniform[FORMATS.index(name)]
+    report = run_choice(space, one, accelerator)
+    found = allocate(space, accelerator, Limits(penalty=space.penalty(one)), LoopSettings(rounds=1, tries=0))
+    assert found.value("edp") <= report.result.cycles_total * report.prices.arithmetic.energy_pj
