@@ -181,13 +181,14 @@ def test_an_impossible_limit_is_refused_with_numbers() -> None:
     assert "latency_cycles" in str(caught.value)
 
 
-def test_the_least_loss_within_an_edp_is_no_more_than_that_of_the_plan_that_has_it() -> None:
-    """The reverse problem: the limit is what a plan of a known loss needs."""
+def test_the_reverse_problem_keeps_its_limit_and_loses_no_more_than_one_format_that_meets_it() -> None:
     space, accelerator = space_on("m2vit"), load_accelerator("m2vit")
-    known = allocate(space, accelerator, Limits(penalty=0.05), LoopSettings(rounds=3, tries=0))
-    reverse = allocate(space, accelerator, Limits(edp=known.value("edp")), LoopSettings("penalty", rounds=4))
-    assert reverse.value("edp") <= known.value("edp") * (1 + 1e-12)
-    assert reverse.penalty <= known.penalty + 1e-9
+    one = space.uniform[FORMATS.index("u4")]
+    report = run_choice(space, one, accelerator)
+    limit = report.result.cycles_total * report.prices.arithmetic.energy_pj
+    reverse = allocate(space, accelerator, Limits(edp=limit), LoopSettings("penalty", rounds=4))
+    assert reverse.value("edp") <= limit
+    assert reverse.penalty <= space.penalty(one)
 
 
 @pytest.mark.parametrize("name", ["u4", "apot8"])
