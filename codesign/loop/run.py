@@ -177,9 +177,6 @@ def verify_all(
     for bits in spec.baselines.uniform:
         attempt(f"uniform{bits}", partial(arms.uniform, bits))
     if spec.baselines.sequential:
-        if 8 not in spec.baselines.uniform:
-            raise AccelsimError(Problem(f"{spec.where}: baselines", "sequential needs the search of uniform 8 bits",
-                                        "uniform: [8, …]"))  # fmt: skip
         ladder("sequential", arms.sequential)
     if spec.baselines.m2vit_rule is not None:
         attempt(RULE, arms.rule)
