@@ -160,7 +160,7 @@ def option_space(
     AccelsimError when the penalty table lacks a format of the settings or belongs to another network.
     """
     chosen = OptionSettings() if settings is None else settings
-    _check_table(workload, penalties, chosen)
+    check_penalties(workload, penalties, chosen)
     group_of = {op: group.name for group in penalties.groups for op in group.ops}
     makers = {op.output: op.name for op in workload.ops if op.kind is not OpKind.VIEW}
     ops = []
@@ -189,14 +189,14 @@ def _kept(penalties: Mapping[str, float], settings: OptionSettings) -> tuple[str
     return tuple(name for name in settings.activation_formats if name in penalties)
 
 
-def _check_table(workload: Workload, penalties: PenaltyTable, settings: OptionSettings) -> None:
+def check_penalties(workload: Workload, penalties: PenaltyTable, settings: OptionSettings) -> None:
+    """Raise AccelsimError unless a table has the ops and filters of a workload, and the formats of the settings."""
     missing = [name for name in settings.weight_formats if name not in penalties.formats]
     if missing:
         levers = (f"accelsim penalties … --formats {','.join(settings.weight_formats)}",)
         raise AccelsimError(Problem("penalty table", f"lacks {', '.join(missing)}", "all formats of options", levers))
     problems = [
-        Problem("penalty table", what, f"the table of {workload.name}")
-        for what in _differences(workload, penalties)
+        Problem("penalty table", what, f"the table of {workload.name}") for what in _differences(workload, penalties)
     ]
     if problems:
         raise AccelsimError(problems[:MAX_PROBLEMS])

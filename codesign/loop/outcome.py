@@ -30,9 +30,9 @@ def best_design(records: Iterable[Mapping[str, Any]]) -> Any:
 
 def conclude(
     spec: CodesignSpec, folder: StudyFolder, maker: PlanMaker, bench: Bench | None, found: Mapping[str, Found],
-    records: Sequence[dict[str, Any]], refusals: Mapping[str, str], seconds: Mapping[str, float],
+    records: Sequence[dict[str, Any]], refusals: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Bounds, test accuracy of the chosen designs, comparisons; writes and returns the study's result."""
+    """Bounds, test accuracy of the chosen designs, comparisons: the study's result but for its seconds."""
     arms: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         arms.setdefault(record["origin"], []).append(record)
@@ -46,7 +46,7 @@ def conclude(
     bounds = [_bound(folder, maker, record) for record in arms.get(LOOP, [])]
     front = front_of(records)
     comparison = [_compared(origin, ones, chosen.get(LOOP)) for origin, ones in arms.items() if origin != LOOP]
-    result = {
+    return {
         "format": FORMAT, "name": spec.name, "model": spec.model, "resolution": spec.resolution, "data": spec.data,
         "program": program_version(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": spec.seed, "spec": spec.to_json(), "spec_text": _text_of(spec.where),
@@ -58,10 +58,8 @@ def conclude(
         "history": [{"search": name, "searcher": spec.search.searcher, "reference": one.reference, "rows": one.history}
                     for name, one in found.items()],
         "bounds": bounds, "table_error": _table_errors(arms.get(LOOP, [])), "comparison": comparison,
-        "findings": findings(chosen, comparison, bounds), "seconds": {**seconds, "total": sum(seconds.values())},
+        "findings": findings(chosen, comparison, bounds),
     }  # fmt: skip
-    folder.write(folder.result, result)
-    return result
 
 
 def _text_of(where: str) -> str:

@@ -63,11 +63,17 @@ def check_hardware(spec: CodesignSpec) -> None:
     space = space_of(spec, searches(spec)[LOOP])
     problems = check_names(space, named)
     if problems:
-        raise AccelsimError(problems)
+        raise AccelsimError([_placed(spec, one) for one in problems])
     for name, plans in searches(spec).items():
         check_search(search_of(spec, name, plans), space_of(spec, plans))
     if spec.baselines.m2vit_rule is not None:
         rule_hardware(spec, named)
+
+
+def _placed(spec: CodesignSpec, problem: Problem) -> Problem:
+    """A problem of the space, with its place in the file of the co-design."""
+    where = problem.where.replace(f"{spec.where}:0: axes.{PREFIX}", f"{spec.where}: hardware.", 1)
+    return replace(problem, where=where.replace(f"{spec.where}: base.arch", f"{spec.where}: hardware.arch", 1))
 
 
 def rule_hardware(spec: CodesignSpec, catalog: Catalog) -> Accelerator:

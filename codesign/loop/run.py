@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ from typing import Any
 from accelsim.ir import Workload
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.allocate.feedback import LoopSettings
-from codesign.allocate.options import OptionSettings
+from codesign.allocate.options import OptionSettings, check_penalties
 from codesign.loop.arms import RULE, Arms
 from codesign.loop.bench import Bench, workload_of
 from codesign.loop.designs import PlanMaker
@@ -44,16 +43,19 @@ def run_codesign(
     when no design meets the limits.
     """
     check_hardware(spec)
-    folder = open_folder(path, spec)
-    clock = _Clock(folder)
-    workload = workload_of(spec)
     bench = None if spec.data is None else Bench(spec, spec.data)
-    with clock.step("penalties"):
-        say(f"1 of 4  predicted losses of every filter and tensor of {workload.name}")
-        penalties = penalty_table(spec, folder, workload, bench)
     options = OptionSettings(
         spec.options.weight_formats, spec.options.activation_formats, spec.options.divisions, spec.options.mixtures
     )
+    workload = workload_of(spec, bench)
+    if spec.penalties.file is not None:
+        check_table(load_penalties(spec.penalties.file), spec, workload, options, bench)
+    folder = open_folder(path, spec)
+    clock = _Clock(folder)
+    with clock.step("penalties"):
+        say(f"1 of 4  predicted losses of every filter and tensor of {workload.name}")
+        penalties = penalty_table(spec, folder, workload, bench)
+        check_table(penalties, spec, workload, options, bench)
     maker = PlanMaker(workload, penalties, options, IN_SEARCH).fixed()
     with clock.step("search"):
         say(f"2 of 4  outer searches: {spec.search.evaluations} designs each")
@@ -63,7 +65,10 @@ def run_codesign(
         records, refusals = verify_all(spec, folder, maker, bench, say)
     with clock.step("bounds"):
         say("4 of 4  bounds, comparison")
-        return conclude(spec, folder, maker, bench, found, records, refusals, clock.seconds)
+        result = conclude(spec, folder, maker, bench, found, records, refusals)
+    result["seconds"] = {**clock.seconds, "total": round(sum(clock.seconds.values()), 3)}
+    folder.write(folder.result, result)
+    return result
 
 
 class _Clock:
@@ -97,7 +102,7 @@ def penalty_table(spec: CodesignSpec, folder: StudyFolder, workload: Workload, b
         return load_penalties(folder.penalties)
     if spec.penalties.file is not None:
         table = load_penalties(spec.penalties.file)
-        shutil.copyfile(spec.penalties.file, folder.penalties)
+        table.save(folder.penalties)
         return table
     # One table serves every uniform baseline, too.
     widths = tuple(f"u{bits}" for bits in spec.baselines.uniform)
@@ -117,6 +122,22 @@ def penalty_table(spec: CodesignSpec, folder: StudyFolder, workload: Workload, b
         table = measure_penalties(bench.network, images, None, settings, folder.path / "penalties.cache", _bar())
     table.save(folder.penalties)
     return table
+
+
+def check_table(
+    table: PenaltyTable, spec: CodesignSpec, workload: Workload, options: OptionSettings, bench: Bench | None
+) -> None:
+    """Raise AccelsimError unless a table is one of this network, its weights included, with all formats of options."""
+    check_penalties(workload, table, options)
+    if bench is not None or spec.weights is not None or ":" in spec.model:
+        from quant.sensitivity.measure import network_fingerprint
+
+        network = _network(spec) if bench is None else bench.network
+        here, there = network_fingerprint(network), table.fingerprints["network"]
+        if here != there and there != workload.fingerprint():
+            what = f"was made for a network of other weights or layers ({there}, this is {here})"
+            levers = ("accelsim penalties for this model", "another folder when the weights have changed")
+            raise AccelsimError(Problem("penalty table", what, f"the table of {spec.model}", levers))
 
 
 def _network(spec: CodesignSpec) -> Any:

@@ -72,3 +72,30 @@ def test_what_does_not_fit_is_refused_without_a_folder(tmp_path: Path, old: str,
     with pytest.raises(AccelsimError, match=found):
         run_codesign(spec, tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+def test_splits_of_a_folder_have_no_image_in_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder has no splits of its own: calibration, validation and test must not see the same images."""
+    pytest.importorskip("torch")
+    from PIL import Image
+
+    from codesign.loop.bench import Bench
+    from quant.data.dataset import Preprocess
+
+    for k, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        for n in range(6):
+            Image.new("L", (4, 4), 100 * k + n).save(tmp_path / name / f"{n}.png")
+    spec = load_spec(spec_of(tmp_path, GOOD + f"data: imagefolder:{tmp_path}\n"))
+    bench = Bench(spec, f"imagefolder:{tmp_path}")
+    monkeypatch.setattr(Bench, "_loaded", (None, Preprocess(4, 1, (0.0,), (1.0,))))
+    seen = {}
+    for split in ("train", "val", "test"):
+        found = bench.images_of(split)
+        assert found.labels is not None
+        assert found.labels.tolist() == [0, 0, 1, 1]
+        seen[split] = {int(found.images[k : k + 1][0, 0, 0, 0]) for k in range(len(found))}
+    assert sorted(value for values in seen.values() for value in values) == [*range(6), *range(100, 106)]
+    assert found.every(1, 2).first(1).images[:].shape[0] == 1
+    drawn = {round(float(image[0, 0, 0]) * 255) for batch in bench.images(4) for image in batch}
+    assert drawn == seen["train"]
