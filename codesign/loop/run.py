@@ -59,7 +59,7 @@ def run_codesign(
     maker = PlanMaker(workload, penalties, options, IN_SEARCH).fixed()
     with clock.step("search"):
         say(f"2 of 4  outer searches: {spec.search.evaluations} designs each")
-        found = run_searches(spec, folder, maker, workers or Workers())
+        found = run_searches(spec, folder, maker, workers or Workers(), say)
     with clock.step("designs"):
         say("3 of 4  designs chosen again exactly, mapped, simulated" + ("" if bench is None else ", measured"))
         records, refusals = verify_all(spec, folder, maker, bench, say)
@@ -167,7 +167,7 @@ def verify_all(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Records of all arms, and why an arm has no design."""
     arms = Arms(spec, folder, maker, bench)
-    verifier = Verifier(folder, maker.workload, spec.final.mapper, bench)
+    verifier = Verifier(folder, maker.workload, spec.final.mapper, bench, spec.limits)
     records: list[dict[str, Any]] = []
     refusals: dict[str, str] = {}
 
@@ -226,6 +226,8 @@ def summary(record: dict[str, Any]) -> str:
         f"{record['id']}: {record['cycles']:,} cycles, {record['energy_pj'] / 1e6:.4g} µJ, {record['area_mm2']:.3g} mm²"
     )
     text += f", EDP {record['edp_pj_s']:.4g} pJ·s"
+    if record["over_limits"]:
+        text += f", over the limit of {' and '.join(record['over_limits'])}"
     measured = record["validation"]
     if measured is not None:
         verdict = "" if measured["non_inferior"] else " (worse)"
