@@ -29,7 +29,7 @@ def add_codesign(commands: Any) -> None:
     )
     table.add_argument("--weight-formats", default="u8,u6,u4,apot8", help="default u8,u6,u4,apot8")
     table.add_argument("--activation-formats", default="u8,u6", help="default u8,u6")
-    table.add_argument("--mixtures", type=int, default=7, help="mixtures of two formats per op (default 7)")
+    table.add_argument("--mixtures", type=not_negative, default=7, help="mixtures of two formats per op (default 7)")
     table.add_argument(
         "-o", "--output", default="-", metavar="FILE.json", help="the table ('-', the default: print it)"
     )
@@ -87,7 +87,10 @@ def _table(arguments: argparse.Namespace) -> int:
 
     check_outputs([arguments.output])
     workload = build_workload(arguments.model, arguments.resolution)
-    weights, activations = (tuple(text.split(",")) for text in (arguments.weight_formats, arguments.activation_formats))
+    weights, activations = (
+        tuple(part.strip() for part in text.split(","))
+        for text in (arguments.weight_formats, arguments.activation_formats)
+    )
     settings = OptionSettings(weights, activations, mixtures=arguments.mixtures)
     if arguments.penalties is None:
         penalties = workload_penalties(workload, weights)

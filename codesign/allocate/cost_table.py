@@ -75,7 +75,8 @@ class CostTable:
                 counts = zip(space.settings.weight_formats, one.counts[k].tolist(), strict=True)
                 filters = {name: count for name, count in counts if count}
                 rows.append({"op": op, "input": fmt or None, "filters": filters, "difference": entry(row)})
-        context: dict[str, Any] = {"groups": dict(self.context.groups), "division": self.context.division, "filters": {}}
+        groups, division = dict(self.context.groups), self.context.division
+        context: dict[str, Any] = {"groups": groups, "division": division, "filters": {}}
         for one in space.ops:
             chosen = one.counts[self.context.options[one.op]].tolist()
             names = zip(space.settings.weight_formats, chosen, strict=True)

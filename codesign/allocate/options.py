@@ -42,8 +42,11 @@ class OptionSettings:
         for name in (*self.weight_formats, *self.activation_formats):
             Format.parse(name)
         for field_name in ("weight_formats", "activation_formats"):
-            if BASE not in getattr(self, field_name):
+            given = getattr(self, field_name)
+            if BASE not in given:
                 raise AccelsimError(Problem(f"options.{field_name}", f"lacks {BASE}", f"{BASE}, which every layer has"))
+            if len(set(given)) < len(given):
+                raise AccelsimError(Problem(f"options.{field_name}", f"is {', '.join(given)}", "formats, each once"))
 
 
 @dataclass(frozen=True, eq=False)
