@@ -204,3 +204,12 @@ def test_an_impossible_limit_is_refused_with_numbers() -> None:
     with pytest.raises(InfeasibleError) as caught:
         allocate(space, accelerator, Limits(latency_cycles=10.0), LoopSettings(rounds=2, tries=2))
     assert "latency_cycles" in str(caught.value)
+
+
+def test_a_network_of_few_layers_has_a_table() -> None:
+    """Fewer layers than ops that lie between two that change in one simulation."""
+    whole = space_on("m2vit")
+    few = replace(whole, ops=whole.ops[:2])
+    table = cost_table(few, load_accelerator("m2vit"))
+    assert {op for op, _ in table.options} == {one.op for one in whole.ops[:2]}
+    assert cost_table(replace(whole, ops=()), load_accelerator("m2vit")).options == {}
