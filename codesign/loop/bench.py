@@ -54,6 +54,17 @@ class Bench:
         if self.images_of(VALIDATION).labels is None:
             raise AccelsimError(Problem(self.data, "has no labels", "one folder per class to measure accuracy"))
 
+    def check_margin(self) -> None:
+        """Raise AccelsimError when the validation images are too few to show equal accuracy of any design."""
+        from quant.statistics import compare
+
+        correct, margin = self.reference(VALIDATION).correct, self.spec.final.margin_points
+        least = 100 * compare(correct, correct).loss_bound
+        if least > margin:
+            what = f"{len(correct)} validation images cannot show that less than {least:.2f} points are lost"
+            expected = f"more images, or margin_points of {least:.2f} or more (is {margin:g})"
+            raise AccelsimError(Problem(f"{self.spec.where}: final", what, expected))
+
     @cached_property
     def calibration(self) -> list[Tensor]:
         """Calibration images of the training split, drawn by the seed."""

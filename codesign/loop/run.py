@@ -18,7 +18,7 @@ from codesign.loop.arms import RULE, Arms
 from codesign.loop.bench import Bench, workload_of
 from codesign.loop.designs import PlanMaker
 from codesign.loop.final import Candidate, Verifier
-from codesign.loop.folder import StudyFolder, open_folder
+from codesign.loop.folder import PENALTIES, StudyFolder, open_folder
 from codesign.loop.outcome import best_design, conclude
 from codesign.loop.outer import Workers, check_hardware, run_searches
 from codesign.loop.spec import CodesignSpec
@@ -50,6 +50,8 @@ def run_codesign(
     workload = workload_of(spec, bench)
     if spec.penalties.file is not None:
         check_table(load_penalties(spec.penalties.file), spec, workload, options, bench)
+    if bench is not None and not (Path(path) / PENALTIES).exists():
+        bench.check_margin()
     folder = open_folder(path, spec)
     clock = _Clock(folder)
     with clock.step("penalties"):
@@ -230,6 +232,6 @@ def summary(record: dict[str, Any]) -> str:
         text += f", over the limit of {' and '.join(record['over_limits'])}"
     measured = record["validation"]
     if measured is not None:
-        verdict = "" if measured["non_inferior"] else " (worse)"
+        verdict = "" if measured["non_inferior"] else " (not shown to be equal)"
         text += f", top-1 {measured['top1']:.2%}, {100 * measured['change']:+.2f} points{verdict}"
     return text
