@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
@@ -14,6 +14,7 @@ from codesign.arguments import not_negative, positive
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from quant.data.dataset import DataSet
     from quant.evaluate import Evaluation
 
 BATCH = 64
@@ -132,12 +133,16 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
 def calibration_images(data: str, preprocess: Any, count: int, seed: int, split: str = "train") -> list[Tensor]:
     """Batches of `count` images of a split (of a folder: of all its images), drawn by seed."""
+    from quant.data import load_data
+
+    return drawn(load_data(data, split, preprocess), count, seed)
+
+
+def drawn(chosen: DataSet, count: int, seed: int) -> list[Tensor]:
+    """Batches of `count` images of a set, drawn by seed, in the set's order."""
     import numpy as np
     import torch
 
-    from quant.data import load_data
-
-    chosen = load_data(data, split, preprocess)
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
     images = (
         np.concatenate([chosen.images[k : k + 1] for k in order[i : i + BATCH]]) for i in range(0, len(order), BATCH)
@@ -186,14 +191,18 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def measure(model: Any, data: str, split: str, preprocess: Any, images: int | None = None) -> Evaluation:
     """Outputs of a model on a labelled set.  Raises AccelsimError when the set has no labels."""
     from quant.data import load_data
+
+    return measure_on(model, load_data(data, split, preprocess), images)
+
+
+def measure_on(model: Any, chosen: DataSet, images: int | None = None) -> Evaluation:
+    """Outputs of a model on a labelled set, or on some of its images.  Raises AccelsimError without labels."""
     from quant.evaluate import evaluate
 
-    chosen = load_data(data, split, preprocess)
     if images is not None and images < len(chosen):
         # Every k-th image: a folder is sorted by class.
         step = len(chosen) // images
-        labels = None if chosen.labels is None else chosen.labels[::step][:images]
-        chosen = replace(chosen, images=chosen.images[::step][:images], labels=labels)
+        chosen = chosen.every(0, step).first(images)
     if chosen.labels is None:
-        raise AccelsimError(Problem(data, "has no labels", "one folder per class to measure accuracy"))
+        raise AccelsimError(Problem(chosen.name, "has no labels", "one folder per class to measure accuracy"))
     return evaluate(model, ((batch, labels) for batch, labels in chosen.batches(BATCH) if labels is not None))

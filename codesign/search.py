@@ -241,10 +241,21 @@ def _look_at(
     with contextlib.closing(rows_of(missing, crew, evaluate, BATCH_SIZE)) as rows:
         state.evaluated += store_rows(study, rows, BATCH_SIZE)
     outcomes = over | study.outcomes(task.key for task in small)
+    _check_numbers(search, outcomes)
     state.seen |= outcomes
     state.stalled = 0 if new else state.stalled + 1
     _extend_front(state, search, outcomes)
     return complete
+
+
+def _check_numbers(search: Search, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise AccelsimError for metrics that these designs do not have: only a loop's have a predicted loss."""
+    run = [outcome for outcome in outcomes.values() if outcome["status"] == "ok"]
+    wanted = dict.fromkeys((*search.objectives, *search.limits))
+    missing = [name for name in wanted if any(outcome[name] is None for outcome in run)]
+    if missing:
+        there = " | ".join(name for name in COSTS if all(outcome[name] is not None for outcome in run))
+        raise AccelsimError([Problem("search", f"designs of this space have no {name}", there) for name in missing])
 
 
 def _results(tasks: Sequence[Task | None], state: _State, search: Search) -> tuple[Floats, Floats]:

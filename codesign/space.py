@@ -217,7 +217,7 @@ class _Reader:
             if not isinstance(values, list) or not values:
                 self.fault(place, "has no list of values", "a list with at least one value")
                 continue
-            values = [self.design_value(child(place, k), field, _whole(value)) for k, value in enumerate(values)]
+            values = [self.design_value(child(place, k), field, whole(value)) for k, value in enumerate(values)]
             for index, value in enumerate(values):
                 if value in values[:index] and type(value) is type(values[values.index(value)]):
                     self.fault(child(place, index), f"{value!r} is given twice")
@@ -260,7 +260,7 @@ class _Reader:
         return (samples, seed) if isinstance(samples, int) and isinstance(seed, int) else (None, 0)
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """25.6e9 is written as a float, but counts bits: whole numbers become integers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

@@ -150,7 +150,7 @@ class _Maker:
         options: dict[tuple[str, str], Floats] = {}
         coupled = _coupled(space, self.accelerator)
         formats_of_any = dict.fromkeys(f for formats in space.group_formats.values() for f in formats)
-        for colour in range(self.spacing):
+        for colour in range(min(self.spacing, len(space.ops))):
             members = list(range(colour, len(space.ops), self.spacing))
             if not coupled:
                 options |= self._shared(members)

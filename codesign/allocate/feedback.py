@@ -138,7 +138,11 @@ class _Loop:
             self.refusal = error
             return None
         selection = pricing.selection(solution.chosen)
-        report = run_choice(self.space, selection, self.accelerator)
+        try:
+            report = run_choice(self.space, selection, self.accelerator)
+        except InfeasibleError as error:  # each choice can run, not all of them together
+            self.refusal = error
+            return None
         cycles, energy = report.result.cycles_total, report.prices.arithmetic.energy_pj
         predicted = table.predict(selection, self.space)
         predicted_energy = float(predicted[ENERGY] + table.static_pj_per_cycle * predicted[CYCLES])

@@ -7,7 +7,7 @@ format follows from the penalties (`assign`): it does not change the cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -19,7 +19,7 @@ from accelsim.channels import Channels
 from accelsim.engines.registry import rules_of
 from accelsim.formats import Format, accumulator_bits_needed
 from accelsim.ir import Op, OpKind, Workload, digest
-from accelsim.plan import QuantPlan, Rule, WeightShare
+from accelsim.plan import MAX_PROBLEMS, QuantPlan, Rule, WeightShare
 from accelsim.problems import AccelsimError, Problem
 from codesign.allocate.assign import assign_channels, total_by_count
 from codesign.allocate.problem import Floats, Ints
@@ -42,8 +42,11 @@ class OptionSettings:
         for name in (*self.weight_formats, *self.activation_formats):
             Format.parse(name)
         for field_name in ("weight_formats", "activation_formats"):
-            if BASE not in getattr(self, field_name):
+            given = getattr(self, field_name)
+            if BASE not in given:
                 raise AccelsimError(Problem(f"options.{field_name}", f"lacks {BASE}", f"{BASE}, which every layer has"))
+            if len(set(given)) < len(given):
+                raise AccelsimError(Problem(f"options.{field_name}", f"is {', '.join(given)}", "formats, each once"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +173,7 @@ def option_space(
     AccelsimError when the penalty table lacks a format of the settings or belongs to another network.
     """
     chosen = OptionSettings() if settings is None else settings
-    _check_table(workload, penalties, chosen)
+    check_penalties(workload, penalties, chosen)
     group_of = {op: group.name for group in penalties.groups for op in group.ops}
     makers = {op.output: op.name for op in workload.ops if op.kind is not OpKind.VIEW}
     ops = []
@@ -199,15 +202,28 @@ def _kept(penalties: Mapping[str, float], settings: OptionSettings) -> tuple[str
     return tuple(name for name in settings.activation_formats if name in penalties)
 
 
-def _check_table(workload: Workload, penalties: PenaltyTable, settings: OptionSettings) -> None:
+def check_penalties(workload: Workload, penalties: PenaltyTable, settings: OptionSettings) -> None:
+    """Raise AccelsimError unless a table has the ops and filters of a workload, and the formats of the settings."""
     missing = [name for name in settings.weight_formats if name not in penalties.formats]
     if missing:
         levers = (f"accelsim penalties … --formats {','.join(settings.weight_formats)}",)
         raise AccelsimError(Problem("penalty table", f"lacks {', '.join(missing)}", "all formats of options", levers))
-    unknown = [name for name in penalties.filters if name not in workload.op_by_name]
-    if unknown:
-        what = f"has the op {unknown[0]}, which {workload.name} has not"
-        raise AccelsimError(Problem("penalty table", what, f"the table of {workload.name}"))
+    problems = [
+        Problem("penalty table", what, f"the table of {workload.name}") for what in _differences(workload, penalties)
+    ]
+    if problems:
+        raise AccelsimError(problems[:MAX_PROBLEMS])
+
+
+def _differences(workload: Workload, penalties: PenaltyTable) -> Iterator[str]:
+    """How a network that a table was made for differs from this one, as far as a table tells."""
+    there = {op.name for op in workload.ops if op.kind is not OpKind.VIEW}
+    yield from (f"has the op {name}, which {workload.name} has not" for name in penalties.classes if name not in there)
+    yield from (f"lacks the op {name}" for name in sorted(there - penalties.classes.keys()))
+    for name, rows in penalties.filters.items():
+        loop = workload.op_by_name[name].loop if name in there else None
+        if loop is not None and len(rows) != loop.groups * loop.cols:
+            yield f"has {len(rows)} filters of {name}, {workload.name} has {loop.groups * loop.cols}"
 
 
 def _op_options(

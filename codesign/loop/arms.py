@@ -30,9 +30,9 @@ from codesign.allocate.goal import Limits
 from codesign.allocate.options import OptionSpace, Selection, option_space
 from codesign.loop.bench import Bench
 from codesign.loop.designs import ALLOCATED, UNIFORM, PlanMaker, uniform_plan
-from codesign.loop.final import Candidate
+from codesign.loop.final import Candidate, over_limits
 from codesign.loop.folder import StudyFolder
-from codesign.loop.outer import LOOP, Looked, best_of, catalog_of, looked_at, rule_hardware
+from codesign.loop.outer import LOOP, Looked, best_of, catalog_of, looked_at, ranked, rule_hardware
 from codesign.loop.spec import CodesignSpec
 
 SEQUENTIAL, RULE, RANDOM = "sequential", "m2vit_rule", "random"
@@ -55,16 +55,14 @@ class Arms:
     def loop(self, level: float) -> Candidate:
         """The loop's design at a limit of the predicted loss.  Raises InfeasibleError when the search has none."""
         settings = replace(self.maker.loop, rounds=FINAL_ROUNDS, tries=FINAL_TRIES, method=self.spec.final.solver)
-        best: tuple[float, Looked, Accelerator, Allocation] | None = None
+        best: tuple[tuple[bool, float], Looked, Accelerator, Allocation] | None = None
         for one in self._hardware(level):
             accelerator = one.accelerator(self.maker)
             for loop in (settings, self.maker.loop):
                 found = self.maker.allocation(accelerator, level, loop)
-                plan = op_table(self.maker.workload, self._plan(accelerator, found.selection, False))
-                exact = simulate(plan, accelerator, mapper=self.spec.final.mapper)
-                edp = float(exact.metrics()["edp_pj_s"])
-                if best is None or edp < best[0]:
-                    best = (edp, one, accelerator, found)
+                rank = self._exact(self._plan(accelerator, found.selection, False), accelerator)
+                if best is None or rank < best[0]:
+                    best = (rank, one, accelerator, found)
         assert best is not None
         _, one, accelerator, found = best
         extra = {
@@ -78,13 +76,26 @@ class Arms:
     def uniform(self, bits: int) -> Candidate:
         """Weights of one width on their best hardware.  Raises InfeasibleError when the search found none."""
         name = f"{UNIFORM}{bits}"
-        one = best_of(self.looked[name])
+        one = self._of_uniform(bits)
         plan = uniform_plan(self.maker.penalties.base, self.maker.workload, bits)
         return self._candidate(name, name, one.accelerator(self.maker), one.values, plan)
 
+    def _of_uniform(self, bits: int) -> Looked:
+        """The best hardware for a width: as the loop's, the best of the search's first ones by the final mapper."""
+        looked = self.looked[f"{UNIFORM}{bits}"]
+        best_of(looked)
+        plan = uniform_plan(self.maker.penalties.base, self.maker.workload, bits)
+        first = ranked([one for one in looked if one.within])[:BEST_HARDWARE]
+        return min(first, key=lambda one: self._exact(plan, one.accelerator(self.maker)))
+
+    def _exact(self, plan: QuantPlan, accelerator: Accelerator) -> tuple[bool, float]:
+        """Whether a design misses limits, and its EDP, mapped by the final mapper: what is least is best."""
+        report = simulate(op_table(self.maker.workload, plan), accelerator, mapper=self.spec.final.mapper)
+        return bool(over_limits(report, self.spec.limits)), float(report.metrics()["edp_pj_s"])
+
     def sequential(self, level: float) -> Candidate:
         """Hardware for uniform 8 bits, then layer-wise formats by an additive table."""
-        one = best_of(self.looked[f"{UNIFORM}8"])
+        one = self._of_uniform(8)
         accelerator = one.accelerator(self.maker)
         settings = replace(self.maker.options, mixtures=0)
         space = option_space(self.maker.workload, self.maker.penalties, accelerator, settings)
@@ -123,23 +134,22 @@ class Arms:
         widths' best where the loop finds a better plan for it.
         """
         nearest = sorted(self.spec.losses, key=lambda other: (abs(_log(other) - _log(level)), other))
-        ranked: dict[str, tuple[float, Looked]] = {}
+        known: dict[str, tuple[float, Looked]] = {}
         for other in [level] if level in self.spec.losses else nearest[:2]:
             there = [one for one in self.looked[LOOP] if one.within and one.plan == f"{ALLOCATED}{other:g}"]
-            there.sort(key=lambda one: (one.metrics["edp_pj_s"], one.point.index))
-            for one in there[:BEST_HARDWARE]:
-                ranked.setdefault(_name(one), (float(one.metrics["edp_pj_s"]), one))
+            for one in ranked(there)[:BEST_HARDWARE]:
+                known.setdefault(_name(one), (float(one.metrics["edp_pj_s"]), one))
         for name, designs in self.looked.items():
             there = [one for one in designs if one.within]
             if name != LOOP and there:
                 one = best_of(there)
-                if _name(one) not in ranked:
+                if _name(one) not in known:
                     with contextlib.suppress(InfeasibleError):
                         found = self.maker.allocation(one.accelerator(self.maker), level)
-                        ranked[_name(one)] = (float(found.report.metrics()["edp_pj_s"]), one)
-        if not ranked:
+                        known[_name(one)] = (float(found.report.metrics()["edp_pj_s"]), one)
+        if not known:
             return [best_of(self.looked[LOOP], f"{ALLOCATED}{level:g}")]
-        order = sorted(ranked.values(), key=lambda item: (item[0], item[1].point.index))
+        order = sorted(known.values(), key=lambda item: (item[0], item[1].point.index))
         return [one for _, one in order[:BEST_HARDWARE]]
 
     def _plan(self, accelerator: Accelerator, chosen: Selection, channels: bool = True) -> QuantPlan:

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.ir import Workload
 from accelsim.plan import QuantPlan
+from accelsim.problems import AccelsimError, Problem
 from codesign.loop.spec import CodesignSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from quant.data.dataset import Preprocess
+    from quant.data.dataset import DataSet, Preprocess
     from quant.evaluate import Evaluation
     from quant.network import Network
     from quant.statistics import PairedResult
 
 VALIDATION, TEST = "val", "test"
+FOLDER = "imagefolder:"
 
 
 class Bench:
@@ -40,18 +42,39 @@ class Bench:
         """The float network."""
         return self._loaded[0]
 
+    def images_of(self, split: str) -> DataSet:
+        """The images of a split; a folder has none, so every third of its images is in each."""
+        from quant.data import SPLITS, load_data
+
+        found = load_data(self.data, split, self._loaded[1])
+        return found.every(SPLITS.index(split), len(SPLITS)) if self.data.startswith(FOLDER) else found
+
+    def check(self) -> None:
+        """Raise AccelsimError for a model without weights, unknown data, or images without labels."""
+        if self.images_of(VALIDATION).labels is None:
+            raise AccelsimError(Problem(self.data, "has no labels", "one folder per class to measure accuracy"))
+
+    def check_margin(self) -> None:
+        """Raise AccelsimError when the validation images are too few to show equal accuracy of any design."""
+        from quant.statistics import compare
+
+        correct, margin = self.reference(VALIDATION).correct, self.spec.final.margin_points
+        least = 100 * compare(correct, correct).loss_bound
+        if least > margin:
+            what = f"{len(correct)} validation images cannot show that less than {least:.2f} points are lost"
+            expected = f"more images, or margin_points of {least:.2f} or more (is {margin:g})"
+            raise AccelsimError(Problem(f"{self.spec.where}: final", what, expected))
+
     @cached_property
     def calibration(self) -> list[Tensor]:
         """Calibration images of the training split, drawn by the seed."""
-        from codesign.quantize_command import calibration_images
-
-        return calibration_images(self.data, self._loaded[1], self.spec.final.calibration_images, self.spec.seed)
+        return self.images(self.spec.final.calibration_images)
 
     def images(self, count: int) -> list[Tensor]:
-        """The first calibration images, for penalties."""
-        from codesign.quantize_command import calibration_images
+        """Images of the training split, drawn by the seed: for calibration and penalties."""
+        from codesign.quantize_command import drawn
 
-        return calibration_images(self.data, self._loaded[1], count, self.spec.seed)
+        return drawn(self.images_of("train"), count, self.spec.seed)
 
     def quantize(self, plan: QuantPlan, folder: Path, about: dict[str, Any]) -> None:
         """Calibrate the network under a plan and store the checkpoint."""
@@ -86,10 +109,10 @@ class Bench:
         return self._float[split]
 
     def _evaluate(self, model: Any, split: str) -> Evaluation:
-        from codesign.quantize_command import measure
+        from codesign.quantize_command import measure_on
 
         images = self.spec.final.images if split == VALIDATION else self.spec.final.test_images
-        return measure(model, self.data, split, self._loaded[1], images)
+        return measure_on(model, self.images_of(split), images)
 
 
 def measured(pair: PairedResult) -> dict[str, Any]:
@@ -116,14 +139,26 @@ def unpacked(text: str, images: int) -> Any:
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))[:images].astype(bool)
 
 
-def workload_of(spec: CodesignSpec) -> Workload:
-    """The op list of the model: built in, or captured from the user's network."""
+def workload_of(spec: CodesignSpec, bench: Bench | None) -> Workload:
+    """The op list of the model: built in, or captured from the user's network.
+
+    Raises AccelsimError for an unknown model or data, and where the network has another resolution than the file asks.
+    """
     from accelsim.workloads.registry import build_workload, model_names
 
-    if spec.data is None and spec.weights is None and ":" not in spec.model:
+    if bench is None and spec.weights is None and ":" not in spec.model:
         return build_workload(spec.model, spec.resolution)
+    if bench is None:
+        from codesign.models import load_model
+
+        network = load_model(spec.model, spec.weights)[0]
+    else:
+        bench.check()
+        network = bench.network
+    side = network.image_shape[-1]
+    if spec.resolution not in (None, side):
+        what = f"is {spec.resolution} pixels, the network takes images of {side}"
+        raise AccelsimError(Problem(f"{spec.where}: resolution", what, f"{side}, or no resolution"))
     if spec.model in model_names() and spec.weights is None:
         return build_workload(spec.model, spec.resolution)
-    from codesign.models import load_model
-
-    return load_model(spec.model, spec.weights)[0].workload
+    return network.workload

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any
 
 from accelsim.arch import Accelerator
@@ -23,6 +24,7 @@ from codesign.chunks import study_metrics
 from quant.penalties.table import PenaltyTable
 
 ALLOCATED, UNIFORM = "allocated@", "uniform"
+SOURCES = ("codesign.allocate", "codesign.loop", "codesign.searchers", "codesign.templates", "quant")
 # Tables of accelerators that a worker keeps, some 100 kB each.
 MAX_KEPT = 128
 
@@ -51,13 +53,23 @@ class PlanRequest:
 
 @cache
 def loop_version() -> str:
-    """Hash of the sources that choose plans; with the simulator's it decides a study's numbers."""
+    """Hash of the sources that choose plans and hardware and measure; with the simulator's it decides all numbers."""
     state = hashlib.sha256()
-    for package in ("codesign.allocate", "codesign.templates", "quant.penalties"):
-        for item in sorted(resources.files(package).iterdir(), key=lambda one: one.name):
-            if item.name.endswith(".py"):
-                state.update(item.name.encode() + b"\0" + item.read_bytes())
+    for package in SOURCES:
+        for name, data in sorted(_sources(resources.files(package), f"{package}/")):
+            state.update(name.encode() + b"\0" + data)
+    for module in ("codesign.search", "codesign.space"):
+        package, _, name = module.partition(".")
+        state.update((resources.files(package) / f"{name}.py").read_bytes())
     return state.hexdigest()[:10]
+
+
+def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
+    for item in folder.iterdir():
+        if item.is_dir():
+            yield from _sources(item, f"{prefix}{item.name}/")
+        elif item.name.endswith(".py"):
+            yield prefix + item.name, item.read_bytes()
 
 
 def uniform_plan(base: QuantPlan, workload: Workload, bits: int) -> QuantPlan:

@@ -42,8 +42,10 @@ class Candidate:
 class Verifier:
     """Verifies candidates of one study.  Without a bench nothing is measured."""
 
-    def __init__(self, folder: StudyFolder, workload: Workload, mapper: str, bench: Bench | None) -> None:
-        self.folder, self.workload, self.mapper, self.bench = folder, workload, mapper, bench
+    def __init__(
+        self, folder: StudyFolder, workload: Workload, mapper: str, bench: Bench | None, limits: Mapping[str, float]
+    ) -> None:
+        self.folder, self.workload, self.mapper, self.bench, self.limits = folder, workload, mapper, bench, limits
 
     def stored(self, name: str) -> dict[str, Any] | None:
         """The record of a verified design, None when it is not done."""
@@ -82,6 +84,7 @@ class Verifier:
             "cycles": numbers["cycles_total"],
             **{name: numbers[name] for name in ("clock_hz", "latency_s", "energy_pj", "edp_pj_s", "area_mm2")},
             "power_w": report.prices.arithmetic.power_w,
+            "over_limits": over_limits(report, self.limits),
             "mapper": self.mapper,
             "kept_mapping": "given" if found is None else found.kept.origin,
             "utilization": numbers["utilization"],
@@ -92,6 +95,12 @@ class Verifier:
             "folder": f"designs/{candidate.name}",
             **candidate.extra,
         }
+
+
+def over_limits(report: Report, limits: Mapping[str, float]) -> dict[str, float]:
+    """Limits that a simulated design misses, with its numbers: another mapper or plan than the search's may."""
+    numbers = {**report.metrics(), "power_w": report.prices.arithmetic.power_w}
+    return {name: float(numbers[name]) for name, limit in limits.items() if numbers[name] > limit}
 
 
 def average_weight_bits(plan: QuantPlan, workload: Workload) -> float:

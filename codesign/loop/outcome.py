@@ -23,16 +23,20 @@ NUMBERS = ("predicted_loss", "edp_pj_s", "latency_s", "energy_pj", "area_mm2")
 
 
 def best_design(records: Iterable[Mapping[str, Any]]) -> Any:
-    """The record of least EDP among those of equal accuracy (without measurements among all); None if there is none."""
-    able = [one for one in records if one["validation"] is None or one["validation"]["non_inferior"]]
+    """The record of least EDP among those within the limits and of equal accuracy (if measured); None without any."""
+    able = [one for one in records if _is_equal(one) and not one["over_limits"]]
     return min(able, key=lambda one: (one["edp_pj_s"], one["id"]), default=None)
+
+
+def _is_equal(record: Mapping[str, Any]) -> bool:
+    return record["validation"] is None or bool(record["validation"]["non_inferior"])
 
 
 def conclude(
     spec: CodesignSpec, folder: StudyFolder, maker: PlanMaker, bench: Bench | None, found: Mapping[str, Found],
-    records: Sequence[dict[str, Any]], refusals: Mapping[str, str], seconds: Mapping[str, float],
+    records: Sequence[dict[str, Any]], refusals: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Bounds, test accuracy of the chosen designs, comparisons; writes and returns the study's result."""
+    """Bounds, test accuracy of the chosen designs, comparisons: the study's result but for its seconds."""
     arms: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         arms.setdefault(record["origin"], []).append(record)
@@ -50,21 +54,21 @@ def conclude(
     bounds = [_bound(folder, maker, record) for record in arms[LOOP]]
     front = front_of(records)
     comparison = [compared(rival, ours, margin) for rival, ours in pairs]
-    result = {
+    return {
         "format": FORMAT, "name": spec.name, "model": spec.model, "resolution": spec.resolution, "data": spec.data,
         "program": program_version(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": spec.seed, "spec": spec.to_json(), "spec_text": _text_of(spec.where),
         "penalties": {"metric": maker.penalties.metric, "fingerprint": maker.penalties.fingerprint(),
                       "images": maker.penalties.settings.get("images")},
+        "searches": [{"search": name, "looked_at": one.looked_at, "over_area": one.over_limit, "failed": one.failed}
+                     for name, one in found.items()],
         "limits": dict(spec.limits), "best": None if best is None else best["id"], "final": list(final),
         "designs": [_shown(one, front) for one in records], "refusals": dict(refusals), "cloud": _cloud(spec, folder),
         "history": [{"search": name, "searcher": spec.search.searcher, "reference": one.reference, "rows": one.history}
                     for name, one in found.items()],
         "bounds": bounds, "table_error": _table_errors(arms[LOOP]), "comparison": comparison,
-        "findings": findings(best, comparison, bounds), "seconds": {**seconds, "total": sum(seconds.values())},
+        "findings": findings(best, comparison, bounds),
     }  # fmt: skip
-    folder.write(folder.result, result)
-    return result
 
 
 def _text_of(where: str) -> str:
@@ -137,18 +141,20 @@ def _table_errors(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def representative(records: Sequence[Any]) -> Any:
-    """The design that stands for an arm: the best one of equal accuracy, else the most accurate one."""
+    """The design that stands for an arm: the best one of equal accuracy, else the most accurate one, within limits."""
     best = best_design(records)
-    return max(records, key=lambda one: (one["validation"]["top1"], one["id"])) if best is None else best
+    if best is None:
+        best = max(records, key=lambda one: (not one["over_limits"], _top1(one), -one["edp_pj_s"]))
+    return best
 
 
 def match_of(rival: Mapping[str, Any], records: Sequence[Any], margin: float) -> Any:
-    """The record of least EDP that is not inferior to a rival on the same validation images; None if there is none.
+    """The record of least EDP within the limits that is not inferior to a rival on the same validation images, or None.
 
     Without measurements: that loses no more by the table; None when the table cannot price the rival.
     """
     able = []
-    for one in records:
+    for one in (one for one in records if not one["over_limits"]):
         pair = paired(rival, one, "validation", margin)
         if pair is not None:
             able += [one] if pair["non_inferior"] else []
@@ -172,7 +178,7 @@ def compared(rival: Mapping[str, Any], ours: Mapping[str, Any] | None, margin: f
     """A baseline's design beside the loop's match for it: ratio of EDPs, change of accuracy on both splits."""
     data: dict[str, Any] = {
         "baseline": rival["origin"], "design": rival["id"], "ours": None if ours is None else ours["id"],
-        "equal_accuracy": rival["validation"] is None or rival["validation"]["non_inferior"],
+        "equal_accuracy": _is_equal(rival), "over_limits": sorted(rival["over_limits"]),
         "edp_ratio": None if ours is None else ours["edp_pj_s"] / rival["edp_pj_s"], "accuracy_change": None,
         "low": None, "high": None, "non_inferior": None, "test": None,
     }  # fmt: skip
@@ -185,22 +191,24 @@ def compared(rival: Mapping[str, Any], ours: Mapping[str, Any] | None, margin: f
     return data | {"test": None if pair is None else {key: pair[key] for key in names.values()}}
 
 
+def _top1(record: Mapping[str, Any]) -> float:
+    return 0.0 if record["validation"] is None else float(record["validation"]["top1"])
+
+
 def findings(
     best: Mapping[str, Any] | None, comparison: Sequence[Mapping[str, Any]], bounds: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """What the numbers say, also where the answer is no."""
-    said = []
+    said = [] if best is None else _on_test(best)
     if best is None:
         said.append("No design of the loop is shown to be as accurate as the float network (non-inferiority).")
     for row in comparison:
         if row["ours"] is None:
             said.append(f"No design of the loop is shown to be as accurate as {row['design']}.")
             continue
-        change = (
-            f"{abs(1 - row['edp_ratio']):.1%} {'less' if row['edp_ratio'] < 1 else 'more'} EDP than {row['design']}"
-        )
-        beside = "which it is not inferior to" if row["non_inferior"] else "with no more predicted loss"
-        said.append(f"{row['ours']} has {change}, {beside}.")
+        beside = ["which it is not inferior to" if row["non_inferior"] else "with no more predicted loss"]
+        beside += [f"which is over the limit of {name}" for name in row["over_limits"]]
+        said.append(f"{row['ours']} has {_change(row['edp_ratio'])} {row['design']}, {', '.join(beside)}.")
     if best is None:
         return said
     if best["shift_share"] == 0:
@@ -214,3 +222,19 @@ def findings(
             f"{gap:.1%} less EDP."
         )
     return said
+
+
+def _change(ratio: float) -> str:
+    share = f"{abs(1 - ratio):.1%}"
+    return "the EDP of" if share == "0.0%" else f"{share} {'less' if ratio < 1 else 'more'} EDP than"
+
+
+def _on_test(best: Mapping[str, Any]) -> list[str]:
+    """What the test images say when they do not confirm the validation images."""
+    test = best["test"]
+    if test is None or test["non_inferior"]:
+        return []
+    return [
+        f"On the test images {best['id']} is not shown to be as accurate as the float network: "
+        f"it may lose {100 * test['loss_bound']:.2f} points."
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,11 +63,17 @@ def check_hardware(spec: CodesignSpec) -> None:
     space = space_of(spec, searches(spec)[LOOP])
     problems = check_names(space, named)
     if problems:
-        raise AccelsimError(problems)
+        raise AccelsimError([_placed(spec, one) for one in problems])
     for name, plans in searches(spec).items():
         check_search(search_of(spec, name, plans), space_of(spec, plans))
     if spec.baselines.m2vit_rule is not None:
         rule_hardware(spec, named)
+
+
+def _placed(spec: CodesignSpec, problem: Problem) -> Problem:
+    """A problem of the space, with its place in the file of the co-design."""
+    where = problem.where.replace(f"{spec.where}:0: axes.{PREFIX}", f"{spec.where}: hardware.", 1)
+    return replace(problem, where=where.replace(f"{spec.where}: base.arch", f"{spec.where}: hardware.arch", 1))
 
 
 def rule_hardware(spec: CodesignSpec, catalog: Catalog) -> Accelerator:
@@ -81,15 +87,27 @@ def rule_hardware(spec: CodesignSpec, catalog: Catalog) -> Accelerator:
     return found
 
 
-def run_searches(spec: CodesignSpec, folder: StudyFolder, maker: PlanMaker, workers: Workers) -> dict[str, Found]:
-    """Run, or go on with, every search of a study."""
-    found = {}
+def run_searches(
+    spec: CodesignSpec, folder: StudyFolder, maker: PlanMaker, workers: Workers, say: Callable[[str], None]
+) -> dict[str, Found]:
+    """Run, or go on with, every search of a study; `say` gets a line for each."""
+    found: dict[str, Found] = {}
     for name, plans in searches(spec).items():
         found[name] = run_search(
             space_of(spec, plans), folder.search(name), search_of(spec, name, plans), workers.count, maker,
             catalog_of(maker), dask=workers.dask, area_mm2=lambda accelerator: accelerator_area(accelerator).total_mm2,
         )  # fmt: skip
+        say(f"        {name}: {_looked(found[name])}")
     return found
+
+
+def _looked(found: Found) -> str:
+    text = (
+        f"{found.looked_at} designs looked at, {found.over_limit} over the area limit, {len(found.front)} on the front"
+    )
+    return text + (
+        f", {found.failed} failed: a fault of the program, the next run tries them again" * bool(found.failed)
+    )
 
 
 @dataclass(frozen=True)
@@ -131,4 +149,9 @@ def best_of(designs: list[Looked], plan: str | None = None) -> Looked:
             Problem("search", f"found no design within the limits{f' for {plan}' if plan else ''}",
                     "at least one", ("more evaluations", "wider axes", "higher limits"))
         )  # fmt: skip
-    return min(chosen, key=lambda one: (one.metrics["edp_pj_s"], one.point.index))
+    return ranked(chosen)[0]
+
+
+def ranked(designs: list[Looked]) -> list[Looked]:
+    """Designs by EDP, the least first."""
+    return sorted(designs, key=lambda one: (one.metrics["edp_pj_s"], one.point.index))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -14,12 +13,12 @@ from typing import Any
 from accelsim.ir import Workload
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.allocate.feedback import LoopSettings
-from codesign.allocate.options import OptionSettings
+from codesign.allocate.options import OptionSettings, check_penalties
 from codesign.loop.arms import RULE, Arms
 from codesign.loop.bench import Bench, workload_of
 from codesign.loop.designs import PlanMaker
 from codesign.loop.final import Candidate, Verifier
-from codesign.loop.folder import StudyFolder, open_folder
+from codesign.loop.folder import PENALTIES, StudyFolder, open_folder
 from codesign.loop.outcome import best_design, conclude
 from codesign.loop.outer import Workers, check_hardware, run_searches
 from codesign.loop.spec import CodesignSpec
@@ -44,26 +43,34 @@ def run_codesign(
     when no design meets the limits.
     """
     check_hardware(spec)
-    folder = open_folder(path, spec)
-    clock = _Clock(folder)
-    workload = workload_of(spec)
     bench = None if spec.data is None else Bench(spec, spec.data)
-    with clock.step("penalties"):
-        say(f"1 of 4  predicted losses of every filter and tensor of {workload.name}")
-        penalties = penalty_table(spec, folder, workload, bench)
     options = OptionSettings(
         spec.options.weight_formats, spec.options.activation_formats, spec.options.divisions, spec.options.mixtures
     )
+    workload = workload_of(spec, bench)
+    if spec.penalties.file is not None:
+        check_table(load_penalties(spec.penalties.file), spec, workload, options, bench)
+    if bench is not None and not (Path(path) / PENALTIES).exists():
+        bench.check_margin()
+    folder = open_folder(path, spec)
+    clock = _Clock(folder)
+    with clock.step("penalties"):
+        say(f"1 of 4  predicted losses of every filter and tensor of {workload.name}")
+        penalties = penalty_table(spec, folder, workload, bench)
+        check_table(penalties, spec, workload, options, bench)
     maker = PlanMaker(workload, penalties, options, IN_SEARCH).fixed()
     with clock.step("search"):
         say(f"2 of 4  outer searches: {spec.search.evaluations} designs each")
-        found = run_searches(spec, folder, maker, workers or Workers())
+        found = run_searches(spec, folder, maker, workers or Workers(), say)
     with clock.step("designs"):
         say("3 of 4  designs chosen again exactly, mapped, simulated" + ("" if bench is None else ", measured"))
         records, refusals = verify_all(spec, folder, maker, bench, say)
     with clock.step("bounds"):
         say("4 of 4  bounds, comparison")
-        return conclude(spec, folder, maker, bench, found, records, refusals, clock.seconds)
+        result = conclude(spec, folder, maker, bench, found, records, refusals)
+    result["seconds"] = {**clock.seconds, "total": round(sum(clock.seconds.values()), 3)}
+    folder.write(folder.result, result)
+    return result
 
 
 class _Clock:
@@ -97,7 +104,7 @@ def penalty_table(spec: CodesignSpec, folder: StudyFolder, workload: Workload, b
         return load_penalties(folder.penalties)
     if spec.penalties.file is not None:
         table = load_penalties(spec.penalties.file)
-        shutil.copyfile(spec.penalties.file, folder.penalties)
+        table.save(folder.penalties)
         return table
     # One table serves every uniform baseline, too.
     widths = tuple(f"u{bits}" for bits in spec.baselines.uniform)
@@ -117,6 +124,22 @@ def penalty_table(spec: CodesignSpec, folder: StudyFolder, workload: Workload, b
         table = measure_penalties(bench.network, images, None, settings, folder.path / "penalties.cache", _bar())
     table.save(folder.penalties)
     return table
+
+
+def check_table(
+    table: PenaltyTable, spec: CodesignSpec, workload: Workload, options: OptionSettings, bench: Bench | None
+) -> None:
+    """Raise AccelsimError unless a table is one of this network, its weights included, with all formats of options."""
+    check_penalties(workload, table, options)
+    if bench is not None or spec.weights is not None or ":" in spec.model:
+        from quant.sensitivity.measure import network_fingerprint
+
+        network = _network(spec) if bench is None else bench.network
+        here, there = network_fingerprint(network), table.fingerprints["network"]
+        if here != there and there != workload.fingerprint():
+            what = f"was made for a network of other weights or layers ({there}, this is {here})"
+            levers = ("accelsim penalties for this model", "another folder when the weights have changed")
+            raise AccelsimError(Problem("penalty table", what, f"the table of {spec.model}", levers))
 
 
 def _network(spec: CodesignSpec) -> Any:
@@ -146,7 +169,7 @@ def verify_all(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Records of all arms, and why an arm has no design."""
     arms = Arms(spec, folder, maker, bench)
-    verifier = Verifier(folder, maker.workload, spec.final.mapper, bench)
+    verifier = Verifier(folder, maker.workload, spec.final.mapper, bench, spec.limits)
     records: list[dict[str, Any]] = []
     refusals: dict[str, str] = {}
 
@@ -181,9 +204,6 @@ def verify_all(
         if level > 0 and level not in spec.losses:
             attempt(f"codesign-{level:g}", partial(arms.loop, level))
     if spec.baselines.sequential:
-        if 8 not in spec.baselines.uniform:
-            raise AccelsimError(Problem(f"{spec.where}: baselines", "sequential needs the search of uniform 8 bits",
-                                        "uniform: [8, …]"))  # fmt: skip
         ladder("sequential", arms.sequential)
     if spec.baselines.m2vit_rule is not None:
         attempt(RULE, arms.rule)
@@ -212,8 +232,10 @@ def summary(record: dict[str, Any]) -> str:
         f"{record['id']}: {record['cycles']:,} cycles, {record['energy_pj'] / 1e6:.4g} µJ, {record['area_mm2']:.3g} mm²"
     )
     text += f", EDP {record['edp_pj_s']:.4g} pJ·s"
+    if record["over_limits"]:
+        text += f", over the limit of {' and '.join(record['over_limits'])}"
     measured = record["validation"]
     if measured is not None:
-        verdict = "" if measured["non_inferior"] else " (worse)"
+        verdict = "" if measured["non_inferior"] else " (not shown to be equal)"
         text += f", top-1 {measured['top1']:.2%}, {100 * measured['change']:+.2f} points{verdict}"
     return text

@@ -17,7 +17,7 @@ from accelsim.formats import Format
 from accelsim.ir import digest
 from accelsim.mappers.choice import MAPPER_NAMES, mapper_of
 from accelsim.problems import AccelsimError
-from codesign.space import PREFIX
+from codesign.space import PREFIX, whole
 
 FORMAT = "accelsim.codesign/1"
 METHODS = ("fast", "exact")
@@ -161,12 +161,33 @@ def _list_of(check: Check, least: int = 1) -> Check:
     return checked
 
 
+def _different(check: Check) -> Check:
+    """A list without repetition."""
+
+    def checked(value: Any) -> tuple[bool, str]:
+        good, expected = check(value)
+        return good and len(set(value)) == len(value), f"{expected}, each once"
+
+    return checked
+
+
+def _level(value: Any) -> tuple[bool, str]:
+    """A limit of the predicted loss; the names of designs have six digits of it."""
+    good, expected = _number(0, 1e300, "a number, 0 or more")(value)
+    return good and float(f"{value:g}") == value, f"{expected}, of at most six digits"
+
+
 def _format(value: Any) -> tuple[bool, str]:
     try:
         Format.parse(str(value))
     except AccelsimError as error:
         return False, error.problems[0].expected
     return True, "a number format"
+
+
+def _stored(value: Any) -> tuple[bool, str]:
+    """Activations are uniform."""
+    return _format(value)[0] and str(value).startswith("u"), "a uniform format, u2 … u16"
 
 
 def _one_of(*names: str) -> Check:
@@ -181,18 +202,22 @@ def _mapper(value: Any) -> tuple[bool, str]:
     return True, ""
 
 
+def _width(value: Any) -> tuple[bool, str]:
+    return _whole(2)(value)[0] and value <= 16, "a whole number, 2 … 16"
+
+
 POSITIVE = _number(1e-300, 1e300, "a positive number")
 SECTIONS: dict[str, tuple[type[Any], dict[str, Check]]] = {
     "penalties": (PenaltySpec, {"file": _optional(_text), "images": _whole(1), "weights_only": _flag}),
     "options": (
         OptionSpec,
-        {"weight_formats": _list_of(_format), "activation_formats": _list_of(_format),
-         "divisions": _list_of(_one_of("divide", "log2_shift")), "mixtures": _whole(0)},
+        {"weight_formats": _different(_list_of(_format)), "activation_formats": _different(_list_of(_stored)),
+         "divisions": _different(_list_of(_one_of("divide", "log2_shift"))), "mixtures": _whole(0)},
     ),
     "search": (SearchSpec, {"searcher": _text, "evaluations": _whole(1), "population": _whole(1)}),
     "baselines": (
         BaselineSpec,
-        {"uniform": _list_of(_whole(2), 0), "sequential": _flag,
+        {"uniform": _different(_list_of(_width, 0)), "sequential": _flag,
          "m2vit_rule": _optional(_number(0, 1, "a share 0 … 1")), "random": _whole(0)},
     ),
     "final": (
@@ -204,7 +229,7 @@ SECTIONS: dict[str, tuple[type[Any], dict[str, Check]]] = {
 }  # fmt: skip
 PLAIN: dict[str, Check] = {
     "name": _text, "model": _text, "weights": _optional(_text), "resolution": _optional(_whole(1)),
-    "data": _optional(_text), "seed": _whole(0), "losses": _list_of(_number(0, 1e300, "a number, 0 or more")),
+    "data": _optional(_text), "seed": _whole(0), "losses": _different(_list_of(_level)),
 }  # fmt: skip
 KNOWN = ("format", *PLAIN, "hardware", "limits", *SECTIONS)
 
@@ -228,6 +253,9 @@ def _read(data: Any, source: Source) -> CodesignSpec | None:
         given[name] = _section(source, name, data.get(name), kind, checks)
     given["hardware"] = _hardware(source, data.get("hardware"))
     given["limits"] = _limits(source, data.get("limits"))
+    baselines = given["baselines"]
+    if not source.faults and baselines.sequential and 8 not in baselines.uniform:
+        source.fault("baselines", "sequential needs the search of uniform 8 bits", "uniform: [8, …], sequential: false")
     if source.faults:
         return None
     given["losses"] = tuple(sorted(float(one) for one in given["losses"]))
@@ -274,6 +302,7 @@ def _hardware(source: Source, data: Any) -> HardwareSpec | None:
         if not isinstance(given[part], dict):
             source.fault(f"hardware.{part}", "is not a mapping", "fields of the accelerator")
             return None
+    given["set"], given["rule"] = ({k: whole(v) for k, v in given[part].items()} for part in ("set", "rule"))
     axes: dict[str, tuple[Any, ...]] = {PREFIX + name: (value,) for name, value in given["set"].items()}
     for name, values in given["axes"].items():
         place = child("hardware.axes", name)
@@ -281,8 +310,10 @@ def _hardware(source: Source, data: Any) -> HardwareSpec | None:
             source.fault(place, "has no list of values", "a list with at least one value")
         elif name in given["set"]:
             source.fault(place, "is set, too", "a field in set or in axes")
+        elif len({(type(value), str(value)) for value in values}) < len(values):
+            source.fault(place, "has a value twice", "different values")
         else:
-            axes[PREFIX + name] = tuple(values)
+            axes[PREFIX + name] = tuple(whole(value) for value in values)
     fixed = {**given["set"], **given["rule"]}
     return HardwareSpec(data["arch"], axes, {PREFIX + name: value for name, value in fixed.items()})
 

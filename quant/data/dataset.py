@@ -91,19 +91,26 @@ class DataSet:
 
     def first(self, count: int) -> DataSet:
         """The first `count` images (all when there are fewer): a calibration set."""
-        labels = None if self.labels is None else self.labels[:count]
-        return DataSet(self.name, self.split, _First(self.images, count), labels, self.classes, self.preprocess)
+        return self._part(range(len(self))[: max(count, 0)])
+
+    def every(self, start: int, step: int) -> DataSet:
+        """The images at start, start + step, start + 2 · step, …"""
+        return self._part(range(len(self))[start::step])
+
+    def _part(self, places: range) -> DataSet:
+        labels = None if self.labels is None else self.labels[places.start : places.stop : places.step]
+        return DataSet(self.name, self.split, _Part(self.images, places), labels, self.classes, self.preprocess)
 
 
-class _First:
-    """The beginning of a sequence of images."""
+class _Part:
+    """Some of a sequence of images, read when they are asked for; `places` rise."""
 
-    def __init__(self, images: Images, count: int) -> None:
-        self._images, self._count = images, min(max(count, 0), len(images))
+    def __init__(self, images: Images, places: range) -> None:
+        self._images, self._places = images, places
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._places)
 
     def __getitem__(self, part: slice) -> Uint8:
-        start, stop, step = part.indices(self._count)
-        return self._images[slice(start, stop, step)]
+        chosen = self._places[part]
+        return self._images[chosen.start : chosen.stop : chosen.step]

@@ -39,7 +39,8 @@ hardware:
 limits: {area_mm2: 1.5}
 search: {searcher: nsga2, evaluations: 10, population: 5}
 baselines: {uniform: [8, 4], sequential: true, m2vit_rule: 0.5, random: 1}
-final: {mapper: heuristic, solver: fast, calibration_images: 64, images: 200, test_images: 150, refine: 1}
+final: {mapper: heuristic, solver: fast, calibration_images: 64, images: 200, test_images: 150,
+        margin_points: 3, refine: 1}
 """
 # What a run may differ in: when and how long.
 PASSING = ("created_utc", "seconds", "history")
@@ -71,13 +72,16 @@ def test_every_arm_has_a_measured_design(finished: tuple[Path, dict[str, Any]]) 
         assert one["edp_pj_s"] == pytest.approx(one["energy_pj"] * one["latency_s"])
         if one["origin"] == "codesign":
             assert one["predicted_loss"] <= one["level"] * (1 + 1e-9)
+    assert len(result["comparison"]) == 5
     for row in result["comparison"]:
-        assert row["edp_ratio"] is None or row["edp_ratio"] > 0
+        assert row["edp_ratio"] > 0
+        assert row["low"] <= row["accuracy_change"] <= row["high"]
 
 
 def test_only_chosen_designs_saw_the_test_images(finished: tuple[Path, dict[str, Any]]) -> None:
     _, result = finished
     chosen = set(result["chosen"].values())
+    assert result["best"] in chosen - {None}
     for one in result["designs"]:
         assert (one["test"] is not None) == (one["id"] in chosen)
 
@@ -141,6 +145,13 @@ def test_another_file_is_refused(finished: tuple[Path, dict[str, Any]], capsys: 
     other.write_text(SPEC.replace("seed: 3", "seed: 4"))
     assert main(["codesign", str(other), "-o", str(place / "study")]) == 2
     assert "another specification" in capsys.readouterr().err
+
+
+def test_too_few_images_for_the_margin_are_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "spec.yaml").write_text(SPEC.replace("margin_points: 3", "margin_points: 0.5"))
+    assert main(["codesign", str(tmp_path / "spec.yaml"), "-o", str(tmp_path / "study")]) == 2
+    assert "200 validation images cannot show" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

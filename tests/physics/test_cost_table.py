@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
-from accelsim.api import simulate
+from accelsim.api import Report, simulate
 from accelsim.config import load_accelerator, load_plan
 from accelsim.optable import op_table
-from accelsim.problems import InfeasibleError
+from accelsim.problems import InfeasibleError, Problem
 from accelsim.workloads.registry import build_workload
 from codesign.allocate.cost_table import CYCLES, ENERGY, CostTable, cost_table, run_choice
 from codesign.allocate.feedback import LoopSettings, allocate
@@ -174,6 +175,30 @@ def test_a_limit_of_latency_holds_for_the_simulated_design() -> None:
     assert found.report.result.cycles_total <= limit
 
 
+def test_a_choice_that_cannot_run_ends_the_loop_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option can run alone, but not always all of a choice together."""
+    space, accelerator = space_on("m2vit"), load_accelerator("m2vit")
+    settings = LoopSettings(rounds=4, tries=0)
+    calls = []
+
+    def refusing(*arguments: Any) -> Report:
+        calls.append(arguments)
+        if len(calls) == failing:
+            raise InfeasibleError(Problem("buffer", "is too small"))
+        return run_choice(*arguments)
+
+    monkeypatch.setattr("codesign.allocate.feedback.run_choice", refusing)
+    failing = 2
+    found = allocate(space, accelerator, Limits(penalty=0.3), settings)
+    assert len(calls) == 2
+    assert len(found.rounds) == 1
+    assert not found.stable
+    calls.clear()
+    failing = 1
+    with pytest.raises(InfeasibleError, match="is too small"):
+        allocate(space, accelerator, Limits(penalty=0.3), settings)
+
+
 def test_an_impossible_limit_is_refused_with_numbers() -> None:
     space, accelerator = space_on("m2vit"), load_accelerator("m2vit")
     with pytest.raises(InfeasibleError) as caught:
@@ -198,3 +223,12 @@ def test_the_loop_is_no_worse_than_one_format_everywhere(name: str) -> None:
     report = run_choice(space, one, accelerator)
     found = allocate(space, accelerator, Limits(penalty=space.penalty(one)), LoopSettings(rounds=1, tries=0))
     assert found.value("edp") <= report.result.cycles_total * report.prices.arithmetic.energy_pj
+
+
+def test_a_network_of_few_layers_has_a_table() -> None:
+    """Fewer layers than ops that lie between two that change in one simulation."""
+    whole = space_on("m2vit")
+    few = replace(whole, ops=whole.ops[:2])
+    table = cost_table(few, load_accelerator("m2vit"))
+    assert {op for op, _ in table.options} == {one.op for one in whole.ops[:2]}
+    assert cost_table(replace(whole, ops=()), load_accelerator("m2vit")).options == {}

@@ -100,7 +100,7 @@ def test_requests_know_their_level_or_width() -> None:
 
 
 def _record(level: float, edp: float, good: bool) -> dict[str, object]:
-    return {"id": f"{level}", "level": level, "edp_pj_s": edp, "validation": {"non_inferior": good}}
+    return {"id": f"{level}", "level": level, "edp_pj_s": edp, "validation": {"non_inferior": good}, "over_limits": {}}
 
 
 def test_the_next_limit_lies_between_equal_and_worse() -> None:

@@ -125,6 +125,32 @@ def test_a_table_of_another_network_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("other", ["glyph_hybrid_wide", "digits_hybrid"])
+def test_a_table_of_a_network_with_the_same_ops_is_refused(other: str) -> None:
+    """Their ops have the same names, but other numbers of filters."""
+    penalties = workload_penalties(build_workload(other), FORMATS)
+    with pytest.raises(AccelsimError, match="glyph_hybrid_narrow"):
+        option_space(
+            build_workload("glyph_hybrid_narrow"),
+            penalties,
+            load_accelerator("m2vit"),
+            OptionSettings(FORMATS, ("u8",)),
+        )
+
+
+def test_a_table_without_an_op_is_refused() -> None:
+    workload = build_workload("glyph_hybrid_narrow")
+    penalties = workload_penalties(workload, FORMATS)
+    last = list(penalties.filters)[-1]
+    kept = replace(
+        penalties,
+        filters={name: rows for name, rows in penalties.filters.items() if name != last},
+        classes={name: kind for name, kind in penalties.classes.items() if name != last},
+    )
+    with pytest.raises(AccelsimError, match=f"lacks the op {last}"):
+        option_space(workload, kept, load_accelerator("m2vit"), OptionSettings(FORMATS, ("u8",)))
+
+
 def test_options_need_the_base_format() -> None:
     with pytest.raises(AccelsimError, match="lacks u8"):
         OptionSettings(("u6", "u4"))

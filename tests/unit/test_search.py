@@ -268,6 +268,20 @@ def test_bad_settings_are_problems(tmp_path, capsys, words, complaints):
     assert not (tmp_path / "a").exists()
 
 
+def test_a_metric_that_designs_do_not_have_is_named(tmp_path, capsys):
+    """The predicted loss is one of a co-design's designs only."""
+    (tmp_path / "space.yaml").write_text(
+        "format: accelsim.space/1\nbase: {arch: m2vit, plan: uniform8, model: digits_hybrid}\n"
+        "axes: {accelerator.clock_hz: [100000000, 200000000]}\n"
+    )
+    words = ["search", str(tmp_path / "space.yaml"), "-o", str(tmp_path / "s.sqlite"), "--workers", "1"]
+    words += ["--searcher", "random", "--budget", "2", "--population", "2"]
+    assert main([*words, "--objectives", "edp_pj_s,predicted_loss"]) == 2
+    assert "have no predicted_loss" in capsys.readouterr().err
+    assert main([*words, "--objectives", "edp_pj_s,area_mm2", "--limit", "predicted_loss=1"]) == 2
+    assert "have no predicted_loss" in capsys.readouterr().err
+
+
 def test_networks_do_not_compete(tmp_path):
     space = space_of(tmp_path, GRID.replace("axes:\n", "axes:\n  resolution: [32, 64]\n"))
     with pytest.raises(AccelsimError, match="different networks do not compete"):
