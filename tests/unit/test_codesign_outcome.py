@@ -12,7 +12,7 @@ from accelsim.config import load_accelerator, load_plan
 from accelsim.optable import op_table
 from accelsim.workloads.registry import build_workload
 from codesign.loop.final import over_limits
-from codesign.loop.outcome import _compared, best_design, findings
+from codesign.loop.outcome import best_design, compared, findings, match_of, representative
 
 
 def record(
@@ -22,7 +22,7 @@ def record(
     bits = np.packbits(np.arange(1000) >= wrong).tobytes().hex()
     measured = {"non_inferior": equal, "top1": 1 - wrong / 1000, "images": 1000, "correct": bits}
     return {
-        "id": name, "edp_pj_s": edp, "over_limits": over or {}, "validation": None if equal is None else measured,
+        "id": name, "origin": name, "predicted_loss": edp / 100, "edp_pj_s": edp, "over_limits": over or {}, "validation": None if equal is None else measured,
         "test": None, "shift_share": 0.0,
     }  # fmt: skip
 
@@ -48,32 +48,51 @@ def test_limits_are_those_of_the_simulated_design() -> None:
 
 def test_a_baseline_over_a_limit_is_named_and_a_better_one_preferred() -> None:
     best = record("ours", 2.0)
-    over = _compared("m2vit_rule", [record("rule", 1.0, over={"area_mm2": 2.0})], best, 0.005)
+    over = compared(record("rule", 1.0, over={"area_mm2": 2.0}), best, 0.005)
     assert over["over_limits"] == ["area_mm2"]
     assert over["equal_accuracy"]
-    said = findings({"codesign": best}, [over], [])[0]
-    assert said == "The best design has 100.0% more EDP than rule, which is over the limit of area_mm2."
+    said = findings(best, [over], [])[0]
+    assert said == (
+        "ours has 100.0% more EDP than rule, which it is not inferior to, which is over the limit of area_mm2."
+    )
     rivals = [record("x", 1.0, over={"area_mm2": 2.0}), record("y", 4.0, wrong=90, equal=False)]
-    assert _compared("random", rivals, best, 0.005)["design"] == "y"
-    unmeasured = [record("z", 1.0, equal=None, over={"area_mm2": 2.0})]
-    assert _compared("random", unmeasured, record("ours", 2.0, equal=None), 0.005)["design"] == "z"
+    assert representative(rivals)["id"] == "y"
+    assert representative([record("z", 1.0, equal=None, over={"area_mm2": 2.0})])["id"] == "z"
 
 
 @pytest.mark.parametrize(("margin", "verdict"), [(0.005, False), (0.05, True)])
 def test_comparisons_use_the_margin_of_the_file(margin: float, verdict: bool) -> None:
-    row = _compared("uniform8", [record("u", 2.0)], record("ours", 1.0, wrong=20), margin)
+    row = compared(record("u", 2.0), record("ours", 1.0, wrong=20), margin)
     assert row["accuracy_change"] == pytest.approx(-0.02)
     assert row["non_inferior"] is verdict
+    assert row["test"] is None
+
+
+def test_a_baseline_meets_the_least_edp_that_is_not_inferior_to_it() -> None:
+    rival = record("u", 9.0, wrong=10)
+    ours = [record("good", 5.0, wrong=11), record("cheap", 3.0, wrong=60), record("better", 4.0, wrong=5)]
+    assert match_of(rival, ours, 0.02)["id"] == "better"
+    assert match_of(rival, [*ours, record("over", 1.0, over={"power_w": 1.0})], 0.02)["id"] == "better"
+    assert match_of(rival, ours[1:2], 0.02) is None
+    assert compared(rival, None, 0.02)["edp_ratio"] is None
+    assert "No design of the loop is shown to be as accurate as u." in findings(None, [compared(rival, None, 0.02)], [])
+
+
+def test_without_measurements_it_meets_what_loses_no_more_by_the_table() -> None:
+    rival = record("u", 9.0, equal=None)
+    ours = [record("a", 10.0, equal=None), record("b", 8.0, equal=None), record("c", 8.5, equal=None)]
+    assert match_of(rival, ours, 0.005)["id"] == "b"
+    assert match_of({**rival, "predicted_loss": None}, ours, 0.005) is None
 
 
 def test_the_same_edp_is_neither_less_nor_more() -> None:
     best = record("ours", 1.0, equal=None)
-    row = _compared("sequential", [record("s", 1.0001, equal=None)], best, 0.005)
-    assert findings({"codesign": best}, [row], [])[0] == "The best design has the EDP of s."
+    row = compared(record("s", 1.0001, equal=None), best, 0.005)
+    assert findings(best, [row], [])[0] == "ours has the EDP of s, with no more predicted loss."
 
 
 def test_test_images_that_do_not_confirm_are_told() -> None:
     best = record("ours", 1.0)
-    assert not any("test images" in text for text in findings({"codesign": best}, [], []))
+    assert not any("test images" in text for text in findings(best, [], []))
     best["test"] = {"non_inferior": False, "loss_bound": 0.0123}
-    assert "may lose 1.23 points" in findings({"codesign": best}, [], [])[0]
+    assert "may lose 1.23 points" in findings(best, [], [])[0]
