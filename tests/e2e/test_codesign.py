@@ -126,14 +126,16 @@ def test_kills_change_nothing(finished: tuple[Path, dict[str, Any]], tmp_path: P
     place, result = finished
     draw, killed = random.Random(0), 0
     words = command("codesign", place / "spec.yaml", "-o", tmp_path / "study", "--workers", "1")
-    for _ in range(4):
-        process = subprocess.Popen(words, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(3, 12))
+    for step in ("1 of 4", "2 of 4", "3 of 4", "codesign-0.05: ", "4 of 4"):
+        process = subprocess.Popen(words, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        assert any(step in line.decode() for line in process.stderr), f"ended before {step!r}"
+        time.sleep(draw.uniform(0, 1))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             killed += 1
-        process.wait()
-    assert killed
+        process.communicate()
+    assert killed >= 3
     subprocess.run(words, check=True, capture_output=True)
     found = lasting(json.loads((tmp_path / "study" / "result.json").read_text()))
     assert found == lasting(result)

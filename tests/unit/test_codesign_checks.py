@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,42 @@ def test_splits_of_a_folder_have_no_image_in_common(tmp_path: Path, monkeypatch:
     assert found.every(1, 2).first(1).images[:].shape[0] == 1
     drawn = {round(float(image[0, 0, 0]) * 255) for batch in bench.images(4) for image in batch}
     assert drawn == seen["train"]
+
+
+@pytest.mark.parametrize(
+    "changed", ["codesign.loop/a.py", "codesign.searchers/sub/b.py", "quant/sub/b.py", "codesign/search.py"]
+)
+def test_a_study_knows_the_sources_that_decide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """A folder made by other sources of the loop, the searchers or the quantizer must not be gone on with."""
+    from codesign.loop import designs
+
+    def files(package: str) -> Path:
+        folder = tmp_path / package
+        if not folder.exists():
+            (folder / "sub").mkdir(parents=True)
+            for name in ("a.py", "search.py", "space.py", "sub/b.py"):
+                (folder / name).write_text("1")
+        return folder
+
+    monkeypatch.setattr(designs.resources, "files", files)
+    before = designs.loop_version.__wrapped__()
+    assert designs.loop_version.__wrapped__() == before
+    (tmp_path / changed).write_text("2")
+    assert designs.loop_version.__wrapped__() != before
+
+
+def test_penalties_of_other_weights_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("pymoo")
+    from codesign.models import load_model
+    from quant.penalties.weights_only import network_penalties
+
+    table = network_penalties(load_model("digits_hybrid")[0], ("u8", "u6", "u4", "apot8"))
+    table = replace(table, fingerprints={**table.fingerprints, "network": "0123456789abcdef"})
+    table.save(tmp_path / "penalties.json")
+    text = GOOD + f"data: digits\npenalties: {{file: {tmp_path / 'penalties.json'}}}\nfinal: {{margin_points: 3}}\n"
+    with pytest.raises(AccelsimError, match="other weights"):
+        run_codesign(load_spec(spec_of(tmp_path, text)), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
