@@ -36,7 +36,7 @@ def facts(study: Path) -> dict[str, Any]:
     best = next((one for one in result["designs"] if one["id"] == result["best"]), None)
     return {
         "name": result["name"], "model": result["model"], "seed": result["seed"], "best": result["best"],
-        "chosen": result["chosen"], "designs": [{key: one[key] for key in kept} for one in result["designs"]],
+        "designs": [{key: one[key] for key in kept} for one in result["designs"]],
         "comparison": result["comparison"], "bounds": result["bounds"], "table_error": result["table_error"],
         "history": {one["search"]: one["rows"] for one in result["history"]}, "seconds": result["seconds"],
         "looked_at": len(result["cloud"]), "both_busy": None if best is None else both_busy(study / best["folder"]),
@@ -83,69 +83,81 @@ def by_model(studies: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def points(value: float) -> str:
-    """A change of accuracy."""
-    return f"{100 * value:+.2f}"
+def mean_points(values: Sequence[float]) -> str:
+    """Mean change of accuracy in points."""
+    return f"{100 * sum(values) / len(values):+.2f}" if values else "–"
 
 
 def arm_rows(model: str, studies: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of one network: the loop, then every baseline with the ratio of EDPs."""
+    """Lines of one network: every baseline beside the loop's designs that are not inferior to it."""
     lines = []
-    for arm in ("codesign", *ARMS):
+    for arm in ARMS:
         edps, ratios, changes, tests, equal = [], [], [], [], 0
         for one in studies:
-            designs = {row["id"]: row for row in one["designs"]}
-            best = designs.get(one["best"])
-            if arm == "codesign":
-                rival, row = best, {"equal_accuracy": best is not None}
-            else:
-                row = next((row for row in one["comparison"] if row["baseline"] == arm), None)
-                rival = None if row is None else designs[row["design"]]
-            if rival is None:
+            row = next((row for row in one["comparison"] if row["baseline"] == arm), None)
+            if row is None:
                 continue
-            equal += bool(row["equal_accuracy"])
+            rival = next(design for design in one["designs"] if design["id"] == row["design"])
             edps.append(rival["edp_pj_s"])
-            if best is not None:
-                ratios.append(best["edp_pj_s"] / rival["edp_pj_s"])
-            if rival["validation"]:
-                changes.append(rival["validation"]["change"])
-            if rival["test"]:
-                tests.append(rival["test"]["change"])
+            equal += bool(rival["validation"] and rival["validation"]["non_inferior"])
+            ratios += [] if row["edp_ratio"] is None else [row["edp_ratio"]]
+            changes += [] if row["accuracy_change"] is None else [row["accuracy_change"]]
+            tests += [] if row["test"] is None else [row["test"]]
         if edps:
-            ratio = "1" if arm == "codesign" else span(ratios, lambda v: f"{v:.3f}") if ratios else "–"
-            seen = f"{equal} of {len(edps)}" if changes else "not measured"
-            measured = f"{points(sum(changes) / len(changes))}" if changes else "–"
-            tested = f"{points(sum(tests) / len(tests))}" if tests else "–"
-            edp = span(edps, lambda v: f"{v:.4g}")
-            lines.append(f"| {model} | {arm} | {len(edps)} | {edp} | {ratio} | {seen} | {measured} | {tested} |")
+            confirmed = f"{sum(test['non_inferior'] for test in tests)} of {len(tests)}" if tests else "–"
+            cells = [
+                model, arm, str(len(edps)), f"{equal} of {len(edps)}" if changes else "not measured",
+                span(edps, lambda v: f"{v:.4g}"), span(ratios, lambda v: f"{v:.3f}") if ratios else "–",
+                mean_points(changes), mean_points([test["change"] for test in tests]), confirmed,
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def best_rows(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """The loop's best designs that are not inferior to the float network."""
+    titles = ("network", "seeds", "with such a design", "EDP, pJ·s", "bits of a weight", "validation", "test")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for model, ones in groups.items():
+        best = [row for one in ones for row in one["designs"] if row["id"] == one["best"]]
+        changes = [row["validation"]["change"] for row in best if row["validation"]]
+        tests = [row["test"]["change"] for row in best if row["test"]]
+        bits = sum(row["average_weight_bits"] for row in best) / max(len(best), 1)
+        edp = span([row["edp_pj_s"] for row in best], lambda v: f"{v:.4g}") if best else "–"
+        shown = [model, str(len(ones)), str(len(best)), edp, f"{bits:.2f}", mean_points(changes), mean_points(tests)]
+        lines.append(f"| {' | '.join(shown)} |")
     return lines
 
 
 def results(studies: Sequence[dict[str, Any]]) -> str:
     """All tables as Markdown."""
     groups = by_model(studies)
+    titles = ("network", "baseline", "seeds", "as accurate as float", "its EDP, pJ·s", "loop / baseline",
+              "points, validation", "points, test", "confirmed on test")  # fmt: skip
     text = [
-        "EDP of every arm's best design of equal accuracy on validation images (else its most accurate one): geometric",
-        "mean and range over seeds; loop / arm: of the same seed; changes: points against the float network, means.",
+        "For every baseline its best design (or its most accurate one, if none is as accurate as the float network) and",
+        "the loop's design of least EDP that is not inferior to it on validation images: ratio of their EDPs, geometric",
+        "mean and range over seeds; accuracy of the loop's design less the baseline's; how often the test images confirm.",
         "",
-        "| network | arm | seeds | EDP, pJ·s | loop / arm | equal accuracy | validation | test |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(titles)} |",
+        "|---" * len(titles) + "|",
     ]
     for model, ones in groups.items():
         text += arm_rows(model, ones)
+    text += ["", "The loop's designs of least EDP that are not inferior to the float network:", "", *best_rows(groups)]
     text += ["", *overall(groups), "", *bound_lines(groups), "", *search_lines(groups), "", *time_lines(groups)]
     return "\n".join(text)
 
 
 def overall(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Geometric mean over networks of the ratios, arm by arm."""
-    lines = ["Over networks (geometric mean of the networks' means; only seeds in which the arm has equal accuracy):"]
-    lines += ["", "| arm | networks | loop / arm |", "|---|---|---|"]
+    lines = ["Over measured networks (geometric mean of the networks' geometric means):"]
+    lines += ["", "| baseline | networks | loop / baseline |", "|---|---|---|"]
     for arm in ARMS:
         means = []
         for ones in groups.values():
             rows = [row for one in ones for row in one["comparison"] if row["baseline"] == arm]
-            ratios = [row["edp_ratio"] for row in rows if row["edp_ratio"] is not None and row["equal_accuracy"]]
+            ratios = [row["edp_ratio"] for row in rows if row["accuracy_change"] is not None]
             if ratios:
                 means.append(geomean(ratios))
         if means:

@@ -22,8 +22,8 @@ def record(
     bits = np.packbits(np.arange(1000) >= wrong).tobytes().hex()
     measured = {"non_inferior": equal, "top1": 1 - wrong / 1000, "images": 1000, "correct": bits}
     return {
-        "id": name, "origin": name, "predicted_loss": edp / 100, "edp_pj_s": edp, "over_limits": over or {}, "validation": None if equal is None else measured,
-        "test": None, "shift_share": 0.0,
+        "id": name, "origin": name, "predicted_loss": edp / 100, "edp_pj_s": edp, "over_limits": over or {},
+        "validation": None if equal is None else measured, "test": None, "shift_share": 0.0,
     }  # fmt: skip
 
 
