@@ -19,6 +19,8 @@ from codesign.search import Found
 from codesign.store import program_version
 
 FORMAT = "codesign.result/1"
+# The loop at the loss of a uniform plan has a limit of four digits, a thousandth above that loss.
+WRITTEN = 2e-3
 NUMBERS = ("predicted_loss", "edp_pj_s", "latency_s", "energy_pj", "area_mm2")
 
 
@@ -151,14 +153,15 @@ def representative(records: Sequence[Any]) -> Any:
 def match_of(rival: Mapping[str, Any], records: Sequence[Any], margin: float) -> Any:
     """The record of least EDP within the limits that is not inferior to a rival on the same validation images, or None.
 
-    Without measurements: that loses no more by the table; None when the table cannot price the rival.
+    Without measurements: that loses no more by the table (but for the digits that a limit is written with); None when
+    the table cannot price the rival.
     """
     able = []
     for one in (one for one in records if not one["over_limits"]):
         pair = paired(rival, one, "validation", margin)
         if pair is not None:
             able += [one] if pair["non_inferior"] else []
-        elif rival["predicted_loss"] is not None and one["predicted_loss"] <= rival["predicted_loss"]:
+        elif rival["predicted_loss"] is not None and one["predicted_loss"] <= rival["predicted_loss"] * (1 + WRITTEN):
             able.append(one)
     return min(able, key=lambda one: (one["edp_pj_s"], one["id"]), default=None)
 

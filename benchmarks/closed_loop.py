@@ -1,6 +1,6 @@
 """Tables of co-design studies: EDP against every baseline at equal accuracy, bounds, errors of prices, times.
 
-python -m benchmarks.codesign STUDY… [--json benchmarks/data/codesign.json] [--page docs/codesign.md]
+python -m benchmarks.closed_loop STUDY… [--json benchmarks/data/closed_loop.json] [--page docs/codesign.md]
 
 Studies of one network and several seeds (`accelsim codesign examples/codesign_glyphs.yaml --seed N -o STUDY`) are one
 line each.  With `--json` the figures that the tables need are kept, and later runs add to them or replace them.
