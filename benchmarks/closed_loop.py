@@ -135,9 +135,10 @@ def results(studies: Sequence[dict[str, Any]]) -> str:
     titles = ("network", "baseline", "seeds", "as accurate as float", "its EDP, pJ·s", "loop / baseline",
               "points, validation", "points, test", "confirmed on test")  # fmt: skip
     text = [
-        "For every baseline its best design (or its most accurate one, if none is as accurate as the float network) and",
-        "the loop's design of least EDP that is not inferior to it on validation images: ratio of their EDPs, geometric",
-        "mean and range over seeds; accuracy of the loop's design less the baseline's; how often the test images confirm.",
+        "For every baseline its best design (its most accurate one, if none is as accurate as the float network) and",
+        "the loop's design of least EDP that is not inferior to it on validation images: ratio of their EDPs,",
+        "geometric mean and range over seeds; accuracy of the loop's design less the baseline's; how often test images",
+        "confirm it.",
         "",
         f"| {' | '.join(titles)} |",
         "|---" * len(titles) + "|",

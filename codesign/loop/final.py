@@ -18,6 +18,7 @@ from accelsim.files import write_text_atomic
 from accelsim.ir import Workload
 from accelsim.optable import op_table
 from accelsim.plan import QuantPlan
+from accelsim.workloads.from_json import dump_workload
 from codesign.loop.bench import VALIDATION, Bench
 from codesign.loop.folder import StudyFolder
 
@@ -61,7 +62,7 @@ class Verifier:
             self.bench.quantize(candidate.plan, place, {"origin": candidate.origin, "level": candidate.level})
         else:
             write_text_atomic(place / "plan.yaml", dump_plan(candidate.plan))
-            write_text_atomic(place / "workload.json", json.dumps(self.workload.to_json(), indent=1) + "\n")
+            write_text_atomic(place / "workload.json", dump_workload(self.workload))
         write_text_atomic(place / "accelerator.yaml", dump_accelerator(candidate.accelerator))
         write_text_atomic(place / "mapping.json", json.dumps(report.mapping.to_json(), indent=1) + "\n")
         record = {**self._record(candidate, report), "validation": None, "test": None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,14 @@ import pytest
 
 from accelsim.api import simulate
 from accelsim.config import load_accelerator, load_plan
+from accelsim.mapping import mapping_from_json
 from accelsim.optable import op_table
+from accelsim.workloads.from_json import load_workload
 from accelsim.workloads.registry import build_workload
-from codesign.loop.final import over_limits
+from codesign.loop.final import Candidate, Verifier, over_limits
+from codesign.loop.folder import StudyFolder
 from codesign.loop.outcome import best_design, compared, findings, match_of, representative
+from quant.penalties.weights_only import base_plan
 
 
 def record(
@@ -96,3 +102,22 @@ def test_test_images_that_do_not_confirm_are_told() -> None:
     assert not any("test images" in text for text in findings(best, [], []))
     best["test"] = {"non_inferior": False, "loss_bound": 0.0123}
     assert "may lose 1.23 points" in findings(best, [], [])[0]
+
+
+def test_a_design_without_data_has_files_that_run(tmp_path: Path) -> None:
+    workload = build_workload("digits_hybrid")
+    folder = StudyFolder(tmp_path)
+    verifier = Verifier(folder, workload, "heuristic", None, {})
+    candidate = Candidate(
+        "uniform8", "uniform8", "uniform8", load_accelerator("tiny"), {}, base_plan(workload), predicted_loss=0.0
+    )
+    made = verifier.verify(candidate)
+    place = folder.design("uniform8")
+    again = simulate(
+        op_table(load_workload(place / "workload.json"), load_plan(place / "plan.yaml")),
+        load_accelerator(place / "accelerator.yaml"),
+        mapping_from_json(json.loads((place / "mapping.json").read_text()), "mapping.json"),
+    )
+    assert again.result.cycles_total == made["cycles"]
+    assert verifier.stored("uniform8") == made
+    assert made["validation"] is None
