@@ -29,18 +29,30 @@ MARKS = (25, 50, 100, 200)
 
 
 def facts(study: Path) -> dict[str, Any]:
-    """The figures of one study."""
+    """The figures of one study that the tables need."""
     result = json.loads((study / "result.json").read_text())
-    kept = ("id", "origin", "level", "predicted_loss", "cycles", "energy_pj", "edp_pj_s", "area_mm2", "shift_share",
-            "average_weight_bits", "validation", "test")  # fmt: skip
+    kept = ("id", "predicted_loss", "edp_pj_s", "shift_share", "average_weight_bits", "validation", "test")
     best = next((one for one in result["designs"] if one["id"] == result["best"]), None)
+    named = {result["best"], *(row["design"] for row in result["comparison"])}
+    rows = next(one["rows"] for one in result["history"] if one["search"] == "codesign")
+    errors: dict[str, list[float]] = {}
+    for row in result["table_error"]:
+        errors.setdefault(row["design"], []).append(row["predicted_cycles"] / row["simulated_cycles"] - 1)
     return {
         "name": result["name"], "model": result["model"], "seed": result["seed"], "best": result["best"],
-        "designs": [{key: one[key] for key in kept} for one in result["designs"]],
-        "comparison": result["comparison"], "bounds": result["bounds"], "table_error": result["table_error"],
-        "history": {one["search"]: one["rows"] for one in result["history"]}, "seconds": result["seconds"],
-        "looked_at": len(result["cloud"]), "both_busy": None if best is None else both_busy(study / best["folder"]),
+        "designs": [{key: one[key] for key in kept} for one in result["designs"] if one["id"] in named],
+        "comparison": result["comparison"], "bounds": [row for row in result["bounds"] if row["design"] in named],
+        "table_error": [[one[0], one[-1]] for one in errors.values()],
+        "history": [[row["evaluations"], row["hypervolume"], row["elapsed_s"]] for row in marked(rows)],
+        "seconds": result["seconds"], "looked_at": len(result["cloud"]),
+        "both_busy": None if best is None else both_busy(study / best["folder"]),
     }  # fmt: skip
+
+
+def marked(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last generation up to each mark, and the last of all."""
+    found = [next((row for row in reversed(rows) if row["evaluations"] <= mark), None) for mark in MARKS]
+    return [row for row in found if row is not None] + [rows[-1]]
 
 
 def both_busy(folder: Path) -> float | None:
@@ -70,7 +82,7 @@ def geomean(values: Iterable[float]) -> float:
 
 def span(values: Sequence[float], form: Callable[[float], str]) -> str:
     """Geometric mean and range."""
-    if len(values) == 1:
+    if form(min(values)) == form(max(values)):
         return form(values[0])
     return f"{form(geomean(values))} ({form(min(values))} … {form(max(values))})"
 
@@ -119,11 +131,13 @@ def best_rows(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
     titles = ("network", "seeds", "with such a design", "EDP, pJ·s", "bits of a weight", "validation", "test")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for model, ones in groups.items():
-        best = [row for one in ones for row in one["designs"] if row["id"] == one["best"]]
-        changes = [row["validation"]["change"] for row in best if row["validation"]]
+        best = [row for one in ones for row in one["designs"] if row["id"] == one["best"] and row["validation"]]
+        if not best:
+            continue
+        changes = [row["validation"]["change"] for row in best]
         tests = [row["test"]["change"] for row in best if row["test"]]
-        bits = sum(row["average_weight_bits"] for row in best) / max(len(best), 1)
-        edp = span([row["edp_pj_s"] for row in best], lambda v: f"{v:.4g}") if best else "–"
+        bits = sum(row["average_weight_bits"] for row in best) / len(best)
+        edp = span([row["edp_pj_s"] for row in best], lambda v: f"{v:.4g}")
         shown = [model, str(len(ones)), str(len(best)), edp, f"{bits:.2f}", mean_points(changes), mean_points(tests)]
         lines.append(f"| {' | '.join(shown)} |")
     return lines
@@ -181,12 +195,8 @@ def bound_lines(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
                 energy.append(1 - row["energy_bound_pj"] / row["energy_pj"])
             shares += [design["shift_share"] for design in one["designs"] if design["id"] == one["best"]]
             busy += [] if one["both_busy"] is None else [one["both_busy"]]
-            rounds: dict[str, list[float]] = {}
-            for entry in one["table_error"]:
-                error = abs(entry["predicted_cycles"] / entry["simulated_cycles"] - 1)
-                rounds.setdefault(entry["design"], []).append(error)
-            first += [errors[0] for errors in rounds.values()]
-            last += [errors[-1] for errors in rounds.values()]
+            first += [abs(error) for error, _ in one["table_error"]]
+            last += [abs(error) for _, error in one["table_error"]]
         cells = [percents(values) for values in (gaps, latency, energy, shares, busy, first, last)]
         lines.append(f"| {model} | {' | '.join(cells)} |")
     return lines
@@ -208,12 +218,12 @@ def search_lines(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
         for mark in MARKS:
             shares = []
             for one in ones:
-                rows = one["history"].get("codesign", [])
-                there = [row["hypervolume"] for row in rows if row["evaluations"] <= mark]
-                if there and rows[-1]["evaluations"] >= mark and rows[-1]["hypervolume"]:
-                    shares.append(there[-1] / rows[-1]["hypervolume"])
+                there = [volume for seen, volume, _ in one["history"] if seen <= mark]
+                seen, last, _ = one["history"][-1]
+                if there and seen >= mark and last:
+                    shares.append(there[-1] / last)
             cells.append(f"{sum(shares) / len(shares):.1%}" if shares else "–")
-        spent = [one["history"]["codesign"][-1]["elapsed_s"] for one in ones if one["history"].get("codesign")]
+        spent = [one["history"][-1][2] for one in ones]
         lines.append(f"| {model} | {' | '.join(cells)} | {sum(spent) / len(spent):.0f} |")
     return lines
 
