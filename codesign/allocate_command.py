@@ -62,12 +62,12 @@ def _space(arguments: argparse.Namespace) -> tuple[OptionSpace, Accelerator]:
     from quant.penalties.weights_only import workload_penalties
 
     workload = build_workload(arguments.model, arguments.resolution)
-    weights = tuple(arguments.weight_formats.split(","))
+    weights = tuple(part.strip() for part in arguments.weight_formats.split(","))
     if arguments.penalties is None:
         penalties = workload_penalties(workload, weights)
     else:
         penalties = load_penalties(arguments.penalties)
-    activations = tuple((arguments.activation_formats or "u8,u6").split(","))
+    activations = tuple(part.strip() for part in (arguments.activation_formats or "u8,u6").split(","))
     settings = OptionSettings(weights, activations, mixtures=arguments.mixtures)
     accelerator = load_accelerator(arguments.arch)
     return option_space(workload, penalties, accelerator, settings), accelerator

@@ -63,6 +63,7 @@ QUANTITIES = {
     "dram_read_bits": Quantity("DRAM reads per image", _TRAFFIC),
     "dram_write_bits": Quantity("DRAM writes per image", _TRAFFIC),
     "power_w": Quantity("power", (("mW", 1e3), ("W", 1.0))),
+    "predicted_loss": Quantity("predicted loss", (("table's unit", 1.0),)),
 }
 
 
