@@ -35,7 +35,8 @@ def test_a_chunk_of_designs_equals_single_runs():
         accelerator = load_accelerator(arch)
         report = evaluate(model, resolution, accelerator, load_plan(plan)).to_json(ops=False)
         assert row.status == "ok"
-        assert {name: row.metrics[name] for name, _, _ in METRICS} == {name: report.get(key) for name, key, _ in METRICS}
+        expected = {name: report.get(key) for name, key, _ in METRICS}
+        assert {name: row.metrics[name] for name, _, _ in METRICS} == expected
         details = [name for name in DETAILS if name in report and name != "counts"]
         assert {name: row.metrics[name] for name in details} == {name: report[name] for name in details}
         counts = dict(zip(count_columns(accelerator), row.metrics["counts"], strict=True))
