@@ -130,23 +130,24 @@ class Arms:
         return self._candidate(f"{RANDOM}-{number}", RANDOM, accelerator, one.values, plan, level)
 
     def _hardware(self, level: float) -> list[Looked]:
-        """Hardware to choose a plan on: the best of the search for this limit (or the nearest ones), and the uniform
-        widths' best where the loop finds a better plan for it.
+        """Hardware to choose a plan on: the best of the search for this limit (or the nearest ones) and of the uniform
+        widths, by the EDP of the plan that the loop finds for it at this limit.
         """
+        searched = level in self.spec.losses
         nearest = sorted(self.spec.losses, key=lambda other: (abs(_log(other) - _log(level)), other))
-        known: dict[str, tuple[float, Looked]] = {}
-        for other in [level] if level in self.spec.losses else nearest[:2]:
+        candidates: list[Looked] = []
+        for other in [level] if searched else nearest[:2]:
             there = [one for one in self.looked[LOOP] if one.within and one.plan == f"{ALLOCATED}{other:g}"]
-            for one in ranked(there)[:BEST_HARDWARE]:
-                known.setdefault(_name(one), (float(one.metrics["edp_pj_s"]), one))
+            candidates += ranked(there)[:BEST_HARDWARE]
+        known = {_name(one): (float(one.metrics["edp_pj_s"]), one) for one in candidates if searched}
         for name, designs in self.looked.items():
             there = [one for one in designs if one.within]
-            if name != LOOP and there:
-                one = best_of(there)
-                if _name(one) not in known:
-                    with contextlib.suppress(InfeasibleError):
-                        found = self.maker.allocation(one.accelerator(self.maker), level)
-                        known[_name(one)] = (float(found.report.metrics()["edp_pj_s"]), one)
+            candidates += [best_of(there)] if name != LOOP and there else []
+        for one in candidates:
+            if _name(one) not in known:
+                with contextlib.suppress(InfeasibleError):
+                    found = self.maker.allocation(one.accelerator(self.maker), level)
+                    known[_name(one)] = (float(found.report.metrics()["edp_pj_s"]), one)
         if not known:
             return [best_of(self.looked[LOOP], f"{ALLOCATED}{level:g}")]
         order = sorted(known.values(), key=lambda item: (item[0], item[1].point.index))

@@ -170,3 +170,11 @@ def test_limits_that_nothing_meets_are_an_answer(tmp_path: Path, capsys: pytest.
     (tmp_path / "spec.yaml").write_text(text)
     assert main(["codesign", str(tmp_path / "spec.yaml"), "-o", str(tmp_path / "study"), "--workers", "1"]) == 2
     assert "no design within the limits" in capsys.readouterr().err
+
+
+def test_at_the_loss_of_a_uniform_plan_the_loop_needs_no_more(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, result = finished
+    designs = {one["id"]: one for one in result["designs"]}
+    rival = designs["uniform4"]
+    level = float(f"{1.001 * rival['predicted_loss']:.4g}")
+    assert designs[f"codesign-{level:g}"]["edp_pj_s"] <= rival["edp_pj_s"] * (1 + 1e-9)
