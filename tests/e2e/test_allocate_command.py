@@ -1,4 +1,4 @@
-"""`accelsim allocate` and `accelsim table` from the command line."""
+"""`accelsim allocate` from the command line."""
 
 from __future__ import annotations
 
@@ -34,16 +34,6 @@ def test_an_allocation_is_a_plan_that_runs(tmp_path: Path, capsys: pytest.Captur
     assert found["bound"]["edp_pj_s"] <= found["edp_pj_s"]
     assert main(["run", "digits_hybrid", "--arch", "m2vit", "--plan", str(plan), "--json", str(report)]) == 0
     assert json.loads(report.read_text())["cycles_total"] == found["cycles_total"]
-
-
-def test_a_table_is_written_with_its_context(tmp_path: Path) -> None:
-    first, again = tmp_path / "table.json", tmp_path / "again.json"
-    for path in (first, again):
-        assert main(["table", *WORDS, "-o", str(path)]) == 0
-    assert first.read_bytes() == again.read_bytes()
-    data = json.loads(first.read_text())
-    assert data["context"]["filters"]
-    assert all(entry["difference"] is not None for entry in data["options"])
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,10 @@ def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
         ("digits_hybrid", "digits_hybrid\noptions: {weight_formats: [u6]}", "lacks u8"),
         ("digits_hybrid", "digits_hybrid\npenalties: {file: nosuch.json}", "cannot be read"),
         ("mult_groups: [4, 8]", "mult_groups: [4, -8]", "spec.yaml: hardware.mult_groups"),
+        ("mult_groups: [4, 8]", "mult_group: [4, 8]", "mult_groups"),
+        ("template:heterogeneous", "template:heterogenous", "heterogeneous"),
+        ("set: {clock_hz: 500_000_000}", "set: {clock_hz: 5}", "clock_hz"),
+        ("searcher: random", "searcher: bottlneck", "bottleneck"),
     ],
 )
 def test_what_does_not_fit_is_refused_without_a_folder(tmp_path: Path, old: str, new: str, found: str) -> None:
