@@ -1,0 +1,3 @@
+"""Every method's program is registered by importing this module."""
+
+from __future__ import annotations
