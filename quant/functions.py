@@ -69,12 +69,16 @@ def add(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
 @function("softmax")
 def softmax(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """Softmax over the last axis."""
-    return torch.softmax(operands[0], dim=-1)
+    found = rules.nonlinear(node, operands)
+    return torch.softmax(operands[0], dim=-1) if found is None else found
 
 
 @function("layernorm")
 def layernorm(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """LayerNorm over the last axis with weight and bias; settings eps and, if any, activation."""
+    found = rules.nonlinear(node, operands)
+    if found is not None:
+        return found
     value = operands[0]
     normal = F.layer_norm(value, value.shape[-1:], node.weight, node.bias, float(node.settings["eps"]))
     return activate(normal, node.activation)
@@ -83,7 +87,8 @@ def layernorm(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
 @function("activation")
 def activation(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """An activation that is an op of its own; settings activation."""
-    return activate(operands[0], node.activation)
+    found = rules.nonlinear(node, operands)
+    return activate(operands[0], node.activation) if found is None else found
 
 
 @function("embed")

@@ -100,6 +100,10 @@ class Numerics:
         """The result before the op's activation function."""
         return value
 
+    def nonlinear(self, node: Node, operands: list[Tensor]) -> Tensor | None:
+        """The result of a softmax, LayerNorm or activation that is an op, where it is not the float function's."""
+        return None
+
     def stored(self, node: Node, value: Tensor) -> Tensor:
         """The op's output as it is stored (views are not stored)."""
         return value
