@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from accelsim.arch import Accelerator, BankedDram, Buffer, Dram, Engine, Mode, OutputStage, VectorUnit
@@ -10,6 +10,7 @@ from accelsim.counts import MAX_MODES
 from accelsim.dram import device_names
 from accelsim.engines.registry import ENGINE_KINDS
 from accelsim.formats import Format
+from accelsim.nonlinear.methods import method_names
 from accelsim.plan import GRANULARITIES, OLD_PLAN_FORMAT, PLAN_FORMAT, QuantPlan, Rule, WeightShare
 from accelsim.problems import AccelsimError
 
@@ -51,6 +52,19 @@ FORMAT_NAMES: tuple[str, ...] = tuple(
     filter(_parses, (f"{scheme}{bits}" for scheme in ("u", "pot", "apot") for bits in range(1, 33)))
 )
 UNIFORM_NAMES: tuple[str, ...] = tuple(name for name in FORMAT_NAMES if not Format.parse(name).is_shift)
+
+
+class _MethodNames(Collection[str]):
+    """Names of the non-linear methods; asked for only where a file names one, because they load their programs."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in method_names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(method_names())
+
+    def __len__(self) -> int:
+        return len(method_names())
 
 
 @dataclass(frozen=True)
@@ -161,6 +175,7 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "right": Spec("format of a matmul's second operand", choices=UNIFORM_NAMES),
         "zero_point": Spec("the result is stored with a zero point"),
         "granularity": Spec("which channels of the result share a scale and an offset", choices=GRANULARITIES),
+        "nonlinear": Spec("method of a softmax, GELU or LayerNorm of its own", choices=_MethodNames()),
     },
     WeightShare: {
         "format": Spec("number format of the weights", choices=FORMAT_NAMES),

@@ -9,7 +9,8 @@ from typing import Any
 
 from accelsim.channels import Channels
 from accelsim.formats import Format
-from accelsim.ir import Op, OpKind, Workload, digest
+from accelsim.ir import Op, OpKind, Recipe, Workload, digest
+from accelsim.nonlinear.methods import FUNCTIONS, function_of, method_recipe
 from accelsim.problems import AccelsimError, Problem
 
 UNIFORM8 = Format.parse("u8")
@@ -50,7 +51,8 @@ class Rule:
     The first matching rule wins.  `right` is the format of a MATMUL's second operand.  `zero_point` says that the op's
     output is stored with a zero point, `granularity` which of its channels share a scale: all ("tensor"), a group of
     them such as a head ("group"), none ("channel_scale"), or that all share a scale and none an offset
-    ("channel_offset").  `accelsim.plan_rules` has what is legal.
+    ("channel_offset").  `nonlinear` names the method of those matched ops that compute a softmax, a GELU or a LayerNorm
+    (`accelsim.nonlinear.methods`); "" leaves them the recipe of the workload.  `accelsim.plan_rules` has what is legal.
     """
 
     match: str
@@ -60,6 +62,12 @@ class Rule:
     right: Format = UNIFORM8
     zero_point: bool = False
     granularity: str = PER_TENSOR
+    nonlinear: str = ""
+
+    @property
+    def names_one_op(self) -> bool:
+        """True when `match` is the name of an op, not a pattern."""
+        return not self.match.startswith(CLASS_PREFIX) and not any(mark in self.match for mark in "*?[")
 
     def matches(self, op: Op) -> bool:
         """True when this rule covers `op`."""
@@ -77,6 +85,7 @@ class Rule:
             "right": self.right.name,
             **({"zero_point": True} if self.zero_point else {}),
             **({"granularity": self.granularity} if self.granularity != PER_TENSOR else {}),
+            **({"nonlinear": self.nonlinear} if self.nonlinear else {}),
         }
 
 
@@ -112,10 +121,10 @@ class QuantPlan:
         named: dict[str, int] = {}
         patterns = []
         for place, rule in enumerate(self.rules):
-            if rule.match.startswith(CLASS_PREFIX) or any(mark in rule.match for mark in "*?["):
-                patterns.append(place)
-            else:
+            if rule.names_one_op:
                 named.setdefault(rule.match, place)
+            else:
+                patterns.append(place)
         return named, tuple(patterns)
 
     def to_json(self) -> dict[str, Any]:
@@ -142,7 +151,10 @@ class QuantPlan:
 
 @dataclass(frozen=True)
 class QuantizedOp:
-    """An op with its formats.  `weight_formats` has one entry per slice of output channels, shares as in the plan."""
+    """An op with its formats.  `weights` has one entry per slice of output channels, shares as in the plan.
+
+    `nonlinear` is the method whose recipe the op has, "" when the plan names none for it.
+    """
 
     op: Op
     weights: tuple[WeightShare, ...]
@@ -151,6 +163,13 @@ class QuantizedOp:
     output: Format
     zero_point: bool = False
     granularity: str = PER_TENSOR
+    nonlinear: str = ""
+
+    @property
+    def function(self) -> str:
+        """Softmax, gelu or layernorm where the op computes it, by whatever method; else ""."""
+        head = self.op.recipe.name.removesuffix(f"_{self.nonlinear}") if self.op.recipe else ""
+        return head if head in FUNCTIONS else ""
 
     @property
     def requantizes_twice(self) -> bool:
@@ -182,13 +201,16 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
 
     A tensor is stored in its producer's output format; the graph input in the format that its first consumer reads.
     Consumers read what is stored: the activation format of an op is the stored format of its first input.  The plan's
-    division method replaces the recipe of `division` ops.  Raises AccelsimError when a view joins tensors of different
-    formats (its readers have one width), when an index table does not fit its op, and when a zero point, a scale or an
-    offset is where the readers' sums cannot bear it.
+    division method replaces the recipe of `division` ops, a rule's non-linear method that of the ops it is for.  Raises
+    AccelsimError when a view joins tensors of different formats (its readers have one width), when an index table does
+    not fit its op, when a method is unknown or not for its op, and when a zero point, a scale or an offset is where the
+    readers' sums cannot bear it.
     """
+    from accelsim.nonlinear.plan_rules import method_problems, operand_problems
     from accelsim.plan_rules import storage_problems, table_problems
 
-    problems: list[Problem] = []
+    problems = method_problems(workload, plan)
+    methods_sound = not problems
     stored: dict[str, Format] = {}
     first_rule = plan.rule_for(workload.ops[0])
     stored[workload.input] = first_rule.activation
@@ -208,21 +230,27 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
             continue
         activation = stored[op.inputs[0]]
         right = stored[op.inputs[1]] if op.kind is OpKind.MATMUL and len(op.inputs) > 1 else rule.right
-        if op.op_class == "division":
-            op = replace(op, recipe=_division_recipe(op, plan.division))
+        nonlinear = rule.nonlinear if function_of(op.recipe) else ""
+        op = replace(op, recipe=_recipe(op, plan.division, nonlinear if methods_sound else ""))
         weights = rule.weights if op.weights else ()
         problems += table_problems(plan.name, op, weights)
-        ops.append(QuantizedOp(op, weights, activation, right, rule.output, rule.zero_point, rule.granularity))
+        item = QuantizedOp(op, weights, activation, right, rule.output, rule.zero_point, rule.granularity, nonlinear)
+        ops.append(item)
         stored[op.output] = rule.output
         bits[op.output] = rule.output.bits
     problems += storage_problems(workload, plan, ops)
+    if methods_sound:
+        problems += operand_problems(plan, ops)
     if problems:
         raise AccelsimError(problems[:MAX_PROBLEMS])
     return QuantizedWorkload(workload, plan, tuple(ops), bits)
 
 
-def _division_recipe(op: Op, method: str) -> Any:
+def _recipe(op: Op, division: str, nonlinear: str) -> Recipe | None:
+    """The op's recipe with the method of a divider or of a non-linear function; "" is the one that it has."""
     from accelsim.workloads.recipes import division_recipe
 
-    assert op.recipe is not None
-    return division_recipe(op.recipe, method)
+    if op.recipe is None:
+        return None
+    recipe = division_recipe(op.recipe, division) if op.op_class == "division" else op.recipe
+    return method_recipe(recipe, nonlinear) if nonlinear else recipe

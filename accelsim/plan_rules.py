@@ -126,7 +126,7 @@ def _producer_faults(item: QuantizedOp) -> Iterator[Fault]:
     if op.kind is OpKind.MATMUL and per_channel:
         what = f"{asked} on the output of a matmul, which has no parameters for its channels"
         yield what, "tensor or group", ("granularity: group",)
-    if op.recipe is None or asked == "tensor" or (op.recipe.name == "layernorm" and asked != "group"):
+    if op.recipe is None or asked == "tensor" or (item.function == "layernorm" and asked != "group"):
         return
     after_table = any(kind is VectorKind.TABLE for kind, _ in op.recipe.passes[-1].per_element)
     if per_channel or op.recipe.groups == 1 or after_table:

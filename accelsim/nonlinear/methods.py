@@ -40,6 +40,12 @@ def methods_of(function: str) -> tuple[str, ...]:
     return tuple(name for of, name in _METHODS if of == function)
 
 
+def method_names() -> tuple[str, ...]:
+    """Every method of any function, each name once, sorted."""
+    _load()
+    return tuple(sorted({name for _, name in _METHODS}))
+
+
 def method_of(function: str, name: str, where: str = "nonlinear") -> Method:
     """The method of that name.  Raises AccelsimError with the nearest name otherwise."""
     _load()
