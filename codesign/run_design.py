@@ -34,9 +34,13 @@ def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None
 
 
 def add_design_options(parser: argparse.ArgumentParser) -> None:
-    """Add model, resolution, accelerator and plan."""
+    """Add model, resolution, separated functions, accelerator and plan."""
     parser.add_argument("model", help="name from `accelsim models`, or a workload file (.json)")
     parser.add_argument("--resolution", type=positive, help="input pixels per side (default: the model's own)")
+    parser.add_argument(
+        "--separate", choices=("gelu",),
+        help="make this function of the output stages an op of the vector unit, which a plan can give a method",
+    )  # fmt: skip
     parser.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
     parser.add_argument(
         "--plan", default="m2q", help="plan name (uniform8, uniform4, w4a8, m2q, m2q:RATIO) or YAML file"
@@ -82,7 +86,21 @@ def read_names(arguments: argparse.Namespace) -> tuple[Workload, Accelerator, Qu
     from accelsim.workloads.registry import build_workload
 
     accelerator, plan = load_accelerator(arguments.arch), load_plan(arguments.plan)
-    return build_workload(arguments.model, arguments.resolution), accelerator, plan
+    workload = build_workload(arguments.model, arguments.resolution)
+    if arguments.separate:
+        workload = _separated(workload, arguments.separate)
+    return workload, accelerator, plan
+
+
+def _separated(workload: Workload, function: str) -> Workload:
+    """The workload with this function as ops of their own; AccelsimError when no output stage has it."""
+    from accelsim.workloads.separate import separate_activations
+
+    found = separate_activations(workload, function)
+    if found is workload:
+        what = f"no output stage of {workload.name} has a {function}"
+        raise AccelsimError(Problem(f"--separate {function}", what, f"a model with {function}", ("leave it out",)))
+    return found
 
 
 def _read_mapper(arguments: argparse.Namespace) -> Mapper:
