@@ -14,6 +14,8 @@ from accelsim.program import Int64
 
 # Engine fields that enter a fingerprint only where they are set: designs without systolic arrays keep theirs.
 SYSTOLIC_DEFAULTS = {"dataflow": "none", "double_buffered": True, "accumulator_rows": 0, "timing": "pipelined"}
+# The same of the vector unit: one without leading-one units has the fingerprint it had before there were any.
+VECTOR_DEFAULTS = {"leading_one_per_cycle": 0}
 
 
 class EngineKind(StrEnum):
@@ -94,7 +96,10 @@ class Engine:
 
 @dataclass(frozen=True)
 class VectorUnit:
-    """Element-wise engine: operations per cycle of each kind of functional unit; a pass runs all kinds in parallel."""
+    """Element-wise engine: operations per cycle of each kind of functional unit; a pass runs all kinds in parallel.
+
+    `leading_one_per_cycle` finds the highest set bit of a word; only methods of non-linear operations need it.
+    """
 
     mul_per_cycle: int
     add_per_cycle: int
@@ -104,6 +109,7 @@ class VectorUnit:
     division_per_cycle: int
     port_bits_per_cycle: int = 1024
     latency_cycles: int = 8
+    leading_one_per_cycle: int = 0
 
     def throughput(self) -> tuple[int, ...]:
         """Operations per cycle in `VECTOR_KINDS` order."""
@@ -114,6 +120,7 @@ class VectorUnit:
             self.compare_per_cycle,
             self.table_per_cycle,
             self.division_per_cycle,
+            self.leading_one_per_cycle,
         )
 
 
@@ -244,4 +251,6 @@ def _part_text(part: Any) -> str:
     data = asdict(part)
     if isinstance(part, Engine):
         data = {key: value for key, value in data.items() if SYSTOLIC_DEFAULTS.get(key) != value}
+    elif isinstance(part, VectorUnit):
+        data = {key: value for key, value in data.items() if VECTOR_DEFAULTS.get(key) != value}
     return plain_text(data)

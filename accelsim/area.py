@@ -50,7 +50,7 @@ def engine_area_mm2(engine: Engine, node_nm: int) -> Mapping[str, float]:
 def vector_area_mm2(vector: VectorUnit, node_nm: int) -> float:
     """Area of the vector unit in mm²: functional units with their operand registers.
 
-    A multiplier is 16×16, adders and shifters 32 bits, a table 256 × 8; a divider delivers one quotient per cycle, so
+    A multiplier is 16×16, adders, shifters and leading-one units 32 bits, a table 256 × 8; a divider delivers one quotient per cycle, so
     it is 16 stages of a 24-bit subtracter and 32 register bits.
     """
     tech = load_technology(node_nm)
@@ -63,6 +63,7 @@ def vector_area_mm2(vector: VectorUnit, node_nm: int) -> float:
         tech.value("area.compare_32_um2"),
         tech.value("area.table_256x8_um2"),
         16 * (cells["add24"] + 32 * register),
+        tech.value("area.leading_one_32_um2"),
     )
     registers = tech.value("vector.register_bits_per_op") * register
     um2 = sum(count * (unit + registers) for count, unit in zip(vector.throughput(), units, strict=True))

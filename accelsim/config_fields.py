@@ -128,6 +128,7 @@ _VECTOR = {
     },
     "port_bits_per_cycle": Spec("private buffer port"),
     "latency_cycles": Spec("pipeline depth", 0, MAX_SLOTS),
+    "leading_one_per_cycle": Spec("highest set bits found per cycle, for methods of non-linear operations", 0),
 }
 
 FIELDS: dict[type, dict[str, Spec]] = {

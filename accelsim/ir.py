@@ -31,6 +31,7 @@ class VectorKind(StrEnum):
     COMPARE = "compare"
     TABLE = "table"
     DIVISION = "division"
+    LEADING_ONE = "leading_one"
 
 
 VECTOR_KINDS: tuple[VectorKind, ...] = tuple(VectorKind)

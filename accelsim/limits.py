@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accelsim.dram import slowdown
+from accelsim.ir import VECTOR_KINDS
 from accelsim.problems import InfeasibleError, Problem
 
 if TYPE_CHECKING:
@@ -37,6 +38,21 @@ def check_products(table: OpTable) -> None:
         Problem(f"op {table.op_names[k]}", f"a tensor of {bits[k]:.3g} bits cut into {extent[k]:.3g} parts",
                 "bits × parts below 2^62", ("a smaller layer",))
         for k in np.flatnonzero(bits * extent >= MAX_PRODUCT)
+    ]  # fmt: skip
+    if problems:
+        raise InfeasibleError(problems[:8])
+
+
+def check_vector_kinds(table: OpTable, accelerator: Accelerator) -> None:
+    """Refuse ops whose recipe needs a kind of functional unit that the vector unit lacks.  Raises InfeasibleError."""
+    lacks = np.array(accelerator.vector.throughput()) < 1
+    needed = table.vector.sum(axis=1) > 0
+    problems = [
+        Problem(f"op {table.op_names[k]}",
+                f"needs {', '.join(kinds)}, which the vector unit of {accelerator.name} does not have",
+                levers=tuple(f"vector.{kind}_per_cycle ≥ 1" for kind in kinds))
+        for k in np.flatnonzero((needed & lacks).any(axis=1))
+        if (kinds := [kind for kind, missing in zip(VECTOR_KINDS, needed[k] & lacks, strict=True) if missing])
     ]  # fmt: skip
     if problems:
         raise InfeasibleError(problems[:8])

@@ -10,8 +10,8 @@ import numpy as np
 from accelsim.arch import Accelerator, Engine, OutputStage
 from accelsim.engines.registry import rules_of
 from accelsim.formats import Format, accumulator_bits_needed
-from accelsim.ir import OpKind, Workload
-from accelsim.limits import check_products, check_times
+from accelsim.ir import VECTOR_KINDS, OpKind, Workload
+from accelsim.limits import check_products, check_times, check_vector_kinds
 from accelsim.plan import TABLE_ACTIVATIONS, QuantizedOp, QuantizedWorkload, QuantPlan, WeightShare
 from accelsim.problems import InfeasibleError, Problem
 from accelsim.program import Int64
@@ -91,7 +91,7 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
     n = len(quantized.ops)
     ops = np.zeros((n, len(OP_COLUMNS)), np.int64)
     slices = np.zeros((n, MAX_SLICES, len(SLICE_COLUMNS)), np.int64)
-    vector = np.zeros((n, MAX_PASSES, 6), np.int64)
+    vector = np.zeros((n, MAX_PASSES, len(VECTOR_KINDS)), np.int64)
     combos: dict[tuple[Format, Format, bool, int], int] = {}
     for k, item in enumerate(quantized.ops):
         ops[k] = _op_row(item, quantized, index)
@@ -204,8 +204,6 @@ def _slice_units(weights: tuple[WeightShare, ...], units: int, unit_channels: in
 
 
 def _vector_rows(item: QuantizedOp, out: Int64) -> None:
-    from accelsim.ir import VECTOR_KINDS
-
     recipe = item.op.recipe
     assert recipe is not None
     for p, step in enumerate(recipe.passes):
@@ -270,6 +268,7 @@ def engine_table(accelerator: Accelerator, table: OpTable) -> EngineTable:
     """
     found = engine_arrays(accelerator, table)
     _require_engines(accelerator, table, found.modes)
+    check_vector_kinds(table, accelerator)
     check_times(table, accelerator)
     return found
 

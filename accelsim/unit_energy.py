@@ -41,6 +41,7 @@ def vector_unit_energies(node_nm: int) -> tuple[float, ...]:
         "output_stage.compare_32_pj",
         "output_stage.table_256x8_pj",
         "vector.divide_pj",
+        "vector.leading_one_pj",
     )
     return tuple(tech.value(name) + registers for name in names)
 

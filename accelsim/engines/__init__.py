@@ -8,7 +8,7 @@ from accelsim.engines.rules import EngineRules, Fault, Rate, Stepped, tree_add_p
 from accelsim.engines.shift_array import ShiftArray
 from accelsim.engines.systolic import SystolicArray
 from accelsim.engines.tile import TileCost, can_execute, require, select_mode, slot_products, tile_cost, walk_tile
-from accelsim.engines.vector_unit import MicroOp, OpCode, VectorCost, recipe_cost, walk_program
+from accelsim.engines.vector_unit import MicroOp, OpCode, Operand, VectorCost, recipe_cost, walk_program
 
 __all__ = [
     "ComposableArray",
@@ -17,6 +17,7 @@ __all__ = [
     "MacArray",
     "MicroOp",
     "OpCode",
+    "Operand",
     "Rate",
     "ShiftArray",
     "Stepped",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.arch import VectorUnit
-from accelsim.ir import VECTOR_KINDS, Recipe, VectorKind
+from accelsim.ir import VECTOR_KINDS, Recipe, VectorKind, VectorPass
 from accelsim.kernels import engine_forms, vector_array
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 
@@ -27,35 +27,66 @@ class VectorCost:
 
 
 class OpCode(IntEnum):
-    """Micro-operations; `row` is the register set that every row has beside those of its elements."""
+    """Micro-operations of integers; `right` is a register, a row register or an immediate (`Operand`)."""
 
-    MULTIPLY = vector_array.MULTIPLY  # dest = left · immediate
-    ADD = vector_array.ADD  # dest = left + register
-    SUBTRACT_ROW = vector_array.SUBTRACT_ROW  # dest = left − row register
+    MULTIPLY = vector_array.MULTIPLY  # dest = left · right
+    ADD = vector_array.ADD  # dest = left + right
+    SUBTRACT = vector_array.SUBTRACT  # dest = left − right
+    SUBTRACT_FROM = vector_array.SUBTRACT_FROM  # dest = right − left
     SUM_TO_ROW = vector_array.SUM_TO_ROW  # row dest += left
+    SHIFT_LEFT = vector_array.SHIFT_LEFT  # dest = left << right
+    SHIFT_RIGHT = vector_array.SHIFT_RIGHT  # dest = left >> right (floor)
+    MAX = vector_array.MAX  # dest = max(left, right)
+    MIN = vector_array.MIN  # dest = min(left, right)
     MAX_TO_ROW = vector_array.MAX_TO_ROW  # row dest = max(row dest, left)
-    SHIFT_ROUND = vector_array.SHIFT_ROUND  # dest = (left + 2^(immediate − 1)) >> immediate
-    CLAMP = vector_array.CLAMP  # dest = clamp(left, −immediate − 1, immediate)
-    TABLE = vector_array.TABLE  # dest = table[left]
-    DIVIDE_BY_ROW = vector_array.DIVIDE_BY_ROW  # dest = ⌊left / row register⌋, 0 for a zero divisor
+    SIGN = vector_array.SIGN  # dest = −right where left < 0, else right; left = right: the absolute value
+    AT_LEAST = vector_array.AT_LEAST  # dest = 1 where left ≥ right, else 0
+    TABLE = vector_array.TABLE  # dest = table[left], a negative index counts from the end (two's complement)
+    DIVIDE = vector_array.DIVIDE  # dest = ⌊left / right⌋, 0 for a zero divisor, saturated to `bits` quotient bits
+    DIVIDE_INTO = vector_array.DIVIDE_INTO  # dest = ⌊right / left⌋, likewise
+    LEADING_ONE = vector_array.LEADING_ONE  # dest = ⌊log2 left⌋, −1 for left ≤ 0
+
+
+class Operand(IntEnum):
+    """What `MicroOp.right` names."""
+
+    REGISTER = vector_array.REGISTER
+    ROW = vector_array.ROW
+    IMMEDIATE = vector_array.IMMEDIATE
 
 
 KIND_OF: dict[OpCode, VectorKind] = {
     OpCode.MULTIPLY: VectorKind.MUL,
     OpCode.ADD: VectorKind.ADD,
-    OpCode.SUBTRACT_ROW: VectorKind.ADD,
+    OpCode.SUBTRACT: VectorKind.ADD,
+    OpCode.SUBTRACT_FROM: VectorKind.ADD,
     OpCode.SUM_TO_ROW: VectorKind.ADD,
+    OpCode.SHIFT_LEFT: VectorKind.SHIFT,
+    OpCode.SHIFT_RIGHT: VectorKind.SHIFT,
+    OpCode.MAX: VectorKind.COMPARE,
+    OpCode.MIN: VectorKind.COMPARE,
     OpCode.MAX_TO_ROW: VectorKind.COMPARE,
-    OpCode.SHIFT_ROUND: VectorKind.SHIFT,
-    OpCode.CLAMP: VectorKind.COMPARE,
+    OpCode.SIGN: VectorKind.COMPARE,
+    OpCode.AT_LEAST: VectorKind.COMPARE,
     OpCode.TABLE: VectorKind.TABLE,
-    OpCode.DIVIDE_BY_ROW: VectorKind.DIVISION,
+    OpCode.DIVIDE: VectorKind.DIVISION,
+    OpCode.DIVIDE_INTO: VectorKind.DIVISION,
+    OpCode.LEADING_ONE: VectorKind.LEADING_ONE,
 }
+# Widths of the functional units in bits: factors of the multiplier; quotient and divisor of a divider; else the word.
+MULTIPLIER_BITS = 16
+QUOTIENT_BITS, DIVISOR_BITS = 16, 24
+WORD_BITS = 32
 
 
 @dataclass(frozen=True)
 class MicroOp:
-    """One operation of a pass, on every element or, with `per_row`, once per row on the row's own registers."""
+    """One operation of a pass, on every element or, with `per_row`, once per row on the row's own registers.
+
+    `bits` is the width of the operation: of the left factor of a product (`right_bits`: of the right one), of the
+    quotient (`right_bits`: of the divisor), of operands and result of everything else.  0 is the width of the
+    functional unit.  What is wider takes more issue slots (decision 0017).
+    """
 
     step: int
     code: OpCode
@@ -63,6 +94,67 @@ class MicroOp:
     left: int
     right: int = 0
     per_row: bool = False
+    operand: Operand = Operand.REGISTER
+    bits: int = 0
+    right_bits: int = 0
+
+    @property
+    def kind(self) -> VectorKind:
+        """The functional unit."""
+        return KIND_OF[self.code]
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """`bits` and `right_bits` with the functional unit's own where they are 0."""
+        if self.kind is VectorKind.MUL:
+            return self.bits or MULTIPLIER_BITS, self.right_bits or MULTIPLIER_BITS
+        if self.kind is VectorKind.DIVISION:
+            return self.bits or QUOTIENT_BITS, self.right_bits or DIVISOR_BITS
+        return (self.bits or WORD_BITS,) * 2
+
+    @property
+    def slots(self) -> int:
+        """Issue slots of its kind."""
+        left, right = self.widths
+        if self.kind is VectorKind.TABLE:
+            return 1
+        if self.kind is VectorKind.MUL:
+            return -(-left // MULTIPLIER_BITS) * -(-right // MULTIPLIER_BITS)
+        if self.kind is VectorKind.DIVISION:
+            return -(-left // QUOTIENT_BITS) * -(-right // DIVISOR_BITS)
+        return -(-left // WORD_BITS)
+
+    @property
+    def joins(self) -> int:
+        """Slots of the adders that join the partial products of a wide product.
+
+        With a ≥ b digits of 16 bits: each of the b rows of a partial products takes a − 1 additions of one word, and
+        each but the first is added to the sum of the others over its 16 (a + 1) bits.
+        """
+        if self.kind is not VectorKind.MUL:
+            return 0
+        few, many = sorted(-(-bits // MULTIPLIER_BITS) for bits in self.widths)
+        return few * (many - 1) + (few - 1) * -(-MULTIPLIER_BITS * (many + 1) // WORD_BITS)
+
+
+def micro_counts(items: Iterable[MicroOp]) -> tuple[tuple[VectorKind, int], ...]:
+    """Issue slots by kind, in `VECTOR_KINDS` order, kinds without any left out."""
+    totals = dict.fromkeys(VECTOR_KINDS, 0)
+    for item in items:
+        totals[item.kind] += item.slots
+        totals[VectorKind.ADD] += item.joins
+    return tuple((kind, count) for kind, count in totals.items() if count)
+
+
+def program_passes(program: Sequence[MicroOp]) -> tuple[VectorPass, ...]:
+    """The passes of a recipe that a program is: issue slots per element and per row by kind."""
+    return tuple(
+        VectorPass(
+            micro_counts(item for item in program if item.step == step and not item.per_row),
+            micro_counts(item for item in program if item.step == step and item.per_row),
+        )
+        for step in range(max(item.step for item in program) + 1)
+    )
 
 
 def pass_operations(recipe: Recipe) -> Int64:
@@ -101,10 +193,7 @@ def operations_cost(unit: VectorUnit, operations: Int64, bits_per_pass: Sequence
 
 def program_operations(program: Sequence[MicroOp], rows: int, width: int) -> Int64:
     """Operations [passes, kinds] of a program over `rows` rows of `width` elements."""
-    totals = np.zeros((max(item.step for item in program) + 1, len(VECTOR_KINDS)), np.int64)
-    for item in program:
-        totals[item.step, VECTOR_KINDS.index(KIND_OF[item.code])] += rows if item.per_row else rows * width
-    return totals
+    return pass_operations(Recipe("vector program", program_passes(program), 1, rows, 1, width))
 
 
 def walk_program(
@@ -117,18 +206,15 @@ def walk_program(
     """Step a program cycle by cycle; returns the observed cost and the registers afterwards.
 
     `registers` is [rows, width + 1, n]: registers of every element, then those of the row.  Row operations of a
-    pass run before the row's elements.  Errors as in `recipe_cost`.
+    pass run before the row's elements.  Errors as in `recipe_cost`; AccelsimError when a value does not fit the width
+    that its micro-operation declares.
     """
     rows, width = registers.shape[0], registers.shape[1] - 1
     operations_cost(unit, program_operations(program, rows, width), bits_per_pass, "vector program")
-    micro = np.array(
-        [(p.step, VECTOR_KINDS.index(KIND_OF[p.code]), p.per_row, p.code, p.dest, p.left, p.right) for p in program],
-        np.int64,
-    )
     state = np.array(registers, np.int64, order="C")
     executed = np.zeros(len(VECTOR_KINDS), np.int64)
-    occupancy, latency = vector_array.walk_vector(
-        micro,
+    occupancy, latency, misfits = vector_array.walk_vector(
+        np.array([_columns(item) for item in program], np.int64),
         np.array(unit.throughput(), np.int64),
         np.array(bits_per_pass, np.int64),
         unit.port_bits_per_cycle,
@@ -137,4 +223,15 @@ def walk_program(
         state,
         executed,
     )
+    if misfits:
+        what = f"{misfits} operations have values that do not fit their declared widths"
+        raise AccelsimError(Problem("vector program", what, "operands within the ranges of the program"))
     return VectorCost(occupancy, latency, tuple(int(value) for value in executed)), state
+
+
+def _columns(item: MicroOp) -> tuple[int, ...]:
+    """A micro-operation as the kernel reads it."""
+    return (
+        item.step, VECTOR_KINDS.index(item.kind), item.per_row, item.code, item.operand, item.dest, item.left,
+        item.right, item.slots, item.joins, *item.widths,
+    )  # fmt: skip

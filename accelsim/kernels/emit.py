@@ -329,7 +329,7 @@ def emit_vector(
     if first_tile:
         passes = tables.ops[k, O_PASSES]
         for p in range(passes):
-            for kind in range(6):
+            for kind in range(tables.vector.shape[2]):
                 out.counts[k, base + kind] += tables.vector[k, p, kind]
         out.counts[k, base + ACT_READ] += passes * tables.ops[k, O_IN0] * tables.ops[k, O_ABITS]
         out.counts[k, base + ACT_READ] += tables.ops[k, O_IN1] * tables.ops[k, O_RBITS]

@@ -123,7 +123,7 @@ def vector_tile_cycles(
         if p == passes - 1:
             bits += output_tile_bits(ops, tensors, k, axis, size)
         longest = max(1, ceil_div(bits, port_bits))
-        for kind in range(6):
+        for kind in range(vector.shape[2]):
             if vector[k, p, kind] > 0:
                 count = ceil_div(vector[k, p, kind] * size, extent)
                 longest = max(longest, ceil_div(count, throughput[kind]))

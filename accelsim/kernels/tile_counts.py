@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from accelsim.counts import ENGINE_COUNTS, MAX_MODES
+from accelsim.ir import VECTOR_KINDS
 from accelsim.kernels.engine_forms import (
     ceil_div,
     dense_accumulates,
@@ -54,7 +55,8 @@ from accelsim.optable import (
 
 PER_ENGINE = len(ENGINE_COUNTS)
 _OUTPUTS, _TABLES, _ACCUMULATES = range(MAX_MODES, PER_ENGINE)
-ACT_READ, ACT_WRITE, WEIGHT_READ, WEIGHT_WRITE, DRAM_READ, DRAM_WRITE = range(6, 12)
+_KINDS = len(VECTOR_KINDS)
+ACT_READ, ACT_WRITE, WEIGHT_READ, WEIGHT_WRITE, DRAM_READ, DRAM_WRITE = range(_KINDS, _KINDS + 6)
 
 
 @inner

@@ -1,8 +1,9 @@
 """Cycle-stepped model of the vector unit that computes values: micro-operations over rows of elements.
 
-Every cycle each functional-unit kind issues up to its throughput from its own stream of micro-operations (rows in
-order, the row's own operations first) and the port moves its bits.  An element's values appear once every kind has
-issued its operations of that element and its bits have moved; the skew between dependent kinds is part of the unit's
+Every cycle each functional-unit kind issues up to its throughput from its own stream of issue slots (rows in order, the
+row's own operations first) and the port moves its bits.  An operation wider than its functional unit takes several
+slots, and a wide product adds its partial products in the adders.  An element's values appear once every kind has
+issued the slots of that element and its bits have moved; the skew between dependent kinds is part of the unit's
 latency.  A pass ends when every stream is empty and every bit has moved.
 """
 
@@ -12,55 +13,139 @@ from typing import Any
 
 import numpy as np
 
+from accelsim.ir import VECTOR_KINDS, VectorKind
 from accelsim.kernels.jit import jit
 
-# Columns of a micro-operation.
-PASS, KIND, PER_ROW, OPCODE, DEST, LEFT, RIGHT, MICRO_SIZE = range(8)
+# Columns of a micro-operation: SLOTS of its KIND and JOINS of the adders, operands of LEFT_BITS and RIGHT_BITS.
+(
+    PASS, KIND, PER_ROW, OPCODE, OPERAND, DEST, LEFT, RIGHT, SLOTS, JOINS, LEFT_BITS, RIGHT_BITS, MICRO_SIZE,
+) = range(13)  # fmt: skip
 # Operation codes; registers are per element, and every row has one more set of them (index `width`) of its own.
-MULTIPLY, ADD, SUBTRACT_ROW, SUM_TO_ROW, MAX_TO_ROW, SHIFT_ROUND, CLAMP, TABLE, DIVIDE_BY_ROW = range(9)
+(
+    MULTIPLY, ADD, SUBTRACT, SUBTRACT_FROM, SUM_TO_ROW, SHIFT_LEFT, SHIFT_RIGHT, MAX, MIN, MAX_TO_ROW, SIGN, AT_LEAST,
+    TABLE, DIVIDE, DIVIDE_INTO, LEADING_ONE,
+) = range(16)  # fmt: skip
+# What RIGHT names: a register of the element, one of the row, or the value itself.
+REGISTER, ROW, IMMEDIATE = range(3)
+ADDERS = VECTOR_KINDS.index(VectorKind.ADD)
 
 
 @jit
-def _execute(micro: Any, registers: Any, row: int, j: int, table: Any) -> None:
-    """One micro-operation on element (row, j); `RIGHT` is a register, or the immediate of MULTIPLY, SHIFT and CLAMP."""
+def _fits(value: int, bits: int) -> bool:
+    """True when a word of `bits` bits holds the value, as a signed or as an unsigned number."""
+    return -(1 << (bits - 1)) <= value < (1 << bits)
+
+
+@jit
+def _quotient(numerator: int, divisor: int, bits: int) -> int:
+    """⌊numerator / divisor⌋, at most the largest number of `bits` bits; a zero divisor gives zero."""
+    if divisor == 0:
+        return 0
+    return min(numerator // divisor, (1 << bits) - 1)
+
+
+@jit
+def _leading_one(value: int) -> int:
+    """Index of the highest set bit, −1 for a value of zero or less."""
+    index = -1
+    while value > 0:
+        value >>= 1
+        index += 1
+    return index
+
+
+@jit
+def _result(code: int, left: int, right: int, bits: int) -> int:
+    """What an operation on two integers gives; `bits` limits a quotient."""
+    if code == MULTIPLY:
+        return left * right
+    if code == ADD or code == SUM_TO_ROW:
+        return left + right
+    if code == SUBTRACT:
+        return left - right
+    if code == SUBTRACT_FROM:
+        return right - left
+    if code == SHIFT_LEFT:
+        return left << right
+    if code == SHIFT_RIGHT:
+        return left >> right
+    if code == MAX or code == MAX_TO_ROW:
+        return max(left, right)
+    if code == MIN:
+        return min(left, right)
+    if code == SIGN:
+        return -right if left < 0 else right
+    if code == AT_LEAST:
+        return 1 if left >= right else 0
+    if code == DIVIDE:
+        return _quotient(left, right, bits)
+    if code == DIVIDE_INTO:
+        return _quotient(right, left, bits)
+    return _leading_one(left)
+
+
+@jit
+def _misfits(micro: Any, left: int, right: int, result: int) -> bool:
+    """True when an operand or the result does not fit the widths that the micro-operation declares."""
+    code, bits, right_bits = micro[OPCODE], micro[LEFT_BITS], micro[RIGHT_BITS]
+    if code == TABLE:
+        return False
+    if code == MULTIPLY:
+        return not (_fits(left, bits) and _fits(right, right_bits))
+    if code == DIVIDE:
+        return not _fits(right, right_bits)
+    if code == DIVIDE_INTO:
+        return not _fits(left, right_bits)
+    if code == SHIFT_LEFT or code == SHIFT_RIGHT:
+        return not (_fits(left, bits) and _fits(result, bits)) or right < 0 or right > 62
+    if code == LEADING_ONE:
+        return not _fits(left, bits)
+    return not (_fits(left, bits) and _fits(right, bits) and _fits(result, bits))
+
+
+@jit
+def _execute(micro: Any, registers: Any, row: int, j: int, table: Any) -> bool:
+    """One micro-operation on element (row, j); True when a value does not fit its declared width."""
     own = registers[row, registers.shape[1] - 1]
     regs = registers[row, j]
     code, dest, right = micro[OPCODE], micro[DEST], micro[RIGHT]
     left = regs[micro[LEFT]]
-    if code == MULTIPLY:
-        regs[dest] = left * right
-    elif code == ADD:
-        regs[dest] = left + regs[right]
-    elif code == SUBTRACT_ROW:
-        regs[dest] = left - own[right]
-    elif code == SUM_TO_ROW:
-        own[dest] += left
-    elif code == MAX_TO_ROW:
-        own[dest] = max(own[dest], left)
-    elif code == SHIFT_ROUND:
-        regs[dest] = (left + (1 << (right - 1))) >> right
-    elif code == CLAMP:
-        regs[dest] = min(max(left, -right - 1), right)
-    elif code == TABLE:
-        regs[dest] = table[left]
-    elif own[right] == 0:  # DIVIDE_BY_ROW: a zero divisor gives zero
-        regs[dest] = 0
+    if code == TABLE:
+        regs[dest] = table[left % table.shape[0]]
+        return False
+    if code == SUM_TO_ROW or code == MAX_TO_ROW:
+        value = own[dest]
+    elif micro[OPERAND] == IMMEDIATE:
+        value = right
     else:
-        regs[dest] = left // own[right]
+        value = own[right] if micro[OPERAND] == ROW else regs[right]
+    result = _result(code, left, value, micro[LEFT_BITS])
+    if code == SUM_TO_ROW or code == MAX_TO_ROW:
+        own[dest] = result
+    else:
+        regs[dest] = result
+    return _misfits(micro, left, value, result)
 
 
 @jit
-def _run_slot(program: Any, p: int, per_row: int, registers: Any, row: int, j: int, table: Any, ops: Any) -> None:
-    """All micro-operations of pass p on one element, or on the row's own registers; `ops` counts them by kind."""
+def _run_slot(program: Any, p: int, per_row: int, registers: Any, row: int, j: int, table: Any, ops: Any) -> int:
+    """All micro-operations of pass p on one element, or on the row's own registers; returns how many do not fit.
+
+    `ops` counts the issue slots by kind.
+    """
+    misfits = 0
     for m in range(program.shape[0]):
         if program[m, PASS] == p and program[m, PER_ROW] == per_row:
-            _execute(program[m], registers, row, j, table)
-            ops[program[m, KIND]] += 1
+            if _execute(program[m], registers, row, j, table):
+                misfits += 1
+            ops[program[m, KIND]] += program[m, SLOTS]
+            ops[ADDERS] += program[m, JOINS]
+    return misfits
 
 
 @jit
 def _slot_ready(per_row: Any, per_element: Any, issued: Any, row: int, j: int, width: int) -> bool:
-    """True when every kind has issued its operations of all slots up to element j of a row."""
+    """True when every kind has issued its slots of all elements up to j of a row."""
     for k in range(issued.shape[0]):
         before = row * (per_row[k] + width * per_element[k]) + per_row[k] + (j + 1) * per_element[k]
         if issued[k] < before:
@@ -74,10 +159,9 @@ def _stream_lengths(program: Any, p: int, per_row: Any, per_element: Any) -> Non
     per_element[:] = 0
     for m in range(program.shape[0]):
         if program[m, PASS] == p:
-            if program[m, PER_ROW]:
-                per_row[program[m, KIND]] += 1
-            else:
-                per_element[program[m, KIND]] += 1
+            stream = per_row if program[m, PER_ROW] else per_element
+            stream[program[m, KIND]] += program[m, SLOTS]
+            stream[ADDERS] += program[m, JOINS]
 
 
 @jit
@@ -95,16 +179,17 @@ def _issue(per_row: Any, per_element: Any, throughput: Any, rows: int, width: in
 @jit
 def walk_vector(
     program: Any, throughput: Any, bits: Any, port: int, latency: int, table: Any, registers: Any, ops: Any
-) -> tuple[int, int]:
-    """Walk a vector program cycle by cycle; returns (occupancy_cycles, latency_cycles).
+) -> tuple[int, int, int]:
+    """Walk a vector program cycle by cycle; returns (occupancy_cycles, latency_cycles, misfits).
 
-    `program` [micro-operations, MICRO_SIZE]; `throughput` and `ops` (zeroed; operations executed) by `VECTOR_KINDS`;
+    `program` [micro-operations, MICRO_SIZE]; `throughput` and `ops` (zeroed; slots issued) by `VECTOR_KINDS`;
     `bits` [passes] moved through a port of `port` bits per cycle; `registers` [rows, width + 1, n] is read and written.
+    `misfits` counts executed operations with a value that does not fit the declared widths.
     """
     rows, width = registers.shape[0], registers.shape[1] - 1
     kinds = throughput.shape[0]
     per_row, per_element = np.zeros(kinds, np.int64), np.zeros(kinds, np.int64)
-    cycle = 0
+    cycle = misfits = 0
     for p in range(bits.shape[0]):
         _stream_lengths(program, p, per_row, per_element)
         issued = np.zeros(kinds, np.int64)
@@ -121,10 +206,10 @@ def walk_vector(
                 if not _slot_ready(per_row, per_element, issued, row, j, width):
                     break
                 if j == 0:
-                    _run_slot(program, p, 1, registers, row, width, table, ops)
-                _run_slot(program, p, 0, registers, row, j, table, ops)
+                    misfits += _run_slot(program, p, 1, registers, row, width, table, ops)
+                misfits += _run_slot(program, p, 0, registers, row, j, table, ops)
                 front += 1
     occupancy = cycle
     for _ in range(latency):  # the last values travel through the unit's pipeline
         cycle += 1
-    return occupancy, cycle
+    return occupancy, cycle, misfits

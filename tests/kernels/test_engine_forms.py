@@ -6,31 +6,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.arch import VectorUnit
-from accelsim.engines import MicroOp, OpCode, recipe_cost, requantize, walk_program
+from accelsim.engines import MicroOp, OpCode, Operand, recipe_cost, requantize, walk_program
 from accelsim.engines.vector_unit import operations_cost, program_operations
 from accelsim.ir import Recipe, VectorKind, VectorPass
 from accelsim.kernels import engine_forms
 from accelsim.kernels.jit import compiled_once_notice
 from accelsim.problems import AccelsimError, InfeasibleError
 
+IMMEDIATE, ROW = Operand.IMMEDIATE, Operand.ROW
 RESIDUAL_ADD = (
-    MicroOp(0, OpCode.MULTIPLY, 0, 0, 77),
-    MicroOp(0, OpCode.SHIFT_ROUND, 0, 0, 6),
-    MicroOp(0, OpCode.MULTIPLY, 1, 1, 51),
-    MicroOp(0, OpCode.SHIFT_ROUND, 1, 1, 5),
+    MicroOp(0, OpCode.MULTIPLY, 0, 0, 77, operand=IMMEDIATE),
+    MicroOp(0, OpCode.ADD, 0, 0, 32, operand=IMMEDIATE),
+    MicroOp(0, OpCode.SHIFT_RIGHT, 0, 0, 6, operand=IMMEDIATE),
+    MicroOp(0, OpCode.MULTIPLY, 1, 1, 51, operand=IMMEDIATE),
+    MicroOp(0, OpCode.ADD, 1, 1, 16, operand=IMMEDIATE),
+    MicroOp(0, OpCode.SHIFT_RIGHT, 1, 1, 5, operand=IMMEDIATE),
     MicroOp(0, OpCode.ADD, 2, 0, 1),
-    MicroOp(0, OpCode.CLAMP, 2, 2, 127),
+    MicroOp(0, OpCode.MAX, 2, 2, -128, operand=IMMEDIATE),
+    MicroOp(0, OpCode.MIN, 2, 2, 127, operand=IMMEDIATE),
 )
 # Row maximum; then subtract it, look up, sum; then scale by 2^8 and divide by the row's sum.
 SOFTMAX = (
     MicroOp(0, OpCode.MAX_TO_ROW, 0, 0),
-    MicroOp(1, OpCode.SUBTRACT_ROW, 1, 0, 0),
-    MicroOp(1, OpCode.MULTIPLY, 1, 1, -1),
+    MicroOp(1, OpCode.SUBTRACT_FROM, 1, 0, 0, operand=ROW),
     MicroOp(1, OpCode.TABLE, 1, 1),
     MicroOp(1, OpCode.SUM_TO_ROW, 1, 1),
-    MicroOp(2, OpCode.MULTIPLY, 2, 1, 256),
-    MicroOp(2, OpCode.MULTIPLY, 2, 1, 1, per_row=True),
-    MicroOp(2, OpCode.DIVIDE_BY_ROW, 2, 2, 1),
+    MicroOp(2, OpCode.MULTIPLY, 2, 1, 256, operand=IMMEDIATE),
+    MicroOp(2, OpCode.MULTIPLY, 2, 1, 1, per_row=True, operand=IMMEDIATE, bits=32),
+    MicroOp(2, OpCode.DIVIDE, 2, 2, 1, operand=ROW),
 )
 TABLE = (1 << 15) >> (np.arange(512) // 16)
 
@@ -98,7 +101,7 @@ def test_vector_unit_softmax_by_table(unit: VectorUnit, rows: int, width: int, b
 
 def test_division_by_a_zero_row_gives_zero() -> None:
     unit = VectorUnit(1, 1, 1, 1, 1, 1)
-    program = (MicroOp(0, OpCode.DIVIDE_BY_ROW, 1, 0, 0),)
+    program = (MicroOp(0, OpCode.DIVIDE, 1, 0, 0, operand=ROW),)
     registers = np.full((1, 3, 2), 5, np.int64)
     registers[0, 2, 0] = 0
     _, after = walk_program(unit, program, [0], registers)
@@ -112,7 +115,7 @@ def test_recipe_by_hand_and_missing_functional_units() -> None:
     unit = VectorUnit(4, 8, 4, 4, 4, 1, port_bits_per_cycle=96, latency_cycles=7)
     cost = recipe_cost(unit, recipe, [480, 480])
     assert (cost.occupancy_cycles, cost.latency_cycles) == (8 + 6, 8 + 6 + 7)
-    assert cost.operations == (0, 60, 0, 0, 0, 6)
+    assert cost.operations == (0, 60, 0, 0, 0, 6, 0)
     with pytest.raises(InfeasibleError, match="needs division"):
         recipe_cost(VectorUnit(4, 8, 4, 4, 4, 0), recipe, [480, 480])
     with pytest.raises(AccelsimError, match="expected 2 passes"):
