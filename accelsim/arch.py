@@ -12,8 +12,12 @@ from accelsim.dram import load_device
 from accelsim.ir import digest_text, plain_text
 from accelsim.program import Int64
 
-# Engine fields that enter a fingerprint only where they are set: designs without systolic arrays keep theirs.
-SYSTOLIC_DEFAULTS = {"dataflow": "none", "double_buffered": True, "accumulator_rows": 0, "timing": "pipelined"}
+# Engine fields of one kind only.  They enter a fingerprint where they are set: designs without them keep theirs.
+FIELDS_OF_KIND: dict[str, dict[str, Any]] = {
+    "systolic_array": {"dataflow": "none", "double_buffered": True, "accumulator_rows": 0, "timing": "pipelined"},
+    "shift_array": {"dynamic_shift": False},
+}
+_KIND_DEFAULTS = {name: value for defaults in FIELDS_OF_KIND.values() for name, value in defaults.items()}
 # The same of the vector unit: one without leading-one units has the fingerprint it had before there were any.
 VECTOR_DEFAULTS = {"leading_one_per_cycle": 0}
 
@@ -38,11 +42,15 @@ class Mode:
     have separate activations (two output positions), so the activation port must deliver them.  On a composable array
     `products` counts both splits of a fusion unit: narrower weights give channels (or positions), narrower activations
     give more reduction inputs.
+
+    A multiplier array may have modes of two `passes` over a step: the multipliers of the mode with half the activation
+    bits take the unsigned low half first, then the signed high half, whose sums are shifted into the accumulators.
     """
 
     weight_bits: int
     activation_bits: int
     products: int = 1
+    passes: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,9 +69,9 @@ class Engine:
     2-bit multipliers (`modes`), or `terms` shifters and an adder (shift-add).
     `depthwise` allows the reconfigured mode (channels across lane inputs, positions across lanes and groups).
     Port widths are per cycle and private to the engine.  `accumulator_bits` is the width of every accumulator.
-    A systolic array has `lane_width` rows and `lanes` columns, and is the only kind with the last four fields:
-    `accumulator_rows` are the streamed steps whose results fit behind the array, `timing` "scalesim" charges the
-    serial folds of SCALE-Sim.
+    A systolic array has `lane_width` rows and `lanes` columns, and is the only kind with `dataflow`, `double_buffered`,
+    `accumulator_rows` (the streamed steps whose results fit behind the array) and `timing` ("scalesim" charges the
+    serial folds of SCALE-Sim).  A shift array with `dynamic_shift` can shift the right operand by the streamed one.
     """
 
     name: str
@@ -82,6 +90,7 @@ class Engine:
     double_buffered: bool = True
     accumulator_rows: int = 0
     timing: str = "pipelined"
+    dynamic_shift: bool = False
 
     @property
     def slots(self) -> int:
@@ -250,7 +259,8 @@ def _part_text(part: Any) -> str:
         return plain_text(part)
     data = asdict(part)
     if isinstance(part, Engine):
-        data = {key: value for key, value in data.items() if SYSTOLIC_DEFAULTS.get(key) != value}
+        data = {key: value for key, value in data.items() if _KIND_DEFAULTS.get(key) != value}
+        data["modes"] = [{k: v for k, v in mode.items() if (k, v) != ("passes", 1)} for mode in data["modes"]]
     elif isinstance(part, VectorUnit):
         data = {key: value for key, value in data.items() if VECTOR_DEFAULTS.get(key) != value}
     return plain_text(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from accelsim.arch import SYSTOLIC_DEFAULTS
+from accelsim.arch import FIELDS_OF_KIND
 from accelsim.config_fields import BALANCED, MAX_SLOTS, MAX_TICKS, RESERVED_NAMES
 from accelsim.config_walk import near
 from accelsim.config_yaml import Source, child
@@ -95,17 +95,17 @@ def _check_engine(source: Source, path: str, values: dict[str, Any]) -> None:
     if isinstance(name, str) and name.lower() in RESERVED_NAMES:
         source.fault(child(path, "name"), f"{name!a} is reserved for a unit that every design has", "another name")
     if values.get("kind") in ENGINE_KINDS:
-        if values.get("kind") != "systolic_array":
-            _check_systolic_fields(source, path, values)
+        _check_fields_of_other_kinds(source, path, values)
         for fault in ENGINE_KINDS[values["kind"]].faults(values):
             source.fault(f"{path}.{fault.field}", fault.what, fault.expected, fault.levers)
 
 
-def _check_systolic_fields(source: Source, path: str, values: dict[str, Any]) -> None:
-    for name, default in SYSTOLIC_DEFAULTS.items():
-        if values.get(name, default) != default:
-            what = f"a {values['kind']} has no `{name}`"
-            source.fault(child(path, name), what, f"{default}, or kind: systolic_array".lower())
+def _check_fields_of_other_kinds(source: Source, path: str, values: dict[str, Any]) -> None:
+    for kind, defaults in FIELDS_OF_KIND.items():
+        for name, default in defaults.items() if kind != values["kind"] else ():
+            if values.get(name, default) != default:
+                what = f"a {values['kind']} has no `{name}`"
+                source.fault(child(path, name), what, f"{default}, or kind: {kind}".lower())
 
 
 def _check_buffer(source: Source, path: str, values: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ def _parses(name: str) -> bool:
 FORMAT_NAMES: tuple[str, ...] = tuple(
     filter(_parses, (f"{scheme}{bits}" for scheme in ("u", "pot", "apot") for bits in range(1, 33)))
 )
+LOG2_NAMES: tuple[str, ...] = tuple(filter(_parses, (f"log{bits}" for bits in range(1, 33))))
 UNIFORM_NAMES: tuple[str, ...] = tuple(name for name in FORMAT_NAMES if not Format.parse(name).is_shift)
 
 
@@ -113,6 +114,7 @@ _ENGINE = {
     "double_buffered": Spec("a systolic_array loads the next stationary operands while it streams (ws, is)"),
     "accumulator_rows": Spec("streamed steps whose results fit behind a systolic_array (ws, is)", 0, 1 << 16),
     "timing": Spec("of a systolic_array: as derived, or SCALE-Sim's count", choices=("pipelined", "scalesim")),
+    "dynamic_shift": Spec("a shift_array can shift the right operand of a matmul by a log2 code of the left one"),
 }
 _VECTOR = {
     **{
@@ -138,6 +140,7 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "weight_bits": Spec("widest weight of the mode", 2, 16),
         "activation_bits": Spec("widest activation of the mode", 2, 16),
         "products": Spec("products per multiplier and cycle", 1, 16),
+        "passes": Spec("passes of a product: the halves of the activation one after the other", 1, 2),
     },
     OutputStage: {
         "outputs_per_cycle": Spec("requantized outputs per cycle", 1, MAX_SLOTS),
@@ -172,7 +175,7 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "match": Spec("glob on op names or, after `class:`, on op classes", pattern=TITLE),
         "weights": Spec("one format name, or the formats that share the output channels", 1, MAX_SHARES),
         "activation": Spec("format of the streamed operand", choices=UNIFORM_NAMES),
-        "output": Spec("format in which the result is stored", choices=UNIFORM_NAMES),
+        "output": Spec("format in which the result is stored", choices=(*UNIFORM_NAMES, *LOG2_NAMES)),
         "right": Spec("format of a matmul's second operand", choices=UNIFORM_NAMES),
         "zero_point": Spec("the result is stored with a zero point"),
         "granularity": Spec("which channels of the result share a scale and an offset", choices=GRANULARITIES),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from accelsim.arch import Accelerator
 from accelsim.ir import VECTOR_KINDS
 
-# Per engine.  products_i: MACs executed in mode i of a multiplier array, or with i + 1 terms on a shift-add array;
+# Per engine.  products_i: MACs executed in mode i of a multiplier array, or with i + 1 terms on a shift-add array (the
+# column after those: with a right operand that a log2 activation shifts);
 # outputs: requantized results; table_lookups: outputs that also pass a table (hardswish, GELU); accumulates:
 # accumulator updates (one per output position, channel and adder-tree step; one per product in depthwise mode).
 ENGINE_COUNTS: tuple[str, ...] = (
@@ -20,7 +21,7 @@ ENGINE_COUNTS: tuple[str, ...] = (
     "accumulates",
 )
 MAX_MODES = 6
-MAX_TERMS = 4  # products_i of a shift-add array end here
+MAX_TERMS = 4  # products_i of weights of a shift-add array end here
 GLOBAL_COUNTS: tuple[str, ...] = (
     *(f"vector_{kind}" for kind in VECTOR_KINDS),
     "activation_read_bits",

@@ -1,4 +1,4 @@
-"""Number formats: scheme, storage bits, value bits, and the short names used in plans (`u8`, `apot8`, `pot4`)."""
+"""Number formats: scheme, storage bits, value bits, and the short names used in plans (`u8`, `apot8`, `log4`)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Scheme(StrEnum):
     UNIFORM = "uniform"
     POT = "pot"
     APOT = "apot"
+    LOG2 = "log2"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Format:
     `bits` is what is stored and moved.  A uniform code is a signed integer of `bits` bits.  A power-of-two code has
     `terms` signed terms of `exponent_bits` each, value = sum of ±2^e, e = 0 … 2^exponent_bits − 1 (in units of the
     smallest power); a single-term code spends its highest exponent on the code for zero, a two-term code reaches zero
-    by cancellation (encoding A of the M²-ViT reconstruction, an interpretation; 53 magnitudes).
+    by cancellation (encoding A of the M²-ViT reconstruction, an interpretation; 53 magnitudes).  A log2 code is an
+    unsigned q, value 2^−q, the last code zero: as an integer 2^(2^bits − 2 − q), in units of the smallest power
+    (attention shares of FQ-ViT's Log-Int-Softmax).
     """
 
     scheme: Scheme
@@ -56,7 +59,7 @@ class Format:
     @property
     def name(self) -> str:
         """Short name accepted by `parse`."""
-        prefix = {Scheme.UNIFORM: "u", Scheme.POT: "pot", Scheme.APOT: "apot"}[self.scheme]
+        prefix = {Scheme.UNIFORM: "u", Scheme.POT: "pot", Scheme.APOT: "apot", Scheme.LOG2: "log"}[self.scheme]
         return f"{prefix}{self.bits}"
 
     @property
@@ -70,9 +73,10 @@ class Format:
 
         `uB` is uniform with B = 2…16 bits.  `potB` is one signed power of two (1 sign bit, B − 1 exponent bits,
         B = 3…4).  `apotB` is additive power of two: apot8 has two and apot12 three signed terms with 3-bit exponents.
+        `logB`, B = 2…4, are the powers 2^−q of attention shares; only a stored softmax can have it, never a weight.
         Raises AccelsimError with the accepted names otherwise.
         """
-        match = re.fullmatch(r"(u|pot|apot)(\d+)", name)
+        match = re.fullmatch(r"(u|pot|apot|log)(\d+)", name)
         if match:
             bits = int(match.group(2))
             if match.group(1) == "u" and 2 <= bits <= 16:
@@ -81,9 +85,10 @@ class Format:
                 return Format(Scheme.POT, bits, 1, bits - 1)
             if match.group(1) == "apot" and bits in (8, 12):
                 return Format(Scheme.APOT, bits, bits // 4, 3)
-        raise AccelsimError(
-            Problem(where, f"unknown number format {name!r}", "u2 … u16, pot3, pot4, apot8 or apot12", ("u8", "apot8"))
-        )
+            if match.group(1) == "log" and 2 <= bits <= 4:
+                return Format(Scheme.LOG2, bits, 1, bits)
+        known = "u2 … u16, pot3, pot4, apot8, apot12, log2, log3 or log4"
+        raise AccelsimError(Problem(where, f"unknown number format {name!r}", known, ("u8", "apot8")))
 
 
 def accumulator_bits_needed(left: Format, right: Format, reduction: int) -> int:

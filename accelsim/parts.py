@@ -69,6 +69,12 @@ def add_pj(bits: int, tech: Technology) -> float:
     return add_32 * bits / 32
 
 
+def shift_pj(bits: int, tech: Technology) -> float:
+    """Energy of a shift with a result of 8 … 32 bits in pJ: linear between the published 8 and 32 bits."""
+    shift_8, shift_32 = tech.value("arithmetic.shift_8_pj"), tech.value("output_stage.shift_32_pj")
+    return shift_8 + (shift_32 - shift_8) * (bits - 8) / 24
+
+
 def register_pj(bits: float, tech: Technology) -> float:
     """Energy of clocking `bits` register bits once in pJ, clock distribution included."""
     return bits * tech.value("arithmetic.register_pj_per_bit") * (1.0 + tech.value("arithmetic.clock_tree_fraction"))

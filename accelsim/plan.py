@@ -240,7 +240,7 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         bits[op.output] = rule.output.bits
     problems += storage_problems(workload, plan, ops)
     if methods_sound:
-        problems += operand_problems(plan, ops)
+        problems += operand_problems(workload, plan, ops)
     if problems:
         raise AccelsimError(problems[:MAX_PROBLEMS])
     return QuantizedWorkload(workload, plan, tuple(ops), bits)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from accelsim.arch import Engine, Mode
-from accelsim.engines.mac_array import multiplier_mode, no_terms, order_faults
+from accelsim.engines.mac_array import multiplier_mode, no_terms, one_pass, order_faults
 from accelsim.engines.registry import register_engine
 from accelsim.engines.rules import EngineRules, Fault, Rate, Stepped, tree_add_pj
 from accelsim.formats import Format
@@ -92,7 +92,7 @@ class ComposableArray(EngineRules):
     def faults(self, fields: Mapping[str, Any]) -> Iterable[Fault]:
         """Modes in order that use all bricks; no terms."""
         modes = fields.get("modes") or ()
-        yield from (*no_terms(fields), *order_faults(modes))
+        yield from (*no_terms(fields), *one_pass(fields), *order_faults(modes))
         for index, mode in enumerate(modes):
             fault = mode_fault(mode)
             if fault is not None:

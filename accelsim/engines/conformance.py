@@ -18,7 +18,7 @@ from accelsim.counts import MAX_MODES
 from accelsim.engines.mac_array import uniform_codes
 from accelsim.engines.output_stage import requantize
 from accelsim.engines.registry import rules_of
-from accelsim.engines.tile import can_execute, select_mode, tile_cost, walk_tile
+from accelsim.engines.tile import can_execute, decoded, select_mode, tile_cost, walk_tile
 from accelsim.formats import Format, Scheme
 from accelsim.ir import Loop
 from accelsim.kernels.systolic_forms import SCALESIM
@@ -31,7 +31,7 @@ Int64 = NDArray[np.int64]
 Pair = tuple[Format, Format]
 WIDE_BITS = 1 << 30
 WEIGHTS = ("u2", "u3", "u4", "u6", "u8", "u12", "u16", "pot3", "pot4", "apot8", "apot12")
-ACTIVATIONS = ("u2", "u4", "u8", "u16")
+ACTIVATIONS = ("u2", "u4", "u8", "u16", "log2", "log4")
 DENSE = (
     Loop(1, 1, 1, 1, 1), Loop(1, 3, 5, 7, 11), Loop(2, 4, 4, 16, 24), Loop(1, 2, 3, 33, 5, 3, 3), Loop(3, 1, 9, 4, 40),
 )  # fmt: skip
@@ -125,13 +125,12 @@ def _stepped_problems(
     engine: Engine, tile: Loop, weight: Format, activation: Format, words: str
 ) -> Iterator[Problem]:  # fmt: skip
     rng = np.random.default_rng(tile.macs)
-    limit = 1 << activation.bits - 1
-    acts = rng.integers(-limit, limit, (tile.groups, tile.rows, tile.taps, tile.depth))
+    acts, values = _activations((tile.groups, tile.rows, tile.taps, tile.depth), activation, rng)
     weights, codes = _weights(engine, (tile.groups, tile.cols, tile.taps, tile.depth), weight, activation, rng)
     scales = np.stack([np.full(weights.shape[:2], value) for value in (-3, 5, 4)], axis=-1)
     low, high = -(1 << 40), 1 << 40
     walked, outputs = walk_tile(engine, tile, weight, activation, acts, codes, scales, (low, high))
-    total = acts.reshape(*acts.shape[:2], -1) @ weights.reshape(*weights.shape[:2], -1).swapaxes(1, 2)
+    total = values.reshape(*acts.shape[:2], -1) @ weights.reshape(*weights.shape[:2], -1).swapaxes(1, 2)
     if walked != tile_cost(engine, tile, weight, activation):
         expected = str(tile_cost(engine, tile, weight, activation))
         yield _broken(engine, f"is stepped as {walked} for {words}", expected)
@@ -139,10 +138,20 @@ def _stepped_problems(
         yield _broken(engine, f"computes other values than numpy for {words}", "the integer dot product")
 
 
+def _activations(shape: tuple[int, ...], activation: Format, rng: np.random.Generator) -> tuple[Int64, Int64]:
+    """Random activations as they are stored, and the integers behind them."""
+    if activation.scheme is Scheme.LOG2:
+        codes = rng.integers(0, 1 << activation.bits, shape)
+        return codes, decoded(codes, activation)
+    limit = 1 << activation.bits - 1
+    acts = rng.integers(-limit, limit, shape)
+    return acts, acts
+
+
 def _weights(
     engine: Engine, shape: tuple[int, ...], weight: Format, activation: Format, rng: np.random.Generator
 ) -> tuple[Int64, Int64]:
-    """Random weights as integers and as codes: one field of a multiplier, or (sign, exponent) terms of a shifter."""
+    """Random weights as integers and as codes: one integer where the slot takes it, or (sign, exponent) terms."""
     if weight.scheme is not Scheme.UNIFORM:
         signs = rng.integers(-1, 2, (*shape, weight.terms))
         exponents = rng.integers(0, weight.max_exponent + 1, (*shape, weight.terms))
@@ -151,7 +160,7 @@ def _weights(
     weights = rng.integers(-limit, limit, shape)
     column = select_mode(engine, weight, activation)
     stepped = rules_of(engine).stepped(engine, column if column is not None else 0)
-    if stepped is not None and stepped.row_bits:
+    if stepped is not None and (stepped.row_bits or stepped.dynamic):
         return weights, uniform_codes(weights, weight)
     places = np.arange(weight.bits)
     signs = (weights[..., None] >> places) & 1

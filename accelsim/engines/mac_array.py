@@ -20,20 +20,26 @@ from accelsim.technology import Technology
 Int64 = NDArray[np.int64]
 
 
-def multiplier_mode(engine: Engine, weight: Format, activation: Format) -> int | None:
-    """Index of the cheapest listed mode that holds both widths: most products, then fewest operand bits.
+MAX_PASSES = 2  # halves of an activation
 
-    A width that is not listed runs in a wider mode (4x4 in 8x4) and is stored at its true width.  None when no mode
-    holds both, or when an operand is not uniform: a multiplier takes two's complement integers, not shift codes.
+
+def multiplier_mode(engine: Engine, weight: Format, activation: Format, max_passes: int = 1) -> int | None:
+    """Index of the cheapest listed mode that holds both widths: most products per cycle, then fewest operand bits.
+
+    A width that is not listed runs in a wider mode (4x4 in 8x4) and is stored at its true width.  A log2 activation is
+    decoded to the integer behind it, so its value bits must fit.  None when no mode holds both: a multiplier takes
+    two's complement integers, not weights that are shift codes.  Modes of more than `max_passes` passes do not count.
     """
-    if weight.scheme is not Scheme.UNIFORM or activation.scheme is not Scheme.UNIFORM:
+    if weight.scheme is not Scheme.UNIFORM or activation.scheme not in (Scheme.UNIFORM, Scheme.LOG2):
         return None
     fitting = [
-        (-mode.products, mode.weight_bits * mode.activation_bits, index)
+        (-mode.products / mode.passes, mode.passes, mode.weight_bits * mode.activation_bits, index)
         for index, mode in enumerate(engine.modes)
-        if mode.weight_bits >= weight.bits and mode.activation_bits >= activation.bits
+        if mode.weight_bits >= weight.bits
+        and mode.activation_bits >= activation.value_bits
+        and mode.passes <= max_passes
     ]
-    return min(fitting)[2] if fitting else None
+    return min(fitting)[3] if fitting else None
 
 
 def multiplier_bits(engine: Engine, mode: int) -> int:
@@ -59,12 +65,11 @@ def multiplier_bits(engine: Engine, mode: int) -> int:
 
 
 def mode_cover(engine: Engine) -> tuple[int, int]:
-    """(wide, narrow) operand widths that cover every mode; AccelsimError when there are no modes."""
+    """(wide, narrow) operand widths that cover every pass of every mode; AccelsimError when there are no modes."""
     if not engine.modes:
         raise AccelsimError(Problem(engine.name, "has no modes", "at least one mode", ("modes",)))
-    wide = max(max(mode.weight_bits, mode.activation_bits) for mode in engine.modes)
-    narrow = max(min(mode.weight_bits, mode.activation_bits) for mode in engine.modes)
-    return wide, narrow
+    pairs = [(mode.weight_bits, mode.activation_bits // mode.passes) for mode in engine.modes]
+    return max(map(max, pairs)), max(map(min, pairs))
 
 
 def order_faults(modes: tuple[Mode, ...]) -> Iterable[Fault]:
@@ -89,6 +94,25 @@ def split_faults(modes: tuple[Mode, ...]) -> Iterable[Fault]:
             )
 
 
+def pass_faults(modes: tuple[Mode, ...]) -> Iterable[Fault]:
+    """Modes of two passes without the mode of one pass whose multipliers they use."""
+    halves = [(mode.weight_bits, 2 * mode.activation_bits, mode.products) for mode in modes if mode.passes == 1]
+    for index, mode in enumerate(modes):
+        if mode.passes > 1 and (mode.weight_bits, mode.activation_bits, mode.products) not in halves:
+            found = f"two passes of {mode.weight_bits}x{mode.activation_bits} with {mode.products} products"
+            listed = [f"activation_bits: {bits}" for weight, bits, _ in halves if weight == mode.weight_bits]
+            expected = "twice the activation_bits of a mode of one pass with the same weight_bits and products"
+            yield Fault(f"modes[{index}].passes", found, expected, tuple(listed) or ("passes: 1",))
+
+
+def one_pass(fields: Mapping[str, Any]) -> Iterable[Fault]:
+    """Modes of two passes on a kind that has none."""
+    for index, mode in enumerate(fields.get("modes") or ()):
+        if mode.passes > 1:
+            what = f"a {fields.get('kind')} has no modes of {mode.passes} passes"
+            yield Fault(f"modes[{index}].passes", what, "1, or kind: mac_array", ("1",))
+
+
 def no_terms(fields: Mapping[str, Any]) -> Iterable[Fault]:
     """An array of modes: it has some, and no shift-add terms."""
     kind = fields.get("kind")
@@ -104,15 +128,16 @@ class MacArray(EngineRules):
 
     def column(self, engine: Engine, weight: Format, activation: Format) -> int | None:
         """Index of the mode, see `multiplier_mode`."""
-        return multiplier_mode(engine, weight, activation)
+        return multiplier_mode(engine, weight, activation, MAX_PASSES)
 
     def rate(self, engine: Engine, column: int) -> Rate:
-        """The mode's products, all of them output channels (depthwise: positions)."""
-        return Rate(engine.modes[column].products)
+        """The mode's products, all of them output channels (depthwise: positions), and its passes."""
+        return Rate(engine.modes[column].products, engine.modes[column].passes)
 
     def operand_bits(self, engine: Engine) -> int:
-        """One register for each operand of the widest modes."""
-        return sum(mode_cover(engine))
+        """One register for each operand of the widest modes; an activation stays in it for all passes of its mode."""
+        more = max((mode.activation_bits - mode.activation_bits // mode.passes for mode in engine.modes), default=0)
+        return sum(mode_cover(engine)) + more
 
     def slot_um2(self, engine: Engine, tech: Technology) -> float:
         """The smallest synthesized multiplier that covers every mode, 12.5 % larger when it splits."""
@@ -127,24 +152,28 @@ class MacArray(EngineRules):
 
         Arithmetic: multiply, one tree add, and the clocked operand bits of this product (an activation shared by two
         products is counted for both: exact in depthwise mode, an upper bound in dense mode).  Synthesized: the array's
-        energy per MAC.
+        energy per MAC.  Two passes are two products of the half activation; their second accumulate is a count.
         """
         if column >= len(engine.modes):
             return None
         mode = engine.modes[column]
+        part_bits = mode.activation_bits // mode.passes
         if convention is Convention.SYNTHESIZED:
-            return array_mac_pj(self._family(engine), mode.weight_bits, mode.activation_bits, tech, clock_hz)
-        multiply = multiply_pj(mode.weight_bits, mode.activation_bits, tech)
-        return multiply + tree_add_pj(engine, tech) + register_pj(mode.weight_bits + mode.activation_bits, tech)
+            return mode.passes * array_mac_pj(self._family(engine), mode.weight_bits, part_bits, tech, clock_hz)
+        multiply = multiply_pj(mode.weight_bits, part_bits, tech)
+        registers = register_pj(mode.weight_bits + part_bits, tech)
+        return mode.passes * (multiply + tree_add_pj(engine, tech) + registers)
 
     def faults(self, fields: Mapping[str, Any]) -> Iterable[Fault]:
-        """Modes in order that split a multiplier; no terms."""
+        """Modes in order that split a multiplier or take its products twice; no terms."""
         modes = fields.get("modes") or ()
-        return (*no_terms(fields), *order_faults(modes), *split_faults(modes))
+        return (*no_terms(fields), *order_faults(modes), *split_faults(modes), *pass_faults(modes))
 
     def stepped(self, engine: Engine, column: int) -> Stepped | None:
-        """A multiplier of partial-product rows."""
-        return Stepped(row_bits=multiplier_bits(engine, column))
+        """A multiplier of partial-product rows, and the width of a pass of the activation."""
+        mode = engine.modes[column]
+        part_bits = mode.activation_bits // mode.passes if mode.passes > 1 else 0
+        return Stepped(row_bits=multiplier_bits(engine, column), part_bits=part_bits)
 
     def _family(self, engine: Engine) -> str:
         if self.products_per_slot(engine) == 1:

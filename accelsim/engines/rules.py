@@ -46,11 +46,17 @@ class Fault(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """How a slot is stepped: rows of the multiplier (0: a shifter), activation bits made of bricks, terms."""
+    """How a slot is stepped: rows of the multiplier (0: a shifter), activation bits made of bricks, terms.
+
+    `part_bits` are the activation bits of one pass (0: all of them).  `dynamic`: a streamed log2 code shifts the right
+    operand.
+    """
 
     row_bits: int = 0
     brick_bits: int = 0
     terms: int = 0
+    part_bits: int = 0
+    dynamic: bool = False
 
 
 class EngineRules(ABC):

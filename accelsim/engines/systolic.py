@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from accelsim.arch import Engine
-from accelsim.engines.mac_array import MacArray
+from accelsim.engines.mac_array import MacArray, multiplier_mode, one_pass
 from accelsim.engines.registry import register_engine
 from accelsim.engines.rules import Fault
+from accelsim.formats import Format
 from accelsim.kernels.systolic_forms import FORM_IS, FORM_OS, FORM_WS, SCALESIM
 from accelsim.parts import (
     TREE_BITS,
@@ -33,6 +34,10 @@ BANK_WORD_BITS = 128
 class SystolicArray(MacArray):
     """`lane_width` rows × `lanes` columns of elements: a multiplier with modes, an adder, and registers to pass on."""
 
+    def column(self, engine: Engine, weight: Format, activation: Format) -> int | None:
+        """Index of the mode; the operands stay or flow, so that none has two passes."""
+        return multiplier_mode(engine, weight, activation)
+
     def form(self, engine: Engine) -> int:
         """Closed form of the dataflow."""
         return FORMS[engine.dataflow] + (SCALESIM if engine.timing == "scalesim" else 0)
@@ -47,7 +52,7 @@ class SystolicArray(MacArray):
 
     def faults(self, fields: Mapping[str, Any]) -> Iterable[Fault]:
         """Faults of a multiplier array, and those of dataflow, accumulators and timing."""
-        yield from super().faults(fields)
+        yield from (*super().faults(fields), *one_pass(fields))
         dataflow, rows = fields.get("dataflow"), fields.get("accumulator_rows")
         if dataflow == "none":
             yield Fault("dataflow", "a systolic_array without dataflow", "ws, os or is", ("ws",))

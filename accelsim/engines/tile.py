@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from accelsim.arch import Engine
 from accelsim.engines.registry import rules_of
 from accelsim.engines.rules import Stepped
-from accelsim.formats import Format, accumulator_bits_needed
+from accelsim.formats import Format, Scheme, accumulator_bits_needed
 from accelsim.ir import Loop
 from accelsim.kernels import arrays, engine_forms, systolic_forms, systolic_outputs, systolic_stationary
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
@@ -34,7 +34,8 @@ class TileCost:
 def select_mode(engine: Engine, weight: Format, activation: Format) -> int | None:
     """Mode in which an engine executes this pair of formats (its count column), None when it cannot.
 
-    Arrays of modes: index into `engine.modes`.  Shift array: terms of the weight − 1.
+    Arrays of modes: index into `engine.modes`.  Shift array: terms of the weight − 1, or its last column for products
+    with a log2 activation.
     """
     return rules_of(engine).column(engine, weight, activation)
 
@@ -54,7 +55,10 @@ def require(engine: Engine, tile: Loop, weight: Format, activation: Format) -> i
     if mode is None or not can_execute(engine, weight, activation, tile.depthwise):
         what = f"cannot execute {weight.name} weights with {activation.name} activations"
         what += " in depthwise mode" if tile.depthwise else ""
-        raise InfeasibleError(Problem(where, what, levers=("another engine", "a mode that holds both widths")))
+        levers = ("another engine", "a mode that holds both widths")
+        if activation.scheme is Scheme.LOG2:
+            levers = ("dynamic_shift: true on a shift_array", f"a mode of {activation.value_bits}-bit activations")
+        raise InfeasibleError(Problem(where, what, levers=levers))
     needed = accumulator_bits_needed(weight, activation, tile.reduction)
     if needed > engine.accumulator_bits:
         what = f"accumulators too narrow for {tile.reduction} products"
@@ -131,6 +135,7 @@ def _geometry(
             *(stepped.row_bits, stepped.terms, engine.accumulator_bits),
             *clamp,
             *(inputs, stepped.brick_bits),
+            *(stepped.part_bits, (1 << activation.bits) - 1 if stepped.dynamic else 0),
         ],
         np.int64,
     )
@@ -159,6 +164,12 @@ def _check_shapes(tile: Loop, activations: Int64, codes: Int64, requant: Int64) 
         raise AccelsimError(problems)
 
 
+def decoded(codes: Int64, fmt: Format) -> Int64:
+    """Integers behind log2 codes of any shape, in units of the smallest power: 2^(max_exponent − q), 0 for the last."""
+    exponents = fmt.max_exponent - np.asarray(codes, np.int64)
+    return np.where(exponents < 0, 0, 1 << np.maximum(exponents, 0))
+
+
 def walk_tile(
     engine: Engine,
     tile: Loop,
@@ -171,13 +182,15 @@ def walk_tile(
 ) -> tuple[TileCost, Int64]:
     """Step the engine through a tile cycle by cycle; returns the observed cost and the outputs [groups, rows, cols].
 
-    `activations` [groups, rows, taps, depth] (the operand of every product; padding taps are zeros), `codes` [groups,
-    cols, taps, depth, terms, 2] (`mac_array.uniform_codes` or `quant.levels.encode`), `requant` [groups, cols, 3] =
-    bias, multiplier, shift.  Raises InfeasibleError like `require`, and AccelsimError when shapes do not match the
-    tile or the arithmetic leaves the accumulators.
+    `activations` [groups, rows, taps, depth] (the operand of every product, as it is stored: log2 as codes;
+    padding taps are zeros), `codes` [groups, cols, taps, depth, terms, 2] (`mac_array.uniform_codes` or
+    `quant.levels.encode`), `requant` [groups, cols, 3] = bias, multiplier, shift.  Raises InfeasibleError like
+    `require`, and AccelsimError when shapes do not match the tile or the arithmetic leaves the accumulators.
     """
     mode = require(engine, tile, weight, activation)
     _check_shapes(tile, activations, codes, requant)
+    if activation.scheme is Scheme.LOG2 and not _stepped(engine, mode).dynamic:
+        activations = decoded(activations, activation)
     left, right, scales = (np.ascontiguousarray(array, np.int64) for array in (activations, codes, requant))
     if rules_of(engine).form(engine) != systolic_forms.FORM_TREE:
         return _walk_systolic(engine, tile, weight, activation, left, right, scales, mode, clamp)

@@ -14,6 +14,7 @@ import numpy as np
 
 from accelsim.kernels.bricks import brick_product
 from accelsim.kernels.jit import jit
+from accelsim.kernels.products import activation_part, dynamic_shift, shift_terms, split_product
 
 # Geometry of one tile on one array; the first fifteen are the arguments of `dense_tile`, in order.
 (
@@ -41,8 +42,10 @@ from accelsim.kernels.jit import jit
     CLAMP_HIGH,
     DEPTH_PRODUCTS,  # reduction inputs per slot (depthwise: taps): activation-side split of a fusion unit, else 1
     BRICK_BITS,  # activation bits of a product made of bricks; 0: the slot is not a fusion unit
+    PART_BITS,  # activation bits of a pass where the passes take parts of the activation, else 0
+    ZERO_CODE,  # of a streamed log2 code that shifts the right operand; 0: the shifts are in the weights
     GEOMETRY_SIZE,
-) = range(25)
+) = range(27)
 
 # What a walk returns.
 (
@@ -64,37 +67,6 @@ _GROUP, _ROW, _COL, _TAP, _CHUNK, _PASS, _BLOCK, _STEPS_DONE, _RESERVED = range(
 _A_HAVE, _W_HAVE, _DONE, _SEQ_SIZE = range(9, 13)
 # What travels with a step through the pipeline, and with a finished block to the output stage.
 _VALID, _BANK, _FIRST, _LAST, _TAG_GROUP, _TAG_ROW, _TAG_COL, _TAG_SIZE = range(8)
-
-
-@jit
-def split_product(activation: int, packed: int, product: int, field_bits: int) -> int:
-    """One product of a multiplier whose weight register holds several two's complement fields.
-
-    Adds the partial-product rows of field `product`: row i is the activation shifted by i where bit i is set, and the
-    top row of the field is subtracted.  A mode only decides where the rows are cut: 8x8 is one field of eight rows,
-    8x4 two fields of four, so the two products never mix.
-    """
-    total = 0
-    field = packed >> (product * field_bits)
-    for i in range(field_bits):
-        if (field >> i) & 1:
-            if i == field_bits - 1:
-                total -= activation << i
-            else:
-                total += activation << i
-    return total
-
-
-@jit
-def shift_terms(activation: int, terms: Any, first: int, count: int) -> int:
-    """Sum of `count` shifted terms from `first` on; a term is (sign, exponent), sign 0 is an absent term."""
-    total = 0
-    for k in range(first, min(first + count, terms.shape[0])):
-        if terms[k, 0] > 0:
-            total += activation << terms[k, 1]
-        elif terms[k, 0] < 0:
-            total -= activation << terms[k, 1]
-    return total
 
 
 @jit
@@ -129,10 +101,16 @@ def _packed_weights(geo: Any, codes: Any, g: int, col: int, tap: int, d: int) ->
 
 @jit
 def _product(geo: Any, activation: int, packed: int, p: int, terms: Any, term_pass: int) -> int:
-    """Product p of one slot: bricks, partial-product rows of a multiplier, or the shifted terms of one pass."""
+    """Product p of one slot: bricks, partial-product rows of a multiplier, the shifted terms of one pass, or an
+    operand (in the place of the first term's sign) that the activation shifts.
+    """
     if geo[BRICK_BITS] > 0:
         field = geo[MULTIPLIER_BITS] // geo[PRODUCTS]
         return brick_product(activation, packed >> (p * field), geo[BRICK_BITS], field)
+    if geo[ZERO_CODE] > 0:
+        return dynamic_shift(activation, terms[0, 0], geo[ZERO_CODE])
+    if geo[PART_BITS] > 0:
+        activation = activation_part(activation, term_pass, geo[PART_BITS])
     if geo[MULTIPLIER_BITS] > 0:
         return split_product(activation, packed, p, geo[MULTIPLIER_BITS] // geo[PRODUCTS])
     return shift_terms(activation, terms, term_pass * geo[SLOT_TERMS], geo[SLOT_TERMS])
@@ -154,7 +132,8 @@ def _issue_dense(geo: Any, seq: Any, acts: Any, codes: Any, sums: Any, leaves: A
                     packed = _packed_weights(geo, codes, g, col, tap, d0 + x)
                     value = _product(geo, a, packed, p, codes[g, col + p, tap, d0 + x], seq[_PASS])
                     leaves[x // geo[DEPTH_PRODUCTS]] += value
-                sums[i, lane * geo[PRODUCTS] + p] = _tree(leaves)
+                # The sums of the high part of the activations are shifted on their way into the accumulators.
+                sums[i, lane * geo[PRODUCTS] + p] = _tree(leaves) << (geo[PART_BITS] * seq[_PASS])
 
 
 @jit

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.arrays import requantize_one, split_product
+from accelsim.kernels.arrays import requantize_one
 from accelsim.kernels.jit import jit
+from accelsim.kernels.products import split_product
 
 # Geometry of one tile on one array; the first fifteen are arguments of `systolic_cycles`, in order.
 (

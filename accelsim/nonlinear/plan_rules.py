@@ -1,12 +1,13 @@
-"""What a plan may ask of non-linear functions: methods that exist for the op, inputs as narrow as their widths."""
+"""What a plan may ask of non-linear functions: methods that exist, narrow inputs, log2 codes where they can be read."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from accelsim.formats import Scheme
 from accelsim.ir import Op, OpKind, Workload
 from accelsim.nonlinear.methods import FUNCTIONS, function_of, method_of, methods_of
 from accelsim.problems import AccelsimError, Problem
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from accelsim.plan import QuantizedOp, QuantPlan, Rule
 
 GELU, TABLE = "gelu", "table"
-FLOAT_GELU = "fqvit"  # FQ-ViT keeps GELU in floating point (quantization_methods, FQ-ViT's code)
+FLOAT_GELU = "fqvit"  # FQ-ViT (arXiv 2111.13824) keeps GELU in floating point
+LOG2_SOFTMAX = "fqvit"  # its Log-Int-Softmax has log2 codes as its only result
 SEPARATE_LEVERS = ("--separate gelu", "accelsim.workloads.separate.separate_activations")
 
 
@@ -81,9 +83,9 @@ def _no_function(plan: QuantPlan, rule: Rule, ops: Sequence[Op]) -> Problem:
     )
 
 
-def operand_problems(plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:
-    """Inputs wider than the widths for which a method is declared."""
-    found = []
+def operand_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:
+    """Inputs wider than the widths for which a method is declared; log2 codes where nothing makes or reads them."""
+    found = [*_log2_problems(workload, plan, ops)]
     for item in ops:
         if not item.nonlinear:
             continue
@@ -98,3 +100,28 @@ def operand_problems(plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Proble
                 )
             )  # fmt: skip
     return found
+
+
+def _log2_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> Iterable[Problem]:
+    """Log-Int-Softmax stores log2 codes and nothing else does; a product of activations reads them as its left side."""
+    coded = set()
+    for item in ops:
+        where = f"plan {plan.name}: {item.op.name}"
+        makes = item.function == "softmax" and item.nonlinear == LOG2_SOFTMAX
+        if makes and item.output.scheme is not Scheme.LOG2:
+            what = f"{LOG2_SOFTMAX} of softmax stored as {item.output.name}, but its results are log2 codes"
+            yield Problem(where, what, "a log2 format", ("output: log4",))
+        if item.output.scheme is Scheme.LOG2:
+            coded.add(item.op.output)
+            if not makes:
+                what = f"output {item.output.name} of an op that makes no log2 codes"
+                yield Problem(where, what, f"a softmax with nonlinear: {LOG2_SOFTMAX}", ("output: u8",))
+    for op in workload.ops if coded else ():
+        if op.kind is OpKind.VIEW:
+            continue
+        for place, name in enumerate(op.inputs):
+            codes = coded & {*workload.storage_of(name)}
+            if codes and (op.kind is not OpKind.MATMUL or place > 0):
+                what = f"reads the log2 codes of {min(codes)}"
+                expected = "a matmul with them as its left operand as their only reader"
+                yield Problem(f"plan {plan.name}: {op.name}", what, expected, ("another method of the softmax",))

@@ -9,7 +9,7 @@ from accelsim.arch import Engine, EngineKind, Mode, OutputStage
 from accelsim.engines import requantize, require, select_mode, tile_cost, uniform_codes, walk_tile
 from accelsim.formats import Format
 from accelsim.ir import Loop
-from accelsim.kernels import arrays
+from accelsim.kernels import arrays, products
 from accelsim.problems import AccelsimError, InfeasibleError
 from quant.levels import decode, encode, levels
 
@@ -138,14 +138,14 @@ def test_one_multiplier_gives_its_products_exactly(fields: int, bits: int) -> No
             for product in range(fields):
                 field = packed >> (product * bits) & (2 * limit - 1)
                 weight = field - 2 * limit if field >= limit else field
-                assert arrays.split_product(activation, packed, product, bits) == activation * weight
+                assert products.split_product(activation, packed, product, bits) == activation * weight
 
 
 def test_shift_slot_covers_every_two_term_level() -> None:
     values = levels(fmt("apot8"))
     for value, code in zip(values, encode(values, fmt("apot8")), strict=True):
         for activation in (-128, -1, 0, 77, 127):
-            assert arrays.shift_terms(activation, code, 0, 2) == activation * value
+            assert products.shift_terms(activation, code, 0, 2) == activation * value
 
 
 def test_accumulator_too_narrow_is_refused_with_numbers_and_overflow_is_seen() -> None:
