@@ -100,7 +100,7 @@ def pass_faults(modes: tuple[Mode, ...]) -> Iterable[Fault]:
     for index, mode in enumerate(modes):
         if mode.passes > 1 and (mode.weight_bits, mode.activation_bits, mode.products) not in halves:
             found = f"two passes of {mode.weight_bits}x{mode.activation_bits} with {mode.products} products"
-            listed = [f"activation_bits: {bits}" for weight, bits, _ in halves if weight == mode.weight_bits]
+            listed = [f"activation_bits: {a}, products: {p}" for w, a, p in halves if w == mode.weight_bits]
             expected = "twice the activation_bits of a mode of one pass with the same weight_bits and products"
             yield Fault(f"modes[{index}].passes", found, expected, tuple(listed) or ("passes: 1",))
 

@@ -11,14 +11,16 @@ import pytest
 
 from accelsim import config
 from accelsim.api import simulate
+from accelsim.bounds import design_bound
 from accelsim.counts import count_columns
 from accelsim.formats import Format
-from accelsim.ir import VectorKind, VectorPass, Workload
+from accelsim.ir import Loop, Tensor, VectorKind, VectorPass, Workload
 from accelsim.nonlinear import methods
 from accelsim.nonlinear.methods import Method
 from accelsim.optable import op_table
 from accelsim.plan import PLAN_FORMAT, QuantPlan, Rule, apply_plan
-from accelsim.workloads import build_workload
+from accelsim.workloads import build_workload, recipes
+from accelsim.workloads.builder import WorkloadBuilder
 from accelsim.workloads.separate import separate_activations
 from tests.support.config_files import plan_data, problems_of, write
 
@@ -165,3 +167,73 @@ def test_an_input_wider_than_the_method() -> None:
     assert (problem.demand, problem.bound, problem.unit) == (16, 8, "bits")
     assert "slow of softmax reads" in problem.what
     assert apply_plan(vit(), plan_of(Rule("b0.attn_add", output=U16), Rule("b0.norm2", nonlinear="slow")))
+
+
+# --- log2 codes ----------------------------------------------------------------------------------------------------
+
+LOG4 = Format.parse("log4")
+CODES = Rule("class:softmax", nonlinear="fqvit", output=LOG4)
+
+
+def test_log2_codes_round_trip_and_only_as_an_output(tmp_path: Path) -> None:
+    plan = plan_of(CODES)
+    assert config.load_plan(write(tmp_path, config.dump_plan(plan))) == plan
+    for field in ("activation", "right", "weights"):
+        data = {**plan_data("uniform8"), "rules": [{"match": "*", field: "log4"}]}
+        (problem,) = problems_of(config.plan_from_data, data, "here")
+        assert problem.where.startswith(f"here: rules[0].{field}")
+    assert "log4" in config.json_schema("plan")["properties"]["rules"]["items"]["properties"]["output"]["enum"]
+
+
+def test_log_int_softmax_and_log2_codes_go_together() -> None:
+    assert apply_plan(vit(), plan_of(CODES)).activation_bits["b0.softmax"] == 4
+    assert faults(vit(), Rule("b0.softmax", nonlinear="fqvit")) == [
+        ("b0.softmax", "fqvit of softmax stored as u8, but its results are log2 codes")
+    ]
+    assert faults(vit(), Rule("b0.softmax", nonlinear="slow", output=LOG4)) == [
+        ("b0.softmax", "output log4 of an op that makes no log2 codes")
+    ]
+    assert faults(vit(), Rule("b0.fc2", output=LOG4)) == [
+        ("b0.fc2", "output log4 of an op that makes no log2 codes"),
+        ("b0.mlp_add", "reads the log2 codes of b0.fc2"),
+    ]
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_log2_codes_are_the_left_operand_of_a_product(left: bool) -> None:
+    net = WorkloadBuilder("net", 4, 16)
+    scores = net.vector("soft", "softmax", (net.input,), recipes.softmax(1, 16, 1, 16), Tensor("soft", 16, 1, 16))
+    shares = net.view("shares", (scores,), 16, 1, 16)
+    values = net.conv("v", "pw", net.input, 16)
+    pair = (shares, values) if left else (values, shares)
+    workload = net.build(net.matmul("av", "attn_values", *pair, Loop(1, rows_h=16, rows_w=1, cols=16, depth=16)))
+    if left:
+        assert apply_plan(workload, plan_of(CODES)).ops[-1].activation == LOG4
+    else:
+        assert faults(workload, CODES) == [("av", "reads the log2 codes of soft")]
+
+
+def test_products_with_log2_codes_run_on_the_dynamic_shift_array() -> None:
+    """Counts of the whole network, and the levers on a design that cannot."""
+    workload, design = vit(), config.load_accelerator("m2vit_nonlinear")
+    table = op_table(workload, plan_of(CODES))
+    report = simulate(table, design)
+    macs = sum(op.macs for op in workload.ops if op.op_class == "attn_values")
+    counts = dict(zip(count_columns(design), report.result.counts.sum(axis=0).tolist(), strict=True))
+    assert counts["shift.products_4"] > 0
+    assert counts["shift.products_4"] + counts["mult.products_2"] == macs
+    assert counts["mult.products_1"] == workload.macs - macs
+    assert design_bound(table, report.engines, design).cycles <= report.result.cycles_total
+    found = problems_of(simulate, table, config.load_accelerator("m2vit"))
+    assert found[0].what == "no engine executes u8 weights with log4 activations"
+    assert found[0].levers[:2] == ("dynamic_shift: true on a shift_array", "a mode of 16-bit activations")
+
+
+def test_wide_attention_shares_run_in_two_passes() -> None:
+    workload, design = vit(), config.load_accelerator("m2vit_nonlinear")
+    table = op_table(workload, plan_of(Rule("class:softmax", output=U16)))
+    report = simulate(table, design)
+    macs = sum(op.macs for op in workload.ops if op.op_class == "attn_values")
+    counts = dict(zip(count_columns(design), report.result.counts.sum(axis=0).tolist(), strict=True))
+    assert (counts["mult.products_1"], counts["mult.products_2"]) == (workload.macs - macs, macs)
+    assert design_bound(table, report.engines, design).cycles <= report.result.cycles_total
