@@ -50,8 +50,8 @@ def engine_area_mm2(engine: Engine, node_nm: int) -> Mapping[str, float]:
 def vector_area_mm2(vector: VectorUnit, node_nm: int) -> float:
     """Area of the vector unit in mm²: functional units with their operand registers.
 
-    A multiplier is 16×16, adders, shifters and leading-one units 32 bits, a table 256 × 8; a divider delivers one quotient per cycle, so
-    it is 16 stages of a 24-bit subtracter and 32 register bits.
+    A multiplier is 16×16, adders, shifters and leading-one units have 32 bits, a table 256 × 8; a divider delivers one
+    quotient per cycle, so it is 16 stages of a 24-bit subtracter and 32 register bits.
     """
     tech = load_technology(node_nm)
     cells = tech.pe_area_um2

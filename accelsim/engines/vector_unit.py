@@ -36,6 +36,7 @@ class OpCode(IntEnum):
     SUM_TO_ROW = vector_array.SUM_TO_ROW  # row dest += left
     SHIFT_LEFT = vector_array.SHIFT_LEFT  # dest = left << right
     SHIFT_RIGHT = vector_array.SHIFT_RIGHT  # dest = left >> right (floor)
+    SHIFT_EVEN = vector_array.SHIFT_EVEN  # dest = left / 2^right to nearest, ties to even
     MAX = vector_array.MAX  # dest = max(left, right)
     MIN = vector_array.MIN  # dest = min(left, right)
     MAX_TO_ROW = vector_array.MAX_TO_ROW  # row dest = max(row dest, left)
@@ -44,6 +45,7 @@ class OpCode(IntEnum):
     TABLE = vector_array.TABLE  # dest = table[left], a negative index counts from the end (two's complement)
     DIVIDE = vector_array.DIVIDE  # dest = ⌊left / right⌋, 0 for a zero divisor, saturated to `bits` quotient bits
     DIVIDE_INTO = vector_array.DIVIDE_INTO  # dest = ⌊right / left⌋, likewise
+    DIVIDE_INTO_EVEN = vector_array.DIVIDE_INTO_EVEN  # dest = right / left to nearest, ties to even; limits as DIVIDE
     LEADING_ONE = vector_array.LEADING_ONE  # dest = ⌊log2 left⌋, −1 for left ≤ 0
 
 
@@ -63,6 +65,7 @@ KIND_OF: dict[OpCode, VectorKind] = {
     OpCode.SUM_TO_ROW: VectorKind.ADD,
     OpCode.SHIFT_LEFT: VectorKind.SHIFT,
     OpCode.SHIFT_RIGHT: VectorKind.SHIFT,
+    OpCode.SHIFT_EVEN: VectorKind.SHIFT,
     OpCode.MAX: VectorKind.COMPARE,
     OpCode.MIN: VectorKind.COMPARE,
     OpCode.MAX_TO_ROW: VectorKind.COMPARE,
@@ -71,6 +74,7 @@ KIND_OF: dict[OpCode, VectorKind] = {
     OpCode.TABLE: VectorKind.TABLE,
     OpCode.DIVIDE: VectorKind.DIVISION,
     OpCode.DIVIDE_INTO: VectorKind.DIVISION,
+    OpCode.DIVIDE_INTO_EVEN: VectorKind.DIVISION,
     OpCode.LEADING_ONE: VectorKind.LEADING_ONE,
 }
 # Widths of the functional units in bits: factors of the multiplier; quotient and divisor of a divider; else the word.
@@ -121,16 +125,19 @@ class MicroOp:
         if self.kind is VectorKind.MUL:
             return -(-left // MULTIPLIER_BITS) * -(-right // MULTIPLIER_BITS)
         if self.kind is VectorKind.DIVISION:
-            return -(-left // QUOTIENT_BITS) * -(-right // DIVISOR_BITS)
+            guard = int(self.code is OpCode.DIVIDE_INTO_EVEN)  # one more quotient bit decides how to round
+            return -(-(left + guard) // QUOTIENT_BITS) * -(-right // DIVISOR_BITS)
         return -(-left // WORD_BITS)
 
     @property
     def joins(self) -> int:
-        """Slots of the adders that join the partial products of a wide product.
+        """Slots of the adders: the increment of a rounded result, and what joins the partial products of a wide one.
 
         With a ≥ b digits of 16 bits: each of the b rows of a partial products takes a − 1 additions of one word, and
         each but the first is added to the sum of the others over its 16 (a + 1) bits.
         """
+        if self.code in (OpCode.SHIFT_EVEN, OpCode.DIVIDE_INTO_EVEN):
+            return -(-self.widths[0] // WORD_BITS)
         if self.kind is not VectorKind.MUL:
             return 0
         few, many = sorted(-(-bits // MULTIPLIER_BITS) for bits in self.widths)

@@ -22,9 +22,9 @@ from accelsim.kernels.jit import jit
 ) = range(13)  # fmt: skip
 # Operation codes; registers are per element, and every row has one more set of them (index `width`) of its own.
 (
-    MULTIPLY, ADD, SUBTRACT, SUBTRACT_FROM, SUM_TO_ROW, SHIFT_LEFT, SHIFT_RIGHT, MAX, MIN, MAX_TO_ROW, SIGN, AT_LEAST,
-    TABLE, DIVIDE, DIVIDE_INTO, LEADING_ONE,
-) = range(16)  # fmt: skip
+    MULTIPLY, ADD, SUBTRACT, SUBTRACT_FROM, SUM_TO_ROW, SHIFT_LEFT, SHIFT_RIGHT, SHIFT_EVEN, MAX, MIN, MAX_TO_ROW, SIGN,
+    AT_LEAST, TABLE, DIVIDE, DIVIDE_INTO, DIVIDE_INTO_EVEN, LEADING_ONE,
+) = range(18)  # fmt: skip
 # What RIGHT names: a register of the element, one of the row, or the value itself.
 REGISTER, ROW, IMMEDIATE = range(3)
 ADDERS = VECTOR_KINDS.index(VectorKind.ADD)
@@ -45,6 +45,17 @@ def _quotient(numerator: int, divisor: int, bits: int) -> int:
 
 
 @jit
+def _nearest(numerator: int, divisor: int, bits: int) -> int:
+    """The quotient by a divisor > 0 rounded to nearest, ties to even; limits as `_quotient`."""
+    if divisor == 0:
+        return 0
+    quotient = numerator // divisor
+    rest = numerator - quotient * divisor
+    above = rest > divisor - rest or (rest == divisor - rest and quotient & 1 == 1)
+    return min(quotient + (1 if above else 0), (1 << bits) - 1)
+
+
+@jit
 def _leading_one(value: int) -> int:
     """Index of the highest set bit, −1 for a value of zero or less."""
     index = -1
@@ -59,7 +70,7 @@ def _result(code: int, left: int, right: int, bits: int) -> int:
     """What an operation on two integers gives; `bits` limits a quotient."""
     if code == MULTIPLY:
         return left * right
-    if code == ADD or code == SUM_TO_ROW:
+    if code in (ADD, SUM_TO_ROW):
         return left + right
     if code == SUBTRACT:
         return left - right
@@ -69,7 +80,9 @@ def _result(code: int, left: int, right: int, bits: int) -> int:
         return left << right
     if code == SHIFT_RIGHT:
         return left >> right
-    if code == MAX or code == MAX_TO_ROW:
+    if code == SHIFT_EVEN:
+        return _nearest(left, 1 << right, 62)
+    if code in (MAX, MAX_TO_ROW):
         return max(left, right)
     if code == MIN:
         return min(left, right)
@@ -81,6 +94,8 @@ def _result(code: int, left: int, right: int, bits: int) -> int:
         return _quotient(left, right, bits)
     if code == DIVIDE_INTO:
         return _quotient(right, left, bits)
+    if code == DIVIDE_INTO_EVEN:
+        return _nearest(right, left, bits)
     return _leading_one(left)
 
 
@@ -94,9 +109,9 @@ def _misfits(micro: Any, left: int, right: int, result: int) -> bool:
         return not (_fits(left, bits) and _fits(right, right_bits))
     if code == DIVIDE:
         return not _fits(right, right_bits)
-    if code == DIVIDE_INTO:
+    if code in (DIVIDE_INTO, DIVIDE_INTO_EVEN):
         return not _fits(left, right_bits)
-    if code == SHIFT_LEFT or code == SHIFT_RIGHT:
+    if code in (SHIFT_LEFT, SHIFT_RIGHT, SHIFT_EVEN):
         return not (_fits(left, bits) and _fits(result, bits)) or right < 0 or right > 62
     if code == LEADING_ONE:
         return not _fits(left, bits)
@@ -113,14 +128,14 @@ def _execute(micro: Any, registers: Any, row: int, j: int, table: Any) -> bool:
     if code == TABLE:
         regs[dest] = table[left % table.shape[0]]
         return False
-    if code == SUM_TO_ROW or code == MAX_TO_ROW:
+    if code in (SUM_TO_ROW, MAX_TO_ROW):
         value = own[dest]
     elif micro[OPERAND] == IMMEDIATE:
         value = right
     else:
         value = own[right] if micro[OPERAND] == ROW else regs[right]
     result = _result(code, left, value, micro[LEFT_BITS])
-    if code == SUM_TO_ROW or code == MAX_TO_ROW:
+    if code in (SUM_TO_ROW, MAX_TO_ROW):
         own[dest] = result
     else:
         regs[dest] = result
