@@ -63,7 +63,7 @@ def as_int64(x: Any, where: str, bits: int = INPUT_BITS) -> Tensor:
     if int(x.min()) < -half or int(x.max()) >= half:
         what = f"input reaches {int(x.min()):,} … {int(x.max()):,}"
         raise AccelsimError(Problem(where, what, f"{bits} bits: {-half:,} … {half - 1:,}"))
-    return x.long() if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x, np.int64))
+    return x.long() if isinstance(x, Tensor) else torch.from_numpy(np.array(x, np.int64, order="C"))
 
 
 def as_row(x: Any, channels: int, where: str) -> Tensor:

@@ -33,7 +33,7 @@ def hardswish_table(
 
 @on_integers
 def log2_quotient(numerators: Tensor, divisors: Tensor, base_exponent: int = 0, bits: int = 4) -> tuple[Tensor, float]:
-    """Quotients numerators / 2^k, k the exponent that `quant.functional.log2_code` stores of the divisors ≥ 0; by zero: zero.
+    """Quotients numerators / 2^k, k from `quant.functional.log2_code` of the divisors ≥ 0; by zero: zero.
 
     All bits stay: integers numerators · 2^(2^bits − 1 − code), scale 2^−(base_exponent + 2^bits − 1).  Raises
     AccelsimError for negative divisors or a quotient that leaves 53 bits.  Source: Shi et al. 2024 (Trio-ViT).
