@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import not_negative, positive
+from codesign.nonlinear import command as mnq
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from quant.data.dataset import DataSet
     from quant.evaluate import Evaluation
+    from quant.methods.base import Method
 
 BATCH = 64
 
@@ -25,12 +27,13 @@ def add_quantize(commands: Any) -> None:
     parser = commands.add_parser("quantize", help="quantize a trained model: a plan and a calibrated checkpoint")
     _add_model(parser)
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two or m2q (default)")
+    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default) or mnq")
     chosen.add_argument(
         "--plan", metavar="FILE", help="a plan with the channels of every mixed op, instead of a method"
     )
     _add_formats(parser)
     _add_calibration(parser)
+    mnq.add_options(parser)
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the plan and the checkpoint")
     parser.add_argument("--json", help="write what was made as JSON ('-': standard output)")
     parser.set_defaults(command=_quantize)
@@ -57,7 +60,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_formats(parser: argparse.ArgumentParser) -> None:
     width = parser.add_mutually_exclusive_group()
-    width.add_argument("--bits", type=positive, help="weight bits of the method uniform (default 8)")
+    width.add_argument(
+        "--bits", type=positive, help="weight bits of uniform; of mnq weights and activations (default 8)"
+    )
     width.add_argument(
         "--budget", metavar="KIND=VALUE",
         help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits)",
@@ -111,7 +116,11 @@ def _quantize(arguments: argparse.Namespace) -> int:
     if preprocess is not None:
         about["preprocess"] = asdict(preprocess)
     if plan is None:
-        method, note = choose(arguments, network, images, accelerator, budget)
+        method: Method
+        if arguments.method == mnq.NAME:
+            method, note = mnq.mixed_methods(arguments, network, images, accelerator, budget, options, data, preprocess)
+        else:
+            method, note = choose(arguments, network, images, accelerator, budget)
         plan, checkpoint = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
     else:
         plan, checkpoint = quantize_plan(network, images, plan, options, recipe, about, _progress)

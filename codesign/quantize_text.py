@@ -31,6 +31,10 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
     if "budget" in summary:
         one = summary["budget"]
         print(f"  budget          {one['kind']}: {one['spent']:.6g} of {one['limit']:.6g} ({one['chosen']})")
+    if "nonlinear" in summary:
+        from codesign.nonlinear.command import lines
+
+        print("\n".join(lines(summary)))
     print(f"  written         {folder}/plan.yaml, workload.json, checkpoint.json, checkpoint.safetensors")
     print(f"  next            accelsim eval {folder} --data {summary['data']}")
     print(f"                  accelsim run {folder}/workload.json --plan {folder}/plan.yaml")

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from accelsim.formats import Scheme
 from accelsim.plan import QuantizedWorkload, QuantPlan, apply_plan
 from accelsim.problems import AccelsimError, Problem
-from quant.calibrated import Checkpoint, Divisor, Filters
+from quant.calibrated import Checkpoint, Divisor, Filters, PtfFactors
 from quant.collect import Statistics
 from quant.functional import Affine, log2_code
 from quant.groups import Groups, narrow, operand_values, spread_values
 from quant.network import Network, Node
+from quant.nonlinear.fqvit import ptf_factors
+from quant.nonlinear.ops import log2_values
 from quant.observers import Observed, channel_midpoint, migration_ratio, minmax, mse, percentile, quantile, weight_scale
 from quant.rounding import bias_correction
 from quant.views import rearrange
@@ -78,7 +81,18 @@ def calibrate(
         if node.has_filters:
             filters[node.name] = rounded_filters(node, plan, chosen)
     divisors = _divisors(network, plan, statistics, labels, stored) if plan.division == "log2_shift" else {}
-    return Checkpoint(network, plan, filters, stored, before, divisors)
+    return Checkpoint(network, plan, filters, stored, before, divisors, factors=norm_factors(network, plan, statistics))
+
+
+def norm_factors(network: Network, plan: QuantPlan, statistics: Statistics) -> dict[str, PtfFactors]:
+    """Power-of-two factors of the inputs of FQ-ViT's LayerNorms, in codes as wide as those of their outputs."""
+    rules = {name: plan.rule_for(network.node(name).op) for name in statistics.norms}
+    found = {}
+    for name, rule in rules.items():
+        if rule.nonlinear == "fqvit":
+            scale, zero, alpha = ptf_factors(statistics.norms[name].values.T, rule.output.bits)
+            found[name] = PtfFactors(scale, zero, torch.ones_like(alpha) << alpha, rule.output.bits)
+    return found
 
 
 def _scalar(affine: Affine) -> Affine:
@@ -98,6 +112,8 @@ def stored_quantizer(
     if name == workload.input:
         return _scalar(options.observe(statistics.groups[name][0], bits, symmetric=not plan.input_zero_point))
     rule = plan.rule_for(workload.op_by_name[name])
+    if rule.output.scheme is Scheme.LOG2:
+        return log2_values(bits)
     if rule.granularity in ("channel_scale", "channel_offset"):
         make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
         return make(statistics.channels[name], bits, rule.zero_point, options)

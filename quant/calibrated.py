@@ -45,10 +45,24 @@ class Divisor:
 
 
 @dataclass(frozen=True, eq=False)
+class PtfFactors:
+    """Power-of-two factors of a LayerNorm's input (FQ-ViT): x ≈ scale · alpha_pow2[channel] · (code − zero_point).
+
+    Codes are 0 … 2^bits − 1; `alpha_pow2` (int64) is 1, 2, 4 or 8.
+    """
+
+    scale: float
+    zero_point: int
+    alpha_pow2: Tensor
+    bits: int
+
+
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A network with its plan and calibrated numbers.
 
-    `stored` and `divisors` are keyed by tensor, `preactivation` and `filters` by op.
+    `stored` and `divisors` are keyed by tensor, `preactivation`, `filters` and `factors` (of FQ-ViT's LayerNorms) by
+    op.
 
     `about` says how it was made (method, options, data, seed); nothing in the arithmetic depends on it.
     """
@@ -60,6 +74,7 @@ class Checkpoint:
     preactivation: Mapping[str, Affine]
     divisors: Mapping[str, Divisor]
     about: Mapping[str, Any] = field(default_factory=dict)
+    factors: Mapping[str, PtfFactors] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by a unique name, as the safetensors file holds them."""
@@ -80,4 +95,7 @@ class Checkpoint:
         for name, divisor in self.divisors.items():
             result[f"divisors/{name}/rows"] = divisor.rows.to(torch.uint8)
             result[f"divisors/{name}/unit"], result[f"divisors/{name}/lowest"] = divisor.unit, divisor.lowest
+        for name, norm in self.factors.items():
+            result[f"factors/{name}/scale"] = torch.tensor(norm.scale, dtype=torch.float64)
+            result[f"factors/{name}/alpha_pow2"] = norm.alpha_pow2
         return {name: value.detach().contiguous() for name, value in result.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 from accelsim.config import dump_plan, load_plan
 from accelsim.files import write_text_atomic
 from accelsim.problems import AccelsimError, Problem
-from quant.calibrated import Checkpoint, Divisor, Filters
+from quant.calibrated import Checkpoint, Divisor, Filters, PtfFactors
 from quant.fake import FakeQuantized
 from quant.functional import Affine
 from quant.network import Node, forward
@@ -60,6 +60,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         "stored": _ranges(checkpoint.stored),
         "preactivation": _ranges(checkpoint.preactivation),
         "divisors": {name: {"bits": one.bits} for name, one in checkpoint.divisors.items()},
+        "factors": {name: {"bits": one.bits, "zero_point": one.zero_point} for name, one in checkpoint.factors.items()},
     }
     write_text_atomic(place / DATA, json.dumps(data, indent=1) + "\n")
 
@@ -142,7 +143,15 @@ def _assemble(data: dict[str, Any], tensors: dict[str, Tensor], plan: Any, where
         )
         for name, one in data["divisors"].items()
     }
-    return Checkpoint(network, plan, filters, affine("stored"), affine("preactivation"), divisors, data["about"])
+    factors = {
+        name: PtfFactors(
+            float(tensors[f"factors/{name}/scale"]), int(one["zero_point"]), tensors[f"factors/{name}/alpha_pow2"],
+            int(one["bits"]),
+        )
+        for name, one in data.get("factors", {}).items()
+    }  # fmt: skip
+    before = affine("preactivation")
+    return Checkpoint(network, plan, filters, affine("stored"), before, divisors, data["about"], factors)
 
 
 def _with_values(node: Node, filters: Mapping[str, Filters]) -> Node:

@@ -30,13 +30,15 @@ class Moments:
 class Statistics:
     """Of every stored tensor the observations of its groups, or of its channels; of every layer the input moments.
 
-    `preactivation` holds what the accumulators held before a table activation.
+    `preactivation` holds what the accumulators held before a table activation, `norms` what LayerNorms read, channel
+    by channel.
     """
 
     groups: dict[str, list[Observed]] = field(default_factory=dict)
     channels: dict[str, Observed] = field(default_factory=dict)
     preactivation: dict[str, Observed] = field(default_factory=dict)
     inputs: dict[str, Moments] = field(default_factory=dict)
+    norms: dict[str, Observed] = field(default_factory=dict)
 
 
 class _Collect(Numerics):
@@ -51,6 +53,9 @@ class _Collect(Numerics):
     def operand(self, node: Node, position: int, value: Tensor) -> Tensor:
         if node.has_filters:
             self._moments(node, value)
+        elif node.function == "layernorm":
+            fresh = Observed(per_channel(value.dim() - 1), capacity=CHANNEL_SAMPLE)
+            self.statistics.norms.setdefault(node.name, fresh).update(value)
         return value
 
     def accumulator(self, node: Node, value: Tensor) -> Tensor:

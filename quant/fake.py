@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from quant.calibrated import Checkpoint, Divisor
-from quant.functional import NO_LEADING_ONE, Affine, fake_quantize, fake_quantize_ste, log2_code
+from quant.functional import (
+    NO_LEADING_ONE,
+    Affine,
+    dequantize,
+    fake_quantize,
+    fake_quantize_ste,
+    log2_code,
+    quantize,
+)
 from quant.network import Node, Numerics
+
+if TYPE_CHECKING:
+    from quant.integer.graph import Compiler
+    from quant.integer.steps import Step
 
 ADDED_CONSTANT = ("embed", "bias_add")  # functions whose `weight` is added to codes
 
@@ -19,6 +33,8 @@ class FakeQuantized(Numerics):
         self.checkpoint = checkpoint
         self._round = fake_quantize_ste if gradients else fake_quantize
         self._weights: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+        self._compiler: Compiler | None = None
+        self._integer: dict[str, tuple[Step, Affine, Affine] | None] = {}
 
     def image(self, value: Tensor) -> Tensor:
         """The image as it is stored."""
@@ -34,6 +50,36 @@ class FakeQuantized(Numerics):
         """Before a table activation: the table's input."""
         affine = self.checkpoint.preactivation.get(node.name)
         return value if affine is None else self._round(value, affine)
+
+    def nonlinear(self, node: Node, operands: list[Tensor]) -> Tensor | None:
+        """What the integers of the op's method stand for; None where the plan names no method, or a table."""
+        if node.name not in self._integer:
+            self._integer[node.name] = self._compiled(node)
+        found = self._integer[node.name]
+        if found is None:
+            return None
+        step, source, output = found
+        codes = step.run([quantize(operands[0].detach(), source).long()])
+        return dequantize(codes.to(operands[0].dtype), output)
+
+    def _compiled(self, node: Node) -> tuple[Step, Affine, Affine] | None:
+        from quant.integer.graph import Compiler
+        from quant.integer.steps import Nonlinear
+
+        if self._compiler is None:
+            self._compiler = Compiler(self.checkpoint)
+        compiler = self._compiler
+        if compiler.method(node) in ("", "table"):
+            return None
+        step = compiler.step(node)
+        if not isinstance(step, Nonlinear):
+            return None
+        scale, zero = compiler.single(node, 0)
+        return (
+            step,
+            Affine(scale.float(), zero.float(), *compiler.range(node, 0)),
+            self.checkpoint.stored[node.op.output],
+        )
 
     def stored(self, node: Node, value: Tensor) -> Tensor:
         """The output as it is stored; divisors of a linear attention as powers of two."""

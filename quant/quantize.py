@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from accelsim.formats import Format
+from accelsim.formats import Format, Scheme
 from accelsim.ir import OpKind
 from accelsim.plan import MAX_PROBLEMS, QuantPlan, Rule, apply_plan
 from accelsim.problems import AccelsimError, Problem
@@ -41,7 +41,7 @@ def quantize(
     the model cannot be captured or the method does not fit it.
     """
     batches = _batches(calibration)
-    network = as_network(model, batches)
+    network = method.prepare(as_network(model, batches))
     statistics = gather(network, batches, method)
     plan = make_plan(network, method, statistics)
     made = {"method": type(method).__name__, "method_options": asdict(method), **(about or {})}
@@ -172,19 +172,22 @@ def make_plan(network: Network, method: Method, statistics: Statistics) -> Quant
     groups = scale_groups(network, scales)
     symmetric = without_zero_point(network)
     divided = {node.operands[0].source for node in network.nodes if node.function == "divide"}
+    formats = method.outputs(network)
     rules = []
     for node in network.nodes:
         name = node.op.output
-        output = method.activation
+        output = formats.get(name, method.activation)
         if name == network.workload.output:
             output = UNIFORM8
         elif name in divided:
             output = Format.parse(f"u{method.numerator_bits}", "numerator_bits")
         shared = "group" if groups[name].count > 1 else "tensor"
         kind = "channel_scale" if name in scales else "channel_offset" if name in offsets else shared
+        pointed = method.zero_points and name not in symmetric
+        right = UNIFORM8 if output.scheme is Scheme.LOG2 else output
         rule = Rule(
-            node.name, activation=UNIFORM8, output=output, right=output, zero_point=name not in symmetric,
-            granularity=kind,
+            node.name, activation=UNIFORM8, output=output, right=right, zero_point=pointed, granularity=kind,
+            nonlinear=method.nonlinear(node),
         )  # fmt: skip
         if node.has_filters:
             rule = replace(rule, weights=method.shares(node, statistics.inputs.get(node.name)))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from accelsim.engines.vector_unit import OpCode
 from accelsim.nonlinear.methods import Method, register_method
-from accelsim.nonlinear.program import MAX_ROW_WIDTH, Builder, Program, Register
+from accelsim.nonlinear.program import MAX_ROW_WIDTH, MULTIPLIER_BITS, Builder, Program, Register
 from accelsim.nonlinear.programs_layernorm import WIDTH_BITS, exact_root
 from accelsim.problems import AccelsimError, Problem
 
-INPUT_BITS = 8
+INPUT_BITS = 16
+ENTRY_BITS = 32  # of the input times its multiplier
 FACTOR_BITS = 12  # of u = x · 2^α, α of 0 … 3, x a code less its zero point
 SQUARES_BITS = 36
 SPREAD_BITS = 48  # of C·Σu² − (Σu)²
@@ -26,13 +27,17 @@ WIDEST_SHIFT = 62
 
 @dataclass(frozen=True)
 class FqvitNorm:
-    """Immediates: the channels, and zero point and range of the stored codes.
+    """Immediates: the channels; the multiplier that takes the input to codes of `bits` bits with zero point
+    `entry_zero`; zero point and range of the stored codes.
 
-    Constants of a channel are operands: `alpha` (0 … 3), `gain` (15 bits and sign) and `places` of γ·C/s_out, `offset`
-    of β/s_out with 16 fraction bits.
+    Constants of a channel are operands: `entry_addend` and `entry_shift` of the input's requantization, `alpha`
+    (0 … 3), `gain` (15 bits and sign) and `places` of γ·C/s_out, `offset` of β/s_out with 16 fraction bits.
     """
 
     channels: int
+    multiplier: int = 1 << 14
+    bits: int = 8
+    entry_zero: int = 0
     zero: int = 0
     low: int = -128
     high: int = 127
@@ -41,17 +46,17 @@ class FqvitNorm:
 def fqvit_layernorm(of: FqvitNorm) -> Program:
     """LayerNorm with power-of-two factors (FQ-ViT, section 3.3; Lin et al. 2022), in integers only, to stored codes.
 
-    Operands: x (the code less its zero point), alpha, gain, places, offset.  Once per row: D = C·Σu² − (Σu)², moved by
-    an even number of places to 31 or 32 bits; its root R; ρ = ⌊2^31/R⌋; the mean with 8 fraction bits.  Per element:
+    Operands: x, entry_addend, entry_shift, alpha, gain, places, offset.  The input becomes a code with the channel's
+    factor first: clamp((x·M + addend) >> shift, 0, 2^bits − 1) less its zero point.  Once per row: D = C·Σu² − (Σu)²,
+    moved by an even number of places to 31 or 32 bits; its root R; ρ = ⌊2^31/R⌋; the mean with 8 fraction bits.  Per element:
     the 8 leading bits M of |gain|·ρ and their place N, then (sgn·(M·u − M·mean) + offset) / 2^N.  All roundings are to
     nearest, ties to even.  A row of equal numbers gives the offset.  Raises AccelsimError outside 2 … 4,096 channels.
     """
     if not 2 <= of.channels <= MAX_ROW_WIDTH:
         raise AccelsimError(Problem("layernorm", f"{of.channels} channels", f"2 … {MAX_ROW_WIDTH:,}"))
     build = Builder()
-    x, alpha = build.operand("x"), build.operand("alpha")
     total, squares = build.row(), build.row()
-    u = build.op(OpCode.SHIFT_LEFT, x, alpha, FACTOR_BITS)
+    u = build.op(OpCode.SHIFT_LEFT, _entry(build, of), build.operand("alpha"), FACTOR_BITS)
     build.to_row(OpCode.SUM_TO_ROW, total, u)
     square = build.op(OpCode.MULTIPLY, u, u, FACTOR_BITS, FACTOR_BITS)
     build.to_row(OpCode.SUM_TO_ROW, squares, square, SQUARES_BITS)
@@ -61,6 +66,14 @@ def fqvit_layernorm(of: FqvitNorm) -> Program:
     mean = build.op(OpCode.DIVIDE_INTO_EVEN, build.row(of.channels), moved, MEAN_BITS, WIDTH_BITS)
     y = _element(build, u, (rho, drop, mean))
     return build.finish(build.clamp(build.op(OpCode.ADD, y, of.zero), of.low, of.high), y)
+
+
+def _entry(build: Builder, of: FqvitNorm) -> Register:
+    """The input's code with the channel's factor, less its zero point."""
+    x, addend, shift = (build.operand(name) for name in ("x", "entry_addend", "entry_shift"))
+    product = build.op(OpCode.MULTIPLY, x, of.multiplier, INPUT_BITS, MULTIPLIER_BITS)
+    moved = build.op(OpCode.SHIFT_RIGHT, build.op(OpCode.ADD, product, addend, ENTRY_BITS), shift, ENTRY_BITS)
+    return build.op(OpCode.ADD, build.clamp(moved, 0, (1 << of.bits) - 1), -of.entry_zero)
 
 
 def _reciprocal(build: Builder, total: Register, squares: Register, channels: int) -> tuple[Register, Register]:

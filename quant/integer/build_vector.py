@@ -99,7 +99,6 @@ def gate(compiler: Compiler, node: Node) -> Step:
     return Gate(node, output.low, output.high, vector_stage(ratio, f"op {node.name}", None, output.zero_point), zeros)
 
 
-@builds("activation")
 def activation(compiler: Compiler, node: Node) -> Step:
     """ReLU: max(code, zero point), the scale stays.  Others: a table from code to code."""
     if keeps_scale(node):

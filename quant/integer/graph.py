@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from accelsim.ir import OpKind
+from accelsim.nonlinear.methods import function_of
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint
 from quant.functional import Affine
@@ -55,10 +56,22 @@ class Compiler:
                 parts = [self.ranges[operand.source] for operand in node.operands]
                 self.ranges[node.op.output] = (min(low for low, _ in parts), max(high for _, high in parts))
 
+    def method(self, node: Node) -> str:
+        """The method that the plan names for a softmax, LayerNorm or GELU; "" for none and for other ops."""
+        return self.checkpoint.plan.rule_for(node.op).nonlinear if function_of(node.op.recipe) else ""
+
     def output(self, node: Node) -> Affine:
         """The stored quantizer of an op's output, in float64."""
         one = self.checkpoint.stored[node.op.output]
         return Affine(one.scale.double(), one.zero_point.double(), one.low, one.high)
+
+    def step(self, node: Node) -> Step:
+        """The integer form of an op.  Raises AccelsimError as `compile_integer` does."""
+        from quant.integer import build_array, build_nonlinear, build_vector  # noqa: F401  (they fill BUILDERS)
+
+        if node.op.kind is OpKind.VIEW:
+            return Rearrangement(node)
+        return BUILDERS.get(node.function, float_island)(self, node)
 
     def scale(self, node: Node, position: int) -> Tensor:
         """Scales of an operand, in its shape for one image (axes along which they are equal have size 1)."""
@@ -108,13 +121,10 @@ def compile_integer(checkpoint: Checkpoint) -> IntegerNetwork:
     Raises AccelsimError for what integers cannot do: a zero point on an operand of a product, sums over different
     scales, constants that leave their bits.
     """
-    from quant.integer import build_array, build_vector  # noqa: F401  (they fill BUILDERS)
-
     compiler = Compiler(checkpoint)
     steps, islands = [], []
     for node in checkpoint.network.nodes:
-        view = node.op.kind is OpKind.VIEW
-        step = Rearrangement(node) if view else BUILDERS.get(node.function, float_island)(compiler, node)
+        step = compiler.step(node)
         steps.append(step)
         if isinstance(step, FloatIsland):
             islands.append(node.name)

@@ -268,6 +268,17 @@ class Table(Step):
 
 
 @dataclass(frozen=True, eq=False)
+class Nonlinear(Step):
+    """A softmax, LayerNorm or activation by an integer method: `function` from codes to stored codes."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def run(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
+        """Codes."""
+        return self.function(operands[0])
+
+
+@dataclass(frozen=True, eq=False)
 class Rearrangement(Step):
     """A view: codes pass through."""
 
@@ -278,7 +289,7 @@ class Rearrangement(Step):
 
 @dataclass(frozen=True, eq=False)
 class FloatIsland(Step):
-    """An op without an integer form yet: dequantize, compute in float64, quantize.  `node` has float64 parameters."""
+    """An op without an integer form: dequantize, compute in float64, quantize.  `node` has float64 parameters."""
 
     inputs: tuple[tuple[Tensor, Tensor], ...]
     output: Affine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from accelsim.formats import Format
 from accelsim.plan import WeightShare
 from accelsim.problems import AccelsimError, Problem
 from quant.collect import Moments
-from quant.network import Node
+from quant.network import Network, Node
 
 UNIFORM8 = Format.parse("u8")
 
@@ -24,7 +24,7 @@ class Method:
     linear attention, which have `numerator_bits` (8 in Trio-ViT): they are divided, so what is small must be exact.
     `migration` gives the inputs of depthwise convolutions a scale per channel, `shift` the inputs of the pointwise
     convolutions after them an offset per channel (both from Trio-ViT, arXiv 2405.03882).  `log2_divisor` stores the
-    divisors of linear attention as powers of two.
+    divisors of linear attention as powers of two.  Without `zero_points` stored tensors are symmetric.
     """
 
     activation_bits: int = 8
@@ -32,6 +32,19 @@ class Method:
     migration: bool = False
     shift: bool = False
     log2_divisor: bool = False
+    zero_points: bool = True
+
+    def prepare(self, network: Network) -> Network:
+        """The network that is quantized: the same function, perhaps with more ops, which the method chooses for."""
+        return network
+
+    def outputs(self, network: Network) -> Mapping[str, Format]:
+        """Formats of stored tensors that are not `activation`."""
+        return {}
+
+    def nonlinear(self, node: Node) -> str:
+        """The method of a softmax, LayerNorm or GELU (`accelsim.nonlinear`); "" for none."""
+        return ""
 
     def shares(self, node: Node, moments: Moments | None) -> tuple[WeightShare, ...]:
         """Formats of a layer's filters; more than one come with the channels of each.

@@ -20,6 +20,7 @@ from quant.nonlinear.ibert import (
     i_gelu,
     i_gelu_coarse,
     i_layernorm_ibert,
+    i_layernorm_ibert_wide,
     i_softmax,
     i_sqrt,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "i_gelu",
     "i_gelu_coarse",
     "i_layernorm_ibert",
+    "i_layernorm_ibert_wide",
     "i_layernorm_ivit",
     "i_layernorm_ivit_converged",
     "i_softmax",

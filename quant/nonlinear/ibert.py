@@ -273,6 +273,25 @@ def _least_shift(d: Tensor) -> int:
 
 
 @on_integers
+def i_layernorm_ibert_wide(x_int: Tensor, scale: float, gamma: Any, beta: Any) -> tuple[Tensor, Tensor]:
+    """`i_layernorm_ibert` without its shift: the sum of squares has up to 62 bits (16-bit inputs: 44).
+
+    What the vector unit executes, because Σ(x − μ)² then follows from Σx and Σx² in one pass; the same integers
+    wherever the shift is 0.
+    """
+    where = "i_layernorm_ibert_wide"
+    require_scale(scale, where)
+    d = deviations(x_int, where)
+    sigma = newton_root((d**2).sum(-1, keepdim=True)).clamp(min=1)
+    return IntegerNorm.of(gamma, beta, x_int.shape[-1], where).finish(d * _reciprocal(sigma) >> 1)
+
+
+def _reciprocal(sigma: Tensor) -> Tensor:
+    """⌊2^31 / σ⌋."""
+    return floor_divide(torch.full_like(sigma, 1 << NORM_BITS), sigma)
+
+
+@on_integers
 def i_layernorm_ibert(
     x_int: Tensor, scale: float, gamma: Any, beta: Any, shift: int | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -293,5 +312,4 @@ def i_layernorm_ibert(
     v = ((d >> t) ** 2).sum(-1, keepdim=True)
     require_wide(int(v.max()), where, "the sum of squares", (f"shift={_least_shift(d)}",), 1 << VARIANCE_BITS)
     sigma = newton_root(v).clamp(min=1) << t
-    reciprocal = floor_divide(torch.full_like(sigma, 1 << NORM_BITS), sigma)
-    return norm.finish(d * reciprocal >> 1)
+    return norm.finish(d * _reciprocal(sigma) >> 1)

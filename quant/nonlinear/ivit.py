@@ -150,7 +150,7 @@ def shift_gelu(x_int: Tensor, scale: float, n: int = 23, out_bits: int = 8) -> t
 
     e = ShiftExp(x − M), e_M = ShiftExp(−M); sigmoid = (e · ⌊(2^31 − 1)/min(e + e_M, 2^31 − 1)⌋) >> (32 − out_bits);
     y = x · sigmoid, as wide as x and out_bits together.  One division per element.  Where it breaks: n has two
-    bounds (`shift_exp_limits`): with n = 23 rows wider than about 9 lose their small end (errors of 0.3 to 1 at x = −8),
+    bounds (`shift_exp_limits`): with n = 23 rows wider than about 9 lose their small end (errors of 0.3 to 1 at −8),
     scales below 0.005 reach the clamp at 2^31.  Raises AccelsimError when int64 would overflow.  Source: I-ViT,
     section 3.4.
     """

@@ -18,12 +18,14 @@ def test_separate_keeps_the_work_and_moves_the_table(name: str) -> None:
     after = separate_activations(before)
     check_workload(after)
     moved = [op for op in before.ops if op.activation == "gelu"]
-    assert moved and len(after.ops) == len(before.ops) + len(moved)
+    assert moved
+    assert len(after.ops) == len(before.ops) + len(moved)
     assert all(op.activation != "gelu" for op in after.ops)
     assert (after.macs, after.params) == (before.macs, before.params)
     for op in moved:
         new = after.op_by_name[f"{op.name}.gelu"]
-        assert new.recipe is not None and new.inputs == (op.output,)
+        assert new.recipe is not None
+        assert new.inputs == (op.output,)
         assert new.recipe.elements == before.tensor_by_name[op.output].elements
         assert not any(op.output in other.inputs for other in after.ops if other.name != new.name)
 

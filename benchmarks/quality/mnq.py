@@ -1,0 +1,198 @@
+"""MNQ against one method everywhere, random maps and its ablation: accuracy, SQNR and cost on vision transformers.
+
+    python benchmarks/quality/mnq.py [--results FILE] [--models NAME ...] [--seeds N ...] [--bits 8 6]
+
+A cell is a trained checkpoint, a width and a map.  Cells are stored in the results (JSON lines) as they finish; kill it
+and run it again, it goes on.  mnq_report.py makes the tables and the pictures.  Checkpoints of other seeds than 0 come
+from `python -m quant.models.train glyph_vit --seed N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from run import HERE, read_results
+
+from accelsim.arch import Accelerator
+from accelsim.config import load_accelerator
+from accelsim.problems import InfeasibleError
+from codesign.budgets import Budget
+from codesign.nonlinear.choose import choose_within
+from codesign.nonlinear.price import MapCost, map_cost
+from codesign.quantize_command import calibration_images
+from quant.capture import capture
+from quant.checkpoint import Model
+from quant.data import load_data
+from quant.data.dataset import DataSet
+from quant.data.small import GREY_32
+from quant.evaluate import Evaluation, evaluate
+from quant.methods.mnq import METHODS, MNQ, WITH_TABLE
+from quant.models.controls import CONTROLS
+from quant.models.registry import load_reference
+from quant.models.vit import VisionTransformer
+from quant.network import Network, forward
+from quant.nonlinear.assign import by_difference, by_output, random_maps, single
+from quant.nonlinear.mixed import Mixed
+from quant.nonlinear.sqnr import SqnrTable
+
+RESULTS = HERE / "mnq.jsonl"
+NATURAL = "glyph_vit"
+MODELS = (NATURAL, "glyph_vit_scale10", "glyph_vit_outlier")
+ARCH = "m2vit_nonlinear"
+CALIBRATION_IMAGES, TEST_IMAGES, RANDOM_IMAGES, RANDOM_MAPS = 256, 2000, 500, 20
+FRONT_POINTS = 6
+BATCH = 64
+Maps = dict[str, dict[str, str]]
+
+
+def main() -> int:
+    """Run the cells that are not in the results yet."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    accelerator = load_accelerator(ARCH)
+    rows = read_results(arguments.results)
+    done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in rows}
+    images = {"main": _images(TEST_IMAGES), "random": _images(RANDOM_IMAGES)}
+    for model, seed, network in _networks(arguments.models, arguments.seeds):
+        calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
+        for bits in arguments.bits:
+            for row in _cells(network, calibration, model, seed, bits, accelerator, images, done):
+                print(f"{model} seed {seed} {bits} bit {row['arm']}: {row.get('top1')}", file=sys.stderr, flush=True)
+                with Path(arguments.results).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--bits", nargs="+", type=int, default=[8, 6])
+    return parser.parse_args()
+
+
+def _images(count: int) -> DataSet:
+    chosen = load_data("glyphs", "test", GREY_32)
+    return chosen.every(0, len(chosen) // count).first(count)
+
+
+def _networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Network]]:
+    for model in models:
+        for seed in seeds:
+            name = model if model == "glyph_vit_outlier" else NATURAL
+            module = load_reference(name, seed)
+            if model in CONTROLS:
+                assert isinstance(module, VisionTransformer)
+                module = CONTROLS[model](module, seed=seed).eval()
+            yield model, seed, MNQ().prepare(capture(module, (1, 32, 32)))
+
+
+def _cells(
+    network: Network, calibration: list[torch.Tensor], model: str, seed: int, bits: int, accelerator: Accelerator,
+    images: Mapping[str, DataSet], done: set[tuple[Any, ...]],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    head = {"model": model, "seed": seed, "bits": bits}
+    if bits == 8 and (model, seed, 32, "reference") not in done:
+        found = _evaluated(lambda batch: forward(network, batch), images["main"])
+        yield {"model": model, "seed": seed, "bits": 32, "arm": "reference", **_figures(found)}
+    mixed, table = Mixed(network, calibration, bits), None
+    wanted = _names(model, seed, bits)
+    if all((model, seed, bits, name) in done for name in wanted):
+        return
+    start = time.perf_counter()
+    table = mixed.table()
+    if (model, seed, bits, "sqnr") not in done:
+        yield {**head, "arm": "sqnr", "seconds": round(time.perf_counter() - start, 1), **table.to_json()}
+
+    def price(chosen: Mapping[str, str]) -> MapCost:
+        return map_cost(network.workload, mixed.plan(chosen), accelerator)
+
+    maps = _maps(mixed, table, seed)
+    if any(name.startswith("front") for name in wanted):
+        maps |= _front(table, price, maps)
+    for name in wanted:
+        if name in maps and (model, seed, bits, name) not in done:
+            part = images["random" if "random" in name else "main"]
+            yield {**head, "arm": name, "methods": maps[name], **_measured(mixed, maps[name], part, price)}
+
+
+def _names(model: str, seed: int, bits: int) -> list[str]:
+    names = ["sqnr", "float", *METHODS, "mnq", "output_only"]
+    if model == NATURAL:
+        names += ["mnq_random_images", *(f"random{k}" for k in range(RANDOM_MAPS))]
+        if seed == 0:
+            names += [f"front{k}" for k in range(FRONT_POINTS)]
+    return names
+
+
+def _maps(mixed: Mixed, table: SqnrTable, seed: int) -> Maps:
+    maps: Maps = {"float": {}, **{name: single(mixed.slots, name) for name in METHODS}}
+    chosen = by_difference(table)
+    maps |= {"mnq": chosen, "mnq_random_images": chosen, "output_only": by_output(table)}
+    return maps | {f"random{k}": one for k, one in enumerate(random_maps(mixed.slots, RANDOM_MAPS, seed))}
+
+
+def _front(table: SqnrTable, price: Callable[[Mapping[str, str]], MapCost], maps: Maps) -> Maps:
+    """Hardware-aware maps between the least EDP that can be had and that of the most accurate single methods."""
+    costs = []
+    for name in (*METHODS, "mnq"):
+        try:
+            costs.append(price(maps[name]).edp_pj_s)
+        except InfeasibleError:
+            continue
+    high, low = max(costs), 0.9 * min(costs)
+    found: Maps = {}
+    for k, limit in enumerate(np.linspace(high, low, FRONT_POINTS)):
+        try:
+            found[f"front{k}"] = choose_within(table, price, Budget("edp_pj_s", float(limit)), WITH_TABLE)[0]
+        except InfeasibleError:
+            continue
+    return found
+
+
+def _measured(
+    mixed: Mixed, chosen: Mapping[str, str], images: DataSet, price: Callable[[Mapping[str, str]], MapCost]
+) -> dict[str, Any]:
+    found = _figures(_evaluated(Model(mixed.checkpoint(chosen)), images))
+    try:
+        cost = price(chosen)
+    except InfeasibleError as error:
+        return {**found, "cost": None, "reason": str(error.problems[0].what)}
+    return {
+        **found,
+        "cost": {
+            "latency_cycles": cost.latency_cycles, "energy_pj": cost.energy_pj, "edp_pj_s": cost.edp_pj_s,
+            "vector_cycles": cost.vector_cycles, "vector_energy_pj": cost.vector_energy_pj,
+        },
+    }  # fmt: skip
+
+
+def _evaluated(model: Callable[[torch.Tensor], torch.Tensor], images: DataSet) -> Evaluation:
+    return evaluate(model, ((batch, labels) for batch, labels in images.batches(BATCH) if labels is not None))
+
+
+def _figures(found: Evaluation) -> dict[str, Any]:
+    packed = base64.b64encode(np.packbits(found.correct).tobytes()).decode()
+    return {
+        "images": len(found.labels),
+        "top1": round(found.top1, 5),
+        "cross_entropy": round(found.cross_entropy, 5),
+        "correct": packed,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

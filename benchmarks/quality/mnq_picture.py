@@ -1,0 +1,66 @@
+"""Accuracy against EDP of maps of non-linear methods: one panel per width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from quant.methods.mnq import METHODS
+
+Row = dict[str, Any]
+LABELS = {
+    "ibert": ("I-BERT everywhere", "#1b6ca8", "o"),
+    "ivit": ("I-ViT everywhere", "#b5532a", "s"),
+    "fqvit": ("FQ-ViT everywhere", "#7a5195", "D"),
+    "mnq": ("MNQ", "#2e8b57", "*"),
+    "output_only": ("output SQNR only", "#8a8a3a", "P"),
+}
+NJ_S = 1e-3
+FLOOR = 12.0  # points below the best arm that a panel shows
+
+
+def draw(rows: Sequence[Row], path: str, model: str = "glyph_vit", seed: int = 0) -> None:
+    """Write the picture of one checkpoint; arms far below are marked at the lower edge."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.4))
+    for axis, bits in zip(axes, (8, 6), strict=True):
+        there = {r["arm"]: r for r in rows if (r["model"], r["seed"], r["bits"]) == (model, seed, bits)}
+        _panel(axis, there, bits)
+    axes[0].set_ylabel("top-1 on test images, %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=3, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.15, 1, 1))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _panel(axis: Any, rows: dict[str, Row], bits: int) -> None:
+    shown = [name for name in (*METHODS, "mnq", "output_only") if name in rows and rows[name]["cost"]]
+    front = sorted(
+        (
+            (rows[name]["cost"]["edp_pj_s"] * NJ_S, 100 * rows[name]["top1"])
+            for name in rows
+            if name.startswith("front")
+        ),
+    )
+    best = max([100 * rows[name]["top1"] for name in shown] + [y for _, y in front], default=100.0)
+    if "float" in rows:
+        axis.axhline(100 * rows["float"]["top1"], color="0.6", linestyle="--", linewidth=1, label="float non-linear")
+    if front:
+        axis.plot(
+            [x for x, _ in front], [max(y, best - FLOOR) for _, y in front], "-x", color="0.25",
+            label="hardware-aware, with GELU tables", linewidth=1,
+        )  # fmt: skip
+    for name in shown:
+        label, colour, marker = LABELS[name]
+        x, y = rows[name]["cost"]["edp_pj_s"] * NJ_S, 100 * rows[name]["top1"]
+        axis.plot([x], [max(y, best - FLOOR)], marker, color=colour, label=label, markersize=8, linestyle="none")
+        if y < best - FLOOR:
+            axis.annotate(f"{y:.1f} ↓", (x, best - FLOOR), textcoords="offset points", xytext=(7, 3), fontsize=7)
+    axis.set_xlabel("EDP of one image, nJ·s")
+    axis.set_title(f"{bits}-bit weights and activations", fontsize=10)
+    axis.grid(alpha=0.25)

@@ -1,0 +1,192 @@
+"""Tables and the picture of mnq.py's results.
+
+    python benchmarks/quality/mnq_report.py [--results FILE] [--page docs/mnq.md] [--picture docs/images/mnq.png]
+
+Without --page the tables are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from mnq import MODELS, NATURAL, RESULTS
+from numpy.typing import NDArray
+from report import write_page
+from run import read_results
+
+from quant.methods.mnq import CANDIDATES, METHODS
+from quant.statistics import compare, holm
+
+Row = dict[str, Any]
+BITS = (8, 6)
+ARMS = ("float", *METHODS, "output_only")
+NAMES = {
+    "float": "float non-linear operations", "ibert": "I-BERT everywhere", "ivit": "I-ViT everywhere",
+    "fqvit": "FQ-ViT everywhere", "output_only": "output SQNR only", "mnq": "MNQ",
+}  # fmt: skip
+
+
+def main() -> int:
+    """Print the tables, or write them into a page; draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--page", help="replace the tables between the page's markers")
+    parser.add_argument("--picture", help="draw accuracy against EDP (.png or .svg)")
+    arguments = parser.parse_args()
+    rows = read_results(arguments.results)
+    text = {
+        "accuracy": accuracy_table(rows),
+        "random": random_table(rows),
+        "map": map_table(rows),
+        "layers": layer_table(rows),
+        "cost": cost_table(rows),
+    }
+    if arguments.page:
+        write_page(Path(arguments.page), text)
+    else:
+        print("\n\n".join(text.values()))
+    if arguments.picture:
+        from mnq_picture import draw
+
+        draw(rows, arguments.picture)
+    return 0
+
+
+def of(rows: Sequence[Row], model: str, bits: int, arm: str, seed: int = 0) -> Row | None:
+    """The row of a cell, None when it has not been run."""
+    wanted = (model, bits, arm, seed)
+    return next((r for r in rows if (r["model"], r["bits"], r["arm"], r["seed"]) == wanted), None)
+
+
+def correct(row: Row) -> NDArray[np.bool_]:
+    """Which test images an arm classified correctly."""
+    packed = np.frombuffer(base64.b64decode(row["correct"]), np.uint8)
+    return np.unpackbits(packed)[: row["images"]].astype(bool)
+
+
+def seeds_of(rows: Sequence[Row], model: str, bits: int) -> list[int]:
+    """Checkpoints with a finished MNQ arm."""
+    return sorted({r["seed"] for r in rows if (r["model"], r["bits"], r["arm"]) == (model, bits, "mnq")})
+
+
+def accuracy_table(rows: Sequence[Row]) -> str:
+    """MNQ against every other arm on the same images of all checkpoints, Holm's correction over the table."""
+    found = []
+    for model in MODELS:
+        for bits in BITS:
+            seeds = seeds_of(rows, model, bits)
+            for arm in ARMS:
+                pairs = [(of(rows, model, bits, arm, s), of(rows, model, bits, "mnq", s)) for s in seeds]
+                kept = [(a, b) for a, b in pairs if a is not None and b is not None]
+                if kept:
+                    left = np.concatenate([correct(a) for a, _ in kept])
+                    right = np.concatenate([correct(b) for _, b in kept])
+                    found.append((model, bits, arm, kept, compare(left, right)))
+    adjusted = holm([pair.p_value for *_, pair in found])
+    lines = [
+        "| model | bits | against | its top-1 %, by checkpoint | mean | MNQ, mean | MNQ − arm, points (95 %) "
+        "| p (Holm) | wins |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (model, bits, arm, kept, pair), p in zip(found, adjusted, strict=True):
+        each = " / ".join(f"{100 * a['top1']:.2f}" for a, _ in kept)
+        low, high = pair.interval
+        wins = sum(b["top1"] > a["top1"] for a, b in kept)
+        lines.append(
+            f"| {model} | {bits} | {NAMES[arm]} | {each} | {100 * pair.reference:.2f} | {100 * pair.candidate:.2f} "
+            f"| {100 * pair.difference:+.2f} ({100 * low:+.2f} … {100 * high:+.2f}) | {_p(p)} | {wins} of {len(kept)} |"
+        )
+    return "\n".join(lines)
+
+
+def _p(value: float) -> str:
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def random_table(rows: Sequence[Row]) -> str:
+    """Random maps beside MNQ on the images that the random maps were measured on."""
+    lines = [
+        "| bits | checkpoint | random maps | mean top-1 % | worst | best | MNQ, same images | at least as good |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for bits in BITS:
+        for seed in seeds_of(rows, NATURAL, bits):
+            drawn = [
+                r
+                for r in rows
+                if (r["model"], r["bits"], r["seed"]) == (NATURAL, bits, seed) and r["arm"].startswith("random")
+            ]
+            one = of(rows, NATURAL, bits, "mnq_random_images", seed)
+            if not drawn or one is None:
+                continue
+            tops = [r["top1"] for r in drawn]
+            lines.append(
+                f"| {bits} | {seed} | {len(tops)} | {100 * mean(tops):.2f} | {100 * min(tops):.2f} "
+                f"| {100 * max(tops):.2f} | {100 * one['top1']:.2f} | {sum(t >= one['top1'] for t in tops)} |"
+            )
+    return "\n".join(lines)
+
+
+def map_table(rows: Sequence[Row]) -> str:
+    """How often MNQ chose each method, by function."""
+    lines = ["| model | bits | checkpoint | softmax | GELU | LayerNorm |", "|---|---|---|---|---|---|"]
+    for model in MODELS:
+        for bits in BITS:
+            for seed in seeds_of(rows, model, bits):
+                row, table = of(rows, model, bits, "mnq", seed), of(rows, model, bits, "sqnr", seed)
+                if row is None or table is None:
+                    continue
+                cells = []
+                for function in ("softmax", "gelu", "layernorm"):
+                    names = [row["methods"][s["op"]] for s in table["slots"] if s["function"] == function]
+                    cells.append(", ".join(f"{m} {names.count(m)}" for m in CANDIDATES[function] if m in names))
+                lines.append(f"| {model} | {bits} | {seed} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def layer_table(rows: Sequence[Row]) -> str:
+    """SQNR difference of every layer under every method, the first checkpoint of the natural model."""
+    tables = [of(rows, NATURAL, bits, "sqnr") for bits in BITS]
+    if any(table is None for table in tables):
+        return "*not run yet*"
+    heads = [f"{name}, {bits} bit" for bits in BITS for name in METHODS]
+    lines = [f"| layer | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    for k, slot in enumerate(tables[0]["slots"]):  # type: ignore[index]
+        cells = []
+        for table in tables:
+            values = dict(zip(METHODS, table["slots"][k]["difference_db"], strict=True))  # type: ignore[index]
+            least = min(CANDIDATES[slot["function"]], key=lambda name: values[name])
+            cells += [f"**{values[name]:.1f}**" if name == least else f"{values[name]:.1f}" for name in METHODS]
+        lines.append(f"| {slot['op']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cost_table(rows: Sequence[Row]) -> str:
+    """Costs of the arms, the first checkpoint of the natural model."""
+    lines = [
+        "| bits | arm | vector unit, kcycles | vector unit, µJ | latency, kcycles | energy, µJ | EDP, nJ·s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for bits in BITS:
+        for arm in ("float", *METHODS, "mnq", "output_only"):
+            row = of(rows, NATURAL, bits, arm)
+            if row is None:
+                continue
+            cost = row["cost"]
+            cells = f"cannot run: {row['reason']} | | | |" if cost is None else (
+                f"{cost['vector_cycles'] / 1e3:.1f} | {cost['vector_energy_pj'] / 1e6:.2f} "
+                f"| {cost['latency_cycles'] / 1e3:.1f} | {cost['energy_pj'] / 1e6:.1f} | {cost['edp_pj_s'] / 1e3:.2f}"
+            )  # fmt: skip
+            lines.append(f"| {bits} | {NAMES[arm]} | {cells} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
