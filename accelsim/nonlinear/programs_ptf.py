@@ -48,8 +48,8 @@ def fqvit_layernorm(of: FqvitNorm) -> Program:
 
     Operands: x, entry_addend, entry_shift, alpha, gain, places, offset.  The input becomes a code with the channel's
     factor first: clamp((x·M + addend) >> shift, 0, 2^bits − 1) less its zero point.  Once per row: D = C·Σu² − (Σu)²,
-    moved by an even number of places to 31 or 32 bits; its root R; ρ = ⌊2^31/R⌋; the mean with 8 fraction bits.  Per element:
-    the 8 leading bits M of |gain|·ρ and their place N, then (sgn·(M·u − M·mean) + offset) / 2^N.  All roundings are to
+    moved by an even number of places to 31 or 32 bits; its root R; ρ = ⌊2^31/R⌋; the mean with 8 fraction bits.  Per
+    element: the 8 leading bits M of |gain|·ρ and their place N, then (sgn·(M·u − M·mean) + offset) / 2^N.  All roundings are to
     nearest, ties to even.  A row of equal numbers gives the offset.  Raises AccelsimError outside 2 … 4,096 channels.
     """
     if not 2 <= of.channels <= MAX_ROW_WIDTH:

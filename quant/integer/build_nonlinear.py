@@ -26,7 +26,8 @@ def activation(compiler: Compiler, node: Node) -> Step:
 
 def _computed(compiler: Compiler, node: Node) -> Step:
     scale, zero = compiler.single(node, 0)
-    source, factors = Codes(float(scale), int(zero)), compiler.checkpoint.factors.get(node.name)
+    source = Codes(float(scale), int(zero), *compiler.range(node, 0))
+    factors = compiler.checkpoint.factors.get(node.name)
     name = compiler.method(node)
     return Nonlinear(
         node, integer_function(function_of(node.op.recipe), name, node, source, compiler.output(node), factors)

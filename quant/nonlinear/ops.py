@@ -27,10 +27,16 @@ SOFTMAX_BITS = 16  # of a softmax output before it is requantized
 
 @dataclass(frozen=True, eq=False)
 class Codes:
-    """What an op reads: value = scale · (code − zero_point), one scale and zero point for all of it."""
+    """What an op reads: value = scale · (code − zero_point), codes low … high, one scale and zero point for all."""
 
     scale: float
     zero_point: int
+    low: int
+    high: int
+
+    def every(self) -> Tensor:
+        """All codes, rising."""
+        return torch.arange(self.low, self.high + 1)
 
 
 Maker = Callable[[Node, Codes, Affine, PtfFactors | None], Function]
@@ -112,20 +118,26 @@ def log2_values(bits: int) -> Affine:
 
 @makes("gelu", "ibert")
 def _gelu_ibert(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
-    stage = _stage(node, float(i_gelu(torch.zeros(1, dtype=torch.int64), source.scale)[1]), output)
+    """Every code's result, looked up: the same integers, computed once."""
+    results, scale = i_gelu(source.every() - source.zero_point, source.scale)
+    stored = _finish(results, _stage(node, scale, output), output).reshape(-1)
 
     def apply(codes: Tensor) -> Tensor:
-        return _finish(i_gelu(codes - source.zero_point, source.scale)[0], stage, output)
+        return stored[codes - source.low]
 
     return apply
 
 
 @makes("gelu", "ivit")
 def _gelu_ivit(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
-    stage = _stage(node, float(shift_gelu(torch.zeros(1, dtype=torch.int64), source.scale)[1]), output)
+    """Every result for a code and the maximum of its row, looked up: the same integers, computed once."""
+    codes = source.every()
+    rows = torch.minimum(codes, codes[:, None])  # row k has the maximum codes[k]
+    results, scale = shift_gelu(rows - source.zero_point, source.scale)
+    stored, count = _finish(results, _stage(node, scale, output), output).reshape(-1), len(codes)
 
     def apply(codes: Tensor) -> Tensor:
-        return _finish(shift_gelu(codes - source.zero_point, source.scale)[0], stage, output)
+        return stored[(codes.amax(-1, keepdim=True) - source.low) * count + codes - source.low]
 
     return apply
 
