@@ -102,8 +102,13 @@ class Builder:
         self._append(code, dest, left, 0, bits, 0)
 
     def requantize(self, value: Register, store: Requantize, bits: int) -> Register:
-        """(value · M + C) >> s and the clamp to the stored codes; `value` has `bits` bits."""
+        """(value · M + C) >> s and the clamp to the stored codes; `value` has `bits` bits.
+
+        Raises AccelsimError when M has more than 16 bits or C more than the product.
+        """
         wide = bits + MULTIPLIER_BITS
+        require_bits("requantization", "multiplier", store.multiplier, MULTIPLIER_BITS)
+        require_bits("requantization", "addend", store.addend, wide)
         product = self.op(OpCode.MULTIPLY, value, store.multiplier, bits, MULTIPLIER_BITS)
         moved = self.op(OpCode.SHIFT_RIGHT, self.op(OpCode.ADD, product, store.addend, wide), store.shift, wide)
         return self.clamp(moved, store.low, store.high)
@@ -181,5 +186,4 @@ def constant_quotient(build: Builder, value: Register, divisor: int, bits: int) 
 def require_bits(where: str, name: str, value: int, bits: int) -> None:
     """Raise AccelsimError unless `value` is a signed number of `bits` bits."""
     if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
-        levers = ("a coarser scale of the input",)
-        raise AccelsimError(Problem(where, f"{name} = {value}", f"a signed number of {bits} bits", levers))
+        raise AccelsimError(Problem(where, f"{name} = {value}", f"a signed number of {bits} bits", ("another scale",)))

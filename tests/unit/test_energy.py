@@ -92,6 +92,7 @@ def recount(totals, cycles, busy, node_nm, pe_area):
         "compare": get("output_stage", "compare_32_pj"),
         "table": get("output_stage", "table_256x8_pj"),
         "division": get("vector", "divide_pj"),
+        "leading_one": get("vector", "leading_one_pj"),
     }
     vector_bits = get("vector", "register_bits_per_op")
     energy += sum(count[f"vector_{kind}"] * (pj + vector_bits * register) for kind, pj in vector.items())
@@ -157,7 +158,8 @@ def test_components_have_stable_names():
         for engine in ("mult", "shift")
         for part in ("products", "accumulate", "output_stage", "idle", "leakage")
     }
-    vector = {f"vector.{kind}" for kind in ("mul", "add", "shift", "compare", "table", "division", "idle", "leakage")}
+    kinds = ("mul", "add", "shift", "compare", "table", "division", "leading_one")
+    vector = {f"vector.{part}" for part in (*kinds, "idle", "leakage")}
     buffers = {f"{name}_buffer.{part}" for name in ("activation", "weight") for part in ("read", "write", "leakage")}
     assert names == engines | vector | buffers | {"dram.read", "dram.write"}
     assert len(COLUMNS) == 2 * len(ENGINE_COUNTS) + len(GLOBAL_COUNTS)
