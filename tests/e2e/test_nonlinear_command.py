@@ -44,3 +44,21 @@ def test_explain_reads_the_same_network(separated):
 def test_a_network_without_the_function_is_refused(tmp_path):
     (line,) = complaints(tmp_path, "run", "efficientvit_b0", "--separate", "gelu")
     assert "no output stage of efficientvit_b0 has a gelu" in line
+
+
+def test_a_plan_with_methods(separated):
+    """The methods run where the GELUs are ops; without --separate, and with a misspelt name, they are refused."""
+    plan = "format: accelsim.plan/2\nname: x\nrules:\n  - match: '*'\n    nonlinear: NAME\n"
+    for name in ("ibert", "ibrt"):
+        (separated / f"{name}.yaml").write_text(plan.replace("NAME", name), encoding="utf-8")
+    design = ("--arch", "m2vit_nonlinear", "--separate", "gelu", "--plan", "ibert.yaml", "--json", "ibert.json")
+    cli(separated, "run", *SMALL, *design)
+    counts = [op["counts"] for op in read_json(separated / "ibert.json")["ops"]]
+    assert sum(row.get("vector_leading_one", 0) for row in counts) > 0
+    assert sum(row.get("vector_table", 0) + row.get("mult.table_lookups", 0) for row in counts) == 0
+    lines = complaints(separated, "run", *SMALL, "--plan", "ibert.yaml")
+    assert "b0.fc1: ibert for its GELU, which is a table of the output stage" in lines[0]
+    assert "try: --separate gelu" in lines[0]
+    (line,) = complaints(separated, "run", *SMALL, "--plan", "ibrt.yaml", "--separate", "gelu")
+    assert "ibrt.yaml:5: rules[0].nonlinear: found the text 'ibrt'" in line
+    assert "try: ibert" in line
