@@ -39,7 +39,21 @@ def not_negative(text: str) -> int:
 
 
 # Arguments that name files which a command reads, and which it writes.
-READ = ("space", "study", "studies", "file", "a", "b", "model", "arch", "plan", "mapping", "cases", "config")
+READ = (
+    "space",
+    "study",
+    "studies",
+    "file",
+    "a",
+    "b",
+    "model",
+    "checkpoint",
+    "arch",
+    "plan",
+    "mapping",
+    "cases",
+    "config",
+)
 WRITTEN = ("output", "json", "trace", "save_mapping", "save_mappings", "csv", "parquet", "history")
 
 

@@ -13,6 +13,7 @@ from codesign.allocate_command import add_allocate
 from codesign.arguments import announce_compilation as _announce_compilation
 from codesign.arguments import refuse_overwriting
 from codesign.codesign_command import add_codesign
+from codesign.finetune_command import add_finetune
 from codesign.front_command import add_front
 from codesign.penalties_command import add_penalties
 from codesign.plot_commands import add_plot_commands
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_check)
     add_front(commands)
     add_quantize(commands)
+    add_finetune(commands)
     add_sensitivity(commands)
     add_penalties(commands)
     add_sweep_commands(commands)

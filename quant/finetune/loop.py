@@ -43,8 +43,8 @@ def fine_tune(
     checkpoint's own network the filters start from their integers.  Filters, biases, LayerNorm parameters and position
     embeddings are trained, other constants and zero points are not.  Every `keep_every` steps and at the end the
     file `state` is written; the same call goes on from it and ends with the same bytes, because everything random
-    comes from (seed, step).  The file stays: it is the caller's to delete.  One thread; `device` names a torch device
-    for the arithmetic ("cuda" is untested).
+    comes from (seed, step).  The file stays until `state.forget`.  One thread; `device` names a torch device
+    ("cuda" is untested).
 
     Raises AccelsimError when network, data or an existing state do not fit, and when the loss stops being finite.
     """

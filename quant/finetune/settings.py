@@ -27,7 +27,7 @@ class FineTune:
     epochs: int | None = None
     steps: int | None = None
     seconds: float | None = None
-    rate: float = 2e-4
+    rate: float = 1e-3
     batch: int = 64
     weight_decay: float = 0.0
     smoothing: float = 0.0
@@ -43,11 +43,11 @@ class FineTune:
         if len(given) > 1:
             found.append(Problem("fine-tuning", f"{' and '.join(given)} are given", "one of epochs, steps and seconds"))
         for name in given:
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 found.append(Problem(f"fine-tuning: {name}", f"found {getattr(self, name)}", "more than 0"))
         for name, low, high in (("batch", 1, math.inf), ("seed", 0, math.inf), ("weight_decay", 0, math.inf),
                                 ("smoothing", 0, 1), ("distill", 0, 1)):  # fmt: skip
-            if not low <= getattr(self, name) <= high:
+            if not low <= getattr(self, name) <= high or getattr(self, name) == math.inf:
                 expected = f"{low} or more" if high == math.inf else f"{low} … {high}"
                 found.append(Problem(f"fine-tuning: {name}", f"found {getattr(self, name)}", expected))
         for name, most, expected in (("rate", 1, "more than 0, at most 1"), ("clip", math.inf, "more than 0")):

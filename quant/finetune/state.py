@@ -70,6 +70,12 @@ def load_state(path: Path, asked: Mapping[str, Any]) -> State | None:
     return state
 
 
+def forget(path: Path) -> None:
+    """Delete a state file, and what a kill in the middle of writing it left."""
+    for one in (path, *path.parent.glob(f".{path.stem}.*{path.suffix}")):
+        one.unlink(missing_ok=True)
+
+
 def asked_for(
     checkpoint: Checkpoint, network: Network, training: DataSet, settings: FineTune, device: str
 ) -> dict[str, Any]:

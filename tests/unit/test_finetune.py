@@ -206,7 +206,7 @@ def test_the_loss_falls_on_digits_and_integers_agree(digits):
     network, checkpoint = digits
     training, validation = load_data("digits", "train"), load_data("digits", "val")
     result = fine_tune(checkpoint, network, training, FineTune(steps=12, rate=1e-3))
-    assert loss_of(result, validation) < 0.5 * loss_of(checkpoint, validation)
+    assert loss_of(result, validation) < 0.65 * loss_of(checkpoint, validation)
     assert result.plan.fingerprint() == checkpoint.plan.fingerprint()
     found = agreement(compile_integer(result), validation.batches(64))
     assert found.top1_integer > 0.95
