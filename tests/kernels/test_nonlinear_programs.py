@@ -104,16 +104,21 @@ def norm_case(name: str, x: Any, rng: np.random.Generator) -> Case:
     width = x.shape[1]
     if name == "fqvit":
         gain = rng.integers(1 << 14, 1 << 15, width) * rng.choice([-1, 0, 1, 1], width)
+        alpha, multiplier, zero_in = rng.integers(0, 4, width), int(rng.integers(1 << 14, 1 << 15)), 128
+        shift = 18 + alpha
         operands = {
-            "x": x, "alpha": rng.integers(0, 4, width), "gain": gain,
+            "x": x, "entry_addend": np.left_shift(1, shift - 1) + np.left_shift(zero_in, shift),
+            "entry_shift": shift, "alpha": alpha, "gain": gain,
             "places": np.where(gain == 0, 0, rng.integers(-4, 40, width)),
             "offset": rng.integers(-(1 << 31), 1 << 31, width) >> rng.integers(0, 20, width),
         }  # fmt: skip
         constants = [[int(v) for v in operands[key]] for key in ("alpha", "gain", "places", "offset")]
-        values = per_row(x, twin.fqvit_layernorm, *constants)
+        entry = zip(operands["entry_addend"].tolist(), shift.tolist(), strict=True)
+        codes_in = twin.entered(x.tolist(), multiplier, list(entry), zero_in)
+        values = per_row(np.array(codes_in), twin.fqvit_layernorm, *constants)
         zero = int(rng.integers(-20, 20))
         codes = [[max(-128, min(127, y + zero)) for y in row] for row in values]
-        return fqvit_layernorm(FqvitNorm(width, zero)), operands, values, codes, None
+        return fqvit_layernorm(FqvitNorm(width, multiplier, 8, zero_in, zero)), operands, values, codes, None
     shifts = rng.integers(20, 40, width)
     bias = rng.integers(-(1 << 30), 1 << 30, width)
     operands = {

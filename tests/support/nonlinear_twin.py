@@ -84,6 +84,17 @@ def layernorm(row: Row, bias: Row, published_steps: bool) -> Row:
     return [((x - mean) * (one // sigma) >> 1) + add for x, add in zip(row, bias, strict=True)]
 
 
+def entered(rows: list[Row], multiplier: int, entry: list[tuple[int, int]], zero: int) -> list[Row]:
+    """Codes of 8 bits less their zero point."""
+    return [
+        [
+            min(255, max(0, (x * multiplier + addend) >> shift)) - zero
+            for x, (addend, shift) in zip(row, entry, strict=True)
+        ]
+        for row in rows
+    ]
+
+
 def fqvit_layernorm(row: Row, alpha: Row, gain: Row, places: Row, offset: Row) -> Row:
     u = [x << a for x, a in zip(row, alpha, strict=True)]
     spread = len(u) * sum(value**2 for value in u) - sum(u) ** 2
