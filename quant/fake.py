@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from accelsim.nonlinear.methods import TABLE
 from quant.calibrated import Checkpoint, Divisor
 from quant.functional import (
     NO_LEADING_ONE,
@@ -69,7 +70,7 @@ class FakeQuantized(Numerics):
         if self._compiler is None:
             self._compiler = Compiler(self.checkpoint)
         compiler = self._compiler
-        if compiler.method(node) in ("", "table"):
+        if compiler.method(node) in ("", TABLE):
             return None
         step = compiler.step(node)
         if not isinstance(step, Nonlinear):

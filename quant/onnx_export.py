@@ -16,6 +16,7 @@ from torch import Tensor
 
 from accelsim.files import replacing
 from accelsim.ir import OpKind
+from accelsim.nonlinear.methods import TABLE, named_method
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint, Divisor
 from quant.fake import FakeQuantized
@@ -104,6 +105,9 @@ class _Writer:
                     operands.append(view_ops(self.graph, names[one.source], one.views, (2 * first, *rest)))
                 if node.function not in self.emitters:
                     raise AccelsimError(Problem(f"onnx: {node.name}", f"{node.function!r} has no ONNX form"))
+                if named_method(self.checkpoint.plan, node.op) not in ("", TABLE):
+                    what = "its integer method has no ONNX form: float operators would compute something else"
+                    raise AccelsimError(Problem(f"onnx: {node.name}", what, "a plan without `nonlinear`"))
                 value = self.emitters[node.function](self.context, node, operands)
                 if node.op.kind is not OpKind.VIEW:
                     value = self._stored(node, value)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from accelsim.ir import Recipe, VectorPass
+from accelsim.ir import Op, Recipe, VectorPass
 from accelsim.problems import AccelsimError, Problem
 
+if TYPE_CHECKING:
+    from accelsim.plan import QuantPlan
+
 FUNCTIONS = ("softmax", "gelu", "layernorm")
+TABLE = "table"  # the method that looks every code up
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ def function_of(recipe: Recipe | None) -> str:
     """Which of `FUNCTIONS` a recipe computes, "" when none that has methods."""
     head = "" if recipe is None else recipe.name.partition("_")[0]
     return head if head in FUNCTIONS and recipe is not None and recipe.name == head else ""
+
+
+def named_method(plan: QuantPlan, op: Op) -> str:
+    """The method that a plan names for an op; "" for none and for ops without such a function."""
+    return plan.rule_for(op).nonlinear if function_of(op.recipe) else ""
 
 
 def method_recipe(base: Recipe, name: str, where: str = "nonlinear") -> Recipe:

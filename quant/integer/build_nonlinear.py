@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accelsim.nonlinear.methods import function_of
+from accelsim.nonlinear.methods import TABLE, function_of
 from quant.integer.build_vector import activation as table_activation
 from quant.integer.graph import Compiler, builds, float_island
 from quant.integer.steps import Nonlinear, Step
@@ -21,7 +21,7 @@ def normalizing(compiler: Compiler, node: Node) -> Step:
 @builds("activation")
 def activation(compiler: Compiler, node: Node) -> Step:
     """The method's integers; without a method, or with the method "table", what is looked up."""
-    return table_activation(compiler, node) if compiler.method(node) in ("", "table") else _computed(compiler, node)
+    return table_activation(compiler, node) if compiler.method(node) in ("", TABLE) else _computed(compiler, node)
 
 
 def _computed(compiler: Compiler, node: Node) -> Step:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from accelsim.ir import OpKind
-from accelsim.nonlinear.methods import function_of
+from accelsim.nonlinear.methods import named_method
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint
 from quant.functional import Affine
@@ -58,7 +58,7 @@ class Compiler:
 
     def method(self, node: Node) -> str:
         """The method that the plan names for a softmax, LayerNorm or GELU; "" for none and for other ops."""
-        return self.checkpoint.plan.rule_for(node.op).nonlinear if function_of(node.op.recipe) else ""
+        return named_method(self.checkpoint.plan, node.op)
 
     def output(self, node: Node) -> Affine:
         """The stored quantizer of an op's output, in float64."""

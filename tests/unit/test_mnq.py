@@ -193,3 +193,11 @@ def test_methods_that_the_accelerator_lacks_are_left_out() -> None:
     found = table([[3.0, 2.0, 1.0], [2.0, 1.5, 1.0], [0.2, 6.0, 1.0]])
     chosen, _ = choose_within(found, no_fqvit, Budget("latency_s", 1.0), WITH_TABLE)
     assert chosen == {"n1": "ivit", "s": "ivit", "g": "ibert"}
+
+
+def test_integer_methods_are_not_exported_as_float_operators(mixed: Mixed, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from quant.onnx_export import export_onnx
+
+    with pytest.raises(AccelsimError, match="b0.softmax: its integer method has no ONNX form"):
+        export_onnx(mixed.checkpoint({"b0.softmax": "ivit"}), tmp_path / "m.onnx")
