@@ -1,6 +1,6 @@
 """FQ-ViT: softmax as powers of two, and LayerNorm of inputs with a power-of-two factor per channel.
 
-Source: Lin et al. 2022 (FQ-ViT: Post-Training Quantization for Fully Quantized Vision Transformer), section 3.2-3.4,
+Source: Lin et al. 2022 (FQ-ViT: Post-Training Quantization for Fully Quantized Vision Transformer),
 with the rules of its released code (linyang-zhh/FQ-ViT).  Its GELU stays in floating point: it has no integer form.
 """
 
@@ -50,7 +50,7 @@ def log_int_softmax(x_int: Tensor, scale: float, n: int = 30, bits: int | None =
     are 2^bits + 1 codes, which `bits` bits cannot store: `log_int_softmax_stored` is the repaired one.  `bits=None`:
     no clamp, 63 for e = 0.  Widths: Σe below 2^62 (n = 20 for 32-bit hardware), t likewise; one division per element.
     Where it breaks: powers of two limit the SQNR to about 13 dB at any width, rows do not sum to one (mean about 1.04).
-    Raises AccelsimError as `i_exp`, and when a row's sum could leave 62 bits.  Source: FQ-ViT, section 3.4.
+    Raises AccelsimError as `i_exp`, and when a row's sum could leave 62 bits.  Source: FQ-ViT, Log-Int-Softmax.
     """
     code = _share_exponent(x_int, scale, n)
     if bits is None:
@@ -85,7 +85,7 @@ def ptf_factors(samples: Any, bits: int = 8) -> tuple[float, int, Tensor]:
 
     s8 = (max − min) / (2^bits − 1), s1 = s8/8, zero point −round(min/s8) within the codes 0 … 2^bits − 1; α in 0 … 3
     with the least Σ (x − x̂)² of codes clip(round(x/(2^α·s1)) + z), the least α of equals.  Only zeros: scale 1.
-    Source: FQ-ViT, section 3.3.  Raises AccelsimError for samples that are not finite.
+    Source: FQ-ViT, power-of-two factor.  Raises AccelsimError for samples that are not finite.
     """
     require_between(bits, 2, 16, "ptf_factors", "bits")
     x = torch.as_tensor(samples, dtype=torch.float64)
@@ -115,7 +115,7 @@ def ptf_layernorm(
     y = round((sgn(A)·M·u + round((β − γ·μ/σ)/s_out·2^N))/2^N), not clamped.  No ε: a row of equal numbers gives
     β/s_out (the released code divides by zero).  A, M and N belong to a token and a channel, so this is neither
     shift-only nor free of divisions: a root and a reciprocal per token, a leading one per element.  Raises
-    AccelsimError when C·Σu² leaves 2^53.  Source: FQ-ViT, section 3.3, and its released code.
+    AccelsimError when C·Σu² leaves 2^53.  Source: FQ-ViT and its released code.
     """
     where = "ptf_layernorm"
     u, total, spread = _moments(x_q, alpha_pow2, where)
@@ -183,8 +183,8 @@ def ptf_layernorm_integer(
 
     Per token: D = C·Σu² − (Σu)² moved by an even number h of places to 2^30 … 2^32; R = ⌊√D⌋, 16 bits; ρ = ⌊2^31/R⌋;
     the mean with 8 fraction bits.  Per element: P = |gain|·ρ; its 8 leading bits are M, their place is N (0 … 31); then
-    as the faithful one.  Widths: D 53 bits, P 32, P · mean 52.  Against the faithful one about one result in forty
-    differs, by one step (docs/nonlinear.md).  Raises AccelsimError as `ptf_layernorm`.
+    as the faithful one.  Widths: D 53 bits, P 32, P · mean 52.  At most 3 of 1,000 results differ from the
+    faithful one, by one step, rarely by two (docs/nonlinear.md).  Raises AccelsimError as `ptf_layernorm`.
     """
     where = "ptf_layernorm_integer"
     require_scale(scale, where)

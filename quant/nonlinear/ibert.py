@@ -79,7 +79,7 @@ def i_gelu(x_int: Tensor, scale: float, n: int = 14) -> tuple[Tensor, float]:
     Widths: b² is (2.5/S)² (S = 1e-3: 23 bits), the result as wide as x times 2/S_e.  The ideal polynomial is within
     0.0182 of GELU.  Where it breaks: `one` has |1/S_e| = 4.2e-4/S² levels at n = 14, 42 at S = 3e-3 and none from
     S = 0.02 on (SQNR 39 and below 4 dB), so it needs the accumulator of the layer before; for 8-bit inputs see
-    `i_gelu_coarse`.  Raises AccelsimError when int64 would overflow.  Source: I-BERT, eq. 8 and algorithm 2.
+    `i_gelu_coarse`.  Raises AccelsimError when int64 would overflow.  Source: I-BERT, algorithm 2.
     """
     return _i_gelu(x_int, IGelu.of(scale, n))
 

@@ -181,9 +181,9 @@ def i_layernorm_ivit(x_int: Tensor, scale: float, gamma: Any, beta: Any) -> tupl
     """LayerNorm over the last axis as released: `i_layernorm_ibert` with σ from exactly ten Newton steps from 2^16.
 
     y = (d · ⌊(2^31 − 1)/σ⌋ >> 1) + bias, no shift of d.  Where it breaks: the steps do not converge for small √v:
-    2 → 64, 16 → 65, 64 → 83, 96 → 105, 128 → 132, right from 256 on (where v + 1 is a square they may give one more).
+    2 → 64, 16 → 65, 64 → 83, 96 → 105, 128 → 132, right from 187 to 2^22 (but for one more where v + 1 is a square).
     So it needs 16-bit inputs: with 8 bits and an outlier channel it loses 10 dB to `i_layernorm_ivit_converged`.
-    Widths, errors: as `i_layernorm_ibert`, v below 2^62.  Source: I-ViT, section 3.5, equation 17.
+    Widths, errors: as `i_layernorm_ibert`, v below 2^62.  Source: I-ViT, section 3.5.
     """
     d = deviations(x_int, "i_layernorm_ivit")
     require_scale(scale, "i_layernorm_ivit")

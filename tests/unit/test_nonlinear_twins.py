@@ -19,6 +19,7 @@ from quant.nonlinear import (
     i_gelu,
     i_gelu_coarse,
     i_layernorm_ibert,
+    i_layernorm_ibert_wide,
     i_layernorm_ivit,
     i_layernorm_ivit_converged,
     i_softmax,
@@ -118,6 +119,8 @@ def test_layernorms(x, data):
         integers, scale = function(x, 0.01, gamma, beta)
         assert (integers == by_row(twins.layernorm_ivit, x, gamma, beta, converged)).all()
         np.testing.assert_allclose(scale, bias_scale, rtol=1e-15)
+    wide = i_layernorm_ibert_wide(x, 1, gamma, beta)[0]
+    assert (wide == by_row(twins.layernorm_ibert, x, gamma, beta, 0)).all()
     shift = data.draw(st.integers(8, 10))
     assert (
         i_layernorm_ibert(x, 1, gamma, beta, shift)[0] == by_row(twins.layernorm_ibert, x, gamma, beta, shift)
@@ -213,6 +216,7 @@ def test_log2_quotient(x, data):
         lambda x: i_softmax(x, 0.1), lambda x: shift_exp(x - 9, 0.1, 15), lambda x: shift_gelu(x, 0.1),
         lambda x: shiftmax(x, 0.1), lambda x: log_int_softmax(x, 0.1), lambda x: log_int_softmax_stored(x, 0.1),
         lambda x: i_layernorm_ibert(x, 0.1, [1, 2, 3], [0, 1, 2]),
+        lambda x: i_layernorm_ibert_wide(x, 0.1, [1, 2, 3], [0, 1, 2]),
         lambda x: i_layernorm_ivit(x, 0.1, [1, 2, 3], [0, 1, 2]),
         lambda x: i_layernorm_ivit_converged(x, 0.1, [1, 2, 3], [0, 1, 2]),
         lambda x: ptf_layernorm(x, 0.1, [1, 2, 8], [1, 2, 3], [0, 1, 2], 0.1),
