@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from accelsim.engines.vector_unit import OpCode
 from accelsim.nonlinear.methods import Method, register_method
-from accelsim.nonlinear.program import MAX_ROW_WIDTH, MULTIPLIER_BITS, Builder, Program, Register
+from accelsim.nonlinear.program import MAX_ROW_WIDTH, MULTIPLIER_BITS, Builder, Program, Register, require_bits
 from accelsim.nonlinear.programs_layernorm import WIDTH_BITS, exact_root
 from accelsim.problems import AccelsimError, Problem
 
 INPUT_BITS = 16
+CODE_BITS = 8  # of the codes with factors, at most
 ENTRY_BITS = 32  # of the input times its multiplier
 FACTOR_BITS = 12  # of u = x · 2^α, α of 0 … 3, x a code less its zero point
 SQUARES_BITS = 36
@@ -27,11 +28,12 @@ WIDEST_SHIFT = 62
 
 @dataclass(frozen=True)
 class FqvitNorm:
-    """Immediates: the channels; the multiplier that takes the input to codes of `bits` bits with zero point
-    `entry_zero`; zero point and range of the stored codes.
+    """Immediates: channels, requantization of the input to codes with factors, zero point and range of the results.
 
-    Constants of a channel are operands: `entry_addend` and `entry_shift` of the input's requantization, `alpha`
-    (0 … 3), `gain` (15 bits and sign) and `places` of γ·C/s_out, `offset` of β/s_out with 16 fraction bits.
+    The input times `multiplier` becomes codes of `bits` bits with the zero point `entry_zero`.  Constants of a channel
+    are operands: `entry_addend` (the rounding 2^(shift − 1), less what the input's zero point gives) and `entry_shift`
+    of that requantization, `alpha` (0 … 3), `gain` (15 bits and sign) and `places` of γ·C/s_out, `offset` of β/s_out
+    with 16 fraction bits.
     """
 
     channels: int
@@ -47,13 +49,18 @@ def fqvit_layernorm(of: FqvitNorm) -> Program:
     """LayerNorm with power-of-two factors (FQ-ViT, section 3.3; Lin et al. 2022), in integers only, to stored codes.
 
     Operands: x, entry_addend, entry_shift, alpha, gain, places, offset.  The input becomes a code with the channel's
-    factor first: clamp((x·M + addend) >> shift, 0, 2^bits − 1) less its zero point.  Once per row: D = C·Σu² − (Σu)²,
+    factor first, less its zero point: (x·multiplier + addend) >> shift, clamped.  Once per row: D = C·Σu² − (Σu)²,
     moved by an even number of places to 31 or 32 bits; its root R; ρ = ⌊2^31/R⌋; the mean with 8 fraction bits.  Per
-    element: the 8 leading bits M of |gain|·ρ and their place N, then (sgn·(M·u − M·mean) + offset) / 2^N.  All roundings are to
-    nearest, ties to even.  A row of equal numbers gives the offset.  Raises AccelsimError outside 2 … 4,096 channels.
+    element: the 8 leading bits M of |gain|·ρ and their place N, then (sgn·(M·u − M·mean) + offset) / 2^N.  Roundings
+    but the first are to nearest, ties to even.  A row of equal numbers gives the offset.  Raises AccelsimError outside
+    2 … 4,096 channels and for immediates that do not fit.
     """
     if not 2 <= of.channels <= MAX_ROW_WIDTH:
         raise AccelsimError(Problem("layernorm", f"{of.channels} channels", f"2 … {MAX_ROW_WIDTH:,}"))
+    require_bits("layernorm", "multiplier", of.multiplier, MULTIPLIER_BITS)
+    if not (1 <= of.bits <= CODE_BITS and 0 <= of.entry_zero < 1 << of.bits):
+        what = f"zero point {of.entry_zero} of codes of {of.bits} bits"
+        raise AccelsimError(Problem("layernorm", what, f"a code of 1 … {CODE_BITS} bits"))
     build = Builder()
     total, squares = build.row(), build.row()
     u = build.op(OpCode.SHIFT_LEFT, _entry(build, of), build.operand("alpha"), FACTOR_BITS)
@@ -73,7 +80,7 @@ def _entry(build: Builder, of: FqvitNorm) -> Register:
     x, addend, shift = (build.operand(name) for name in ("x", "entry_addend", "entry_shift"))
     product = build.op(OpCode.MULTIPLY, x, of.multiplier, INPUT_BITS, MULTIPLIER_BITS)
     moved = build.op(OpCode.SHIFT_RIGHT, build.op(OpCode.ADD, product, addend, ENTRY_BITS), shift, ENTRY_BITS)
-    return build.op(OpCode.ADD, build.clamp(moved, 0, (1 << of.bits) - 1), -of.entry_zero)
+    return build.clamp(moved, -of.entry_zero, (1 << of.bits) - 1 - of.entry_zero)
 
 
 def _reciprocal(build: Builder, total: Register, squares: Register, channels: int) -> tuple[Register, Register]:

@@ -104,21 +104,22 @@ def norm_case(name: str, x: Any, rng: np.random.Generator) -> Case:
     width = x.shape[1]
     if name == "fqvit":
         gain = rng.integers(1 << 14, 1 << 15, width) * rng.choice([-1, 0, 1, 1], width)
-        alpha, multiplier, zero_in = rng.integers(0, 4, width), int(rng.integers(1 << 14, 1 << 15)), 128
-        shift = 18 + alpha
+        shifts = rng.integers(14, 24, width)
+        multiplier, code_zero = int(rng.integers(1 << 14, 1 << 15)), int(rng.integers(0, 256))
         operands = {
-            "x": x, "entry_addend": np.left_shift(1, shift - 1) + np.left_shift(zero_in, shift),
-            "entry_shift": shift, "alpha": alpha, "gain": gain,
+            "x": x, "entry_addend": np.left_shift(1, shifts - 1), "entry_shift": shifts,
+            "alpha": rng.integers(0, 4, width), "gain": gain,
             "places": np.where(gain == 0, 0, rng.integers(-4, 40, width)),
             "offset": rng.integers(-(1 << 31), 1 << 31, width) >> rng.integers(0, 20, width),
         }  # fmt: skip
-        constants = [[int(v) for v in operands[key]] for key in ("alpha", "gain", "places", "offset")]
-        entry = zip(operands["entry_addend"].tolist(), shift.tolist(), strict=True)
-        codes_in = twin.entered(x.tolist(), multiplier, list(entry), zero_in)
-        values = per_row(np.array(codes_in), twin.fqvit_layernorm, *constants)
+        entry = [operands[key].tolist() for key in ("entry_addend", "entry_shift")]
+        constants = [operands[key].tolist() for key in ("alpha", "gain", "places", "offset")]
+        codes_in = per_row(x, twin.factor_codes, multiplier, code_zero, *entry)
+        values = per_row(codes_in, twin.fqvit_layernorm, *constants)
         zero = int(rng.integers(-20, 20))
         codes = [[max(-128, min(127, y + zero)) for y in row] for row in values]
-        return fqvit_layernorm(FqvitNorm(width, multiplier, 8, zero_in, zero)), operands, values, codes, None
+        norm = FqvitNorm(width, multiplier, 8, code_zero, zero)
+        return fqvit_layernorm(norm), operands, values, codes, None
     shifts = rng.integers(20, 40, width)
     bias = rng.integers(-(1 << 30), 1 << 30, width)
     operands = {
@@ -319,6 +320,8 @@ def test_designs_without_leading_one_units_are_what_they_were() -> None:
         lambda: ivit_gelu(IVitGelu(ShiftExp(20, -20), Requantize(1, 1 << 31, 32))),
         lambda: ibert_layernorm(Norm(1)),
         lambda: fqvit_layernorm(FqvitNorm(5000)),
+        lambda: fqvit_layernorm(FqvitNorm(64, 1 << 15)),
+        lambda: fqvit_layernorm(FqvitNorm(64, entry_zero=256)),
     ],
 )
 def test_constants_that_do_not_fit_are_refused(make: Callable[[], Program]) -> None:

@@ -84,15 +84,10 @@ def layernorm(row: Row, bias: Row, published_steps: bool) -> Row:
     return [((x - mean) * (one // sigma) >> 1) + add for x, add in zip(row, bias, strict=True)]
 
 
-def entered(rows: list[Row], multiplier: int, entry: list[tuple[int, int]], zero: int) -> list[Row]:
-    """Codes of 8 bits less their zero point."""
-    return [
-        [
-            min(255, max(0, (x * multiplier + addend) >> shift)) - zero
-            for x, (addend, shift) in zip(row, entry, strict=True)
-        ]
-        for row in rows
-    ]
+def factor_codes(row: Row, multiplier: int, zero: int, addend: Row, shift: Row) -> Row:
+    """8-bit codes 0 … 255 with a factor per channel, less their zero point."""
+    codes = [((x * multiplier + a) >> s) + zero for x, a, s in zip(row, addend, shift, strict=True)]
+    return [min(255, max(0, code)) - zero for code in codes]
 
 
 def fqvit_layernorm(row: Row, alpha: Row, gain: Row, places: Row, offset: Row) -> Row:
