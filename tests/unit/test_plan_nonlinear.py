@@ -43,7 +43,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_of(*rules: Rule, **fields: Any) -> QuantPlan:
-    return QuantPlan("mine", (*rules, Rule("*")), **fields)
+    return QuantPlan("with methods", (*rules, Rule("*")), **fields)
 
 
 def vit(separate: bool = True) -> Workload:
@@ -128,12 +128,12 @@ def test_a_layernorm_of_a_method_keeps_its_parameters_of_channels() -> None:
 def faults(workload: Workload, *rules: Rule) -> list[tuple[str, str]]:
     found = problems_of(apply_plan, workload, plan_of(*rules))
     assert all(problem.expected or problem.gap is not None for problem in found)
-    return [(problem.where.removeprefix("plan mine: "), problem.what) for problem in found]
+    return [(problem.where.removeprefix("plan with methods: "), problem.what) for problem in found]
 
 
 def test_a_method_that_the_function_does_not_have() -> None:
     (problem,) = problems_of(apply_plan, vit(), plan_of(Rule("b0.norm1", nonlinear="slo")))
-    assert (problem.where, problem.levers) == ("plan mine: b0.norm1", ("slow",))
+    assert (problem.where, problem.levers) == ("plan with methods: b0.norm1", ("slow",))
     assert faults(vit(), Rule("b0.softmax", nonlinear="table")) == [("b0.softmax", "no method 'table' of softmax")]
     (problem,) = problems_of(apply_plan, vit(), plan_of(Rule("b0.*.gelu", nonlinear="fqvit")))
     assert problem.what == "fqvit has no integer GELU: it computes it in floating point"
@@ -155,7 +155,7 @@ def test_an_op_without_the_function() -> None:
 def test_a_gelu_that_is_a_table_of_the_output_stage(match: str) -> None:
     found = problems_of(apply_plan, vit(separate=False), plan_of(Rule(match, nonlinear="slow")))
     assert {problem.what for problem in found} == {"slow for its GELU, which is a table of the output stage"}
-    assert found[0].where == "plan mine: b0.fc1"
+    assert found[0].where == "plan with methods: b0.fc1"
     assert found[0].levers[0] == "--separate gelu"
     assert apply_plan(vit(separate=False), plan_of(Rule("class:softmax", nonlinear="slow")))
     assert apply_plan(vit(separate=False), plan_of(Rule("class:gelu", nonlinear="table")))
