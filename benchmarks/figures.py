@@ -22,9 +22,10 @@ from timing import published_networks, table
 
 from accelsim.analysis.trio_vit_model import ALL, NONE, PIXEL_GROUPS, authors_cycles
 from accelsim.api import Report, evaluate, simulate
-from accelsim.arch import Accelerator, Dram, EngineKind
+from accelsim.arch import Accelerator, Dram
 from accelsim.config import load_accelerator, load_plan, preset_names
-from accelsim.counts import ENGINE_COUNTS, MAX_MODES, count_columns
+from accelsim.counts import ENGINE_COUNTS, count_columns
+from accelsim.engines.registry import rules_of
 from accelsim.optable import OpTable, op_table
 from accelsim.problems import InfeasibleError
 from accelsim.workloads.registry import build_workload
@@ -52,12 +53,11 @@ def slot_cycles(report: Report) -> float:
     totals = dict(zip(columns, report.result.counts.sum(axis=0).tolist(), strict=True))
     work: float = 0.0
     for engine in accelerator.engines:
-        for mode in range(MAX_MODES):
+        rules = rules_of(engine)
+        for mode in range(rules.columns(engine)):
+            rate = rules.rate(engine, mode)
             macs = totals[f"{engine.name}.{ENGINE_COUNTS[mode]}"]
-            if engine.kind == EngineKind.MAC_ARRAY and mode < len(engine.modes):
-                work += macs / engine.modes[mode].products
-            elif engine.kind == EngineKind.SHIFT_ARRAY:
-                work += macs * -(-(mode + 1) // engine.terms)
+            work += macs * rate.passes / (rate.products * rate.inputs)
     return float(work / sum(engine.slots for engine in accelerator.engines))
 
 

@@ -163,6 +163,10 @@ def test_leads_of_a_program_are_those_of_the_rtl(design: str, plan: str) -> None
 def test_an_engine_that_the_rtl_lacks_is_refused() -> None:
     with pytest.raises(AccelsimError, match="8x8 and two products of 4x8"):
         check_engine(replace(MULTIPLIERS, modes=(Mode(8, 8, 1), Mode(2, 8, 4))))
+    with pytest.raises(AccelsimError, match=r"\(8, 16, 1\)"):
+        check_engine(replace(MULTIPLIERS, modes=(Mode(8, 8), Mode(8, 16, 1, 2))))
+    with pytest.raises(AccelsimError, match="2 terms and dynamic shifts"):
+        check_engine(load_accelerator("m2vit_nonlinear").engines[1])
 
 
 def test_a_tile_larger_than_the_buffers_is_refused() -> None:
