@@ -75,11 +75,13 @@ def _table_problems(plan: QuantPlan, op: Op, rule: Rule) -> Iterator[Problem]:
 
 
 def _no_function(plan: QuantPlan, rule: Rule, ops: Sequence[Op]) -> Problem:
-    names = f"{ops[0].name}" if len(ops) == 1 else f"{ops[0].name} and {len(ops) - 1:,} more"
-    what = f"nonlinear: {rule.nonlinear} for {names}, without a non-linear function of their own"
+    first = ops[0]
+    names = f"{first.name} ({first.recipe.name if first.recipe else first.op_class})"
+    names += f" and {len(ops) - 1:,} more" * (len(ops) > 1)
+    what = f"nonlinear: {rule.nonlinear} for {names}, without a function that has methods"
     levers = tuple(f"class:{function}" for function in FUNCTIONS)
     return Problem(
-        f"plan {plan.name}: rule {rule.match}", what, f"ops that compute one of {', '.join(FUNCTIONS)}", levers
+        f"plan {plan.name}: rule {rule.match}", what, f"ops that are a {' or '.join(FUNCTIONS)} alone", levers
     )
 
 

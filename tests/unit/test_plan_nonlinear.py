@@ -143,12 +143,16 @@ def test_a_method_that_the_function_does_not_have() -> None:
 def test_an_op_without_the_function() -> None:
     """A fault where the rule names the op, or where it reaches no op with a function."""
     assert faults(vit(), Rule("b0.fc2", nonlinear="slow")) == [
-        ("rule b0.fc2", "nonlinear: slow for b0.fc2, without a non-linear function of their own")
+        ("rule b0.fc2", "nonlinear: slow for b0.fc2 (mlp), without a function that has methods")
     ]
     assert faults(vit(), Rule("*.fc2", nonlinear="slow")) == [
-        ("rule *.fc2", "nonlinear: slow for b0.fc2 and 11 more, without a non-linear function of their own")
+        ("rule *.fc2", "nonlinear: slow for b0.fc2 (mlp) and 11 more, without a function that has methods")
     ]
     assert apply_plan(vit(), plan_of(Rule("*.fc[12]*", nonlinear="slow")))
+    (problem,) = problems_of(
+        apply_plan, build_workload("efficientvit_b0"), plan_of(Rule("class:layernorm", nonlinear="slow"))
+    )
+    assert "for head.norm (layernorm_hardswish)" in problem.what
 
 
 @pytest.mark.parametrize("match", ["*", "b0.fc1", "*.fc1", "class:gelu", "b0.fc1.gelu", "*.gelu"])
