@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from accelsim.nonlinear.methods import function_of
 from accelsim.problems import AccelsimError
 from quant.capture import capture
 from quant.checkpoint import load, save
@@ -28,6 +29,7 @@ from quant.finetune.straight import on_levels, shown_as
 from quant.integer import agreement, compile_integer
 from quant.levels import levels
 from quant.methods.m2q import M2Q
+from quant.methods.mnq import MNQ
 from quant.methods.power_of_two import PowerOfTwo
 from quant.methods.uniform import Uniform
 from quant.models.registry import load_reference
@@ -138,7 +140,6 @@ def test_every_parameter_gets_a_gradient():
         values = model.parameters_by_name()
         found = torch.autograd.grad(model.logits(images_of(network, 4)).square().sum(), list(values.values()))
         silent = {name for name, slope in zip(values, found, strict=True) if not bool(slope.any())}
-        # A softmax does not see what all keys have in common: only a mean remains of that part of qkv's bias.
         assert not silent
         kinds = {name.split("/")[0] for name in values}
         assert kinds >= {"filters", "stored", "preactivation"}
@@ -170,36 +171,62 @@ def test_an_op_in_integers_has_the_gradient_of_the_float_function(monkeypatch):
 # The result
 
 
-@pytest.mark.parametrize("learn_scales", [False, True])
-@pytest.mark.parametrize("make", [tiny_hybrid, tiny_vit])
-@pytest.mark.parametrize("method", [Uniform(weight_bits=3, log2_divisor=True), *METHODS[1:]], ids=["u3", "pot", "m2q"])
-def test_the_result_computes_the_last_forward_and_runs_in_integers(make, method, learn_scales, tmp_path):
-    network = make()
-    checkpoint, images = made(network, method), images_of(network, 16)
+def trained_a_little(checkpoint, network, images, learn_scales):
+    """A model after four steps, and its logits then."""
     model = Trainable(checkpoint, network, learn_scales)
     optimizer = torch.optim.AdamW(model.parameters_by_name().values(), lr=3e-3)
     for _ in range(4):
         optimizer.zero_grad()
         model.logits(images).square().sum().backward()
         optimizer.step()
-    last, result = model.logits(images).detach(), model.trained()
+    return model, model.logits(images).detach()
+
+
+def check_result(checkpoint, network, images, learn_scales, folder):
+    """What was trained is exactly what is saved and loaded, has levels of its formats, and runs in integers."""
+    model, last = trained_a_little(checkpoint, network, images, learn_scales)
+    result = model.trained()
     assert torch.equal(logits(result, images), last)
-    save(result, tmp_path / "q")
-    assert torch.equal(load(tmp_path / "q")(images), last)
+    save(result, folder)
+    assert torch.equal(load(folder)(images), last)
     assert not torch.equal(last, logits(checkpoint, images))
     for name, filters in result.filters.items():
         assert torch.equal(filters.scale, checkpoint.filters[name].scale) is not learn_scales
-        for share in result.plan.rule_for(network.node(name).op).weights:
+        for share in result.plan.rule_for(checkpoint.network.node(name).op).weights:
             index = slice(None) if share.channels is None else torch.from_numpy(share.channels.indices.copy())
             assert set(filters.integers[index].unique().tolist()) <= set(levels(share.format).tolist())
     before, after = (
-        agreement(compile_integer(one), [(images, last.argmax(1))])
-        for one in (checkpoint, load(tmp_path / "q").checkpoint)
+        agreement(compile_integer(one), [(images, last.argmax(1))]) for one in (checkpoint, load(folder).checkpoint)
     )
     assert after.top1_fake == 1.0
     # Random weights and many roundings: codes differ by a few, as they do before training.
     assert after.mean_difference < 1.2 * before.mean_difference
     assert after.float_islands == before.float_islands
+    return after
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+@pytest.mark.parametrize("make", [tiny_hybrid, tiny_vit])
+@pytest.mark.parametrize("method", [Uniform(weight_bits=3, log2_divisor=True), *METHODS[1:]], ids=["u3", "pot", "m2q"])
+def test_the_result_computes_the_last_forward_and_runs_in_integers(make, method, learn_scales, tmp_path):
+    network = make()
+    check_result(made(network, method), network, images_of(network, 16), learn_scales, tmp_path)
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+@pytest.mark.parametrize("name", ["ibert", "ivit", "fqvit"])
+def test_non_linear_ops_in_integers_are_trained_through(name, learn_scales, tmp_path):
+    network = tiny_vit()
+    ops = {node.name: function_of(node.op.recipe) for node in MNQ().prepare(network).nodes}
+    methods = {op: "ivit" if (kind, name) == ("gelu", "fqvit") else name for op, kind in ops.items() if kind}
+    checkpoint = made(network, MNQ(weight_bits=4, methods=methods))
+    found = check_result(checkpoint, network, images_of(network, 16), learn_scales, tmp_path)
+    assert found.float_islands == ()
+    # Gains and offsets of every LayerNorm were trained, whose integers follow from them.
+    trained = load(tmp_path).checkpoint.network
+    norms = [op for op, kind in ops.items() if kind == "layernorm"]
+    assert len(norms) == 5
+    assert not any(torch.equal(trained.node(op).weight, network.node(op).weight) for op in norms)
 
 
 def test_the_loss_falls_on_digits_and_integers_agree(digits):
@@ -300,7 +327,7 @@ def test_another_run_s_state_is_refused(tmp_path):
     assert same(fine_tune(checkpoint, network, data, settings, place), first)
     before = place.read_bytes()
     for given, word in [
-        ((checkpoint, network, data, replace(settings, rate=1e-3)), "rate"),
+        ((checkpoint, network, data, replace(settings, rate=1e-2)), "rate"),
         ((made(network, Uniform(weight_bits=4)), network, data, settings), "checkpoint"),
         ((checkpoint, tiny_hybrid(1), data, settings), "float weights"),
         ((checkpoint, network, replace(data, labels=data.labels[::-1].copy()), settings), "data"),
