@@ -199,5 +199,5 @@ def test_integer_methods_are_not_exported_as_float_operators(mixed: Mixed, tmp_p
     pytest.importorskip("onnx")
     from quant.onnx_export import export_onnx
 
-    with pytest.raises(AccelsimError, match="b0.softmax: its integer method has no ONNX form"):
+    with pytest.raises(AccelsimError, match=r"b0\.softmax: its integer method has no ONNX form"):
         export_onnx(mixed.checkpoint({"b0.softmax": "ivit"}), tmp_path / "m.onnx")
