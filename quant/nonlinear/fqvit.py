@@ -31,7 +31,6 @@ from quant.nonlinear.arrays import (
 )
 from quant.nonlinear.ibert import IExp, exponential, newton_root
 
-SMALLEST_SHARE = 62  # the largest exponent that a sum below 2^62 can give; one more stands for zero
 FACTORS = (0, 1, 2, 3)  # exponents of the power-of-two factors
 MANTISSA_BITS = 8
 MOST_PLACES = 31
@@ -48,7 +47,7 @@ def log_int_softmax(x_int: Tensor, scale: float, n: int = 30, bits: int | None =
 
     t = round(Σe / e), e = i_exp; code = ⌊log2 t⌋, one more when t ≥ 1.5 · 2^⌊log2 t⌋; from 2^bits on: 2^bits.  So there
     are 2^bits + 1 codes, which `bits` bits cannot store: `log_int_softmax_stored` is the repaired one.  `bits=None`:
-    no clamp, 63 for e = 0.  Widths: Σe below 2^62 (n = 20 for 32-bit hardware), t likewise; one division per element.
+    no clamp.  Widths: Σe below 2^62 (n = 20 for 32-bit hardware), t likewise; one division per element.
     Where it breaks: powers of two limit the SQNR to about 13 dB at any width, rows do not sum to one (mean about 1.04).
     Raises AccelsimError as `i_exp`, and when a row's sum could leave 62 bits.  Source: FQ-ViT, Log-Int-Softmax.
     """
@@ -70,14 +69,13 @@ def log_int_softmax_stored(x_int: Tensor, scale: float, n: int = 30, bits: int =
 
 
 def _share_exponent(x: Tensor, scale: float, n: int) -> Tensor:
-    """Exponents k ≥ 0 of the shares 2^−k; 63 where the exponential is 0."""
+    """Exponents k ≥ 0 of the shares 2^−k.  No exponential is 0: the polynomial is at least 1."""
     where = "log_int_softmax"
     require_rows(x, where)
     of = IExp.of(scale, n)
     require_wide(of.largest * x.shape[-1], where, "the row sum", ("a smaller n", "a coarser scale"))
     e = exponential(x - x.amax(-1, keepdim=True), of)
-    t = divide_half_even(e.sum(-1, keepdim=True).expand_as(e), e.clamp(min=1))
-    return torch.where(e == 0, SMALLEST_SHARE + 1, log2_code(t, 0, 6))
+    return log2_code(divide_half_even(e.sum(-1, keepdim=True).expand_as(e), e), 0, 6)
 
 
 def ptf_factors(samples: Any, bits: int = 8) -> tuple[float, int, Tensor]:

@@ -43,9 +43,6 @@ def log_int_softmax(row: list[int], scale: float, n: int) -> list[int]:
     e = iexp([x - max(row) for x in row], scale, n)
     codes = []
     for one in e:
-        if one == 0:
-            codes.append(63)
-            continue
         t = round(Fraction(sum(e), one))
         k = t.bit_length() - 1
         codes.append(k + (2 * (t - 2**k) >= 2**k))
