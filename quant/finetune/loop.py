@@ -85,8 +85,10 @@ class _Run:
     def _begin(self) -> None:
         self.model = Trainable(self._start, self.network, self.settings.learn_scales)
         self.values = self.model.parameters_by_name()
-        filters = [value for value in self.values.values() if value.dim() > 1]
-        rest = [value for value in self.values.values() if value.dim() <= 1]
+        decays = {name: name.startswith("filters/") and name.endswith("/weight") for name in self.values}
+        filters, rest = (
+            [value for name, value in self.values.items() if decays[name] is kind] for kind in (True, False)
+        )
         decayed = {"params": filters, "weight_decay": self.settings.weight_decay}
         self.optimizer = torch.optim.AdamW([decayed, {"params": rest, "weight_decay": 0.0}], lr=self.settings.rate)
 

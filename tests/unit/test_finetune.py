@@ -33,7 +33,7 @@ from quant.methods.mnq import MNQ
 from quant.methods.power_of_two import PowerOfTwo
 from quant.methods.uniform import Uniform
 from quant.models.registry import load_reference
-from quant.network import forward
+from quant.network import forward, run
 from quant.quantize import quantize
 from quant.reconstruct import Reconstruction
 from tests.support.networks import CLASSES, images_of, tiny_hybrid, tiny_vit
@@ -168,6 +168,30 @@ def test_an_op_in_integers_has_the_gradient_of_the_float_function(monkeypatch):
     assert torch.equal(model.logits(images).detach(), logits(checkpoint, images))
 
 
+def test_log2_divisors_pass_gradients():
+    network = tiny_hybrid()
+    checkpoint = made(network, Uniform(log2_divisor=True))
+    (name,) = checkpoint.divisors
+    node, rows = network.node(name), checkpoint.divisors[name].rows
+    value = run(network, images_of(network, 2), FakeQuantized(checkpoint), keep=[name])[name].requires_grad_()
+    found = Trainable(checkpoint, network).stored(node, value)
+    assert torch.equal(found.detach(), FakeQuantized(checkpoint).stored(node, value.detach()))
+    slope = torch.autograd.grad(found.sum(), value)[0]
+    assert bool((slope[rows.expand_as(slope)] == 1).all())
+
+
+def test_scales_that_must_be_equal_stay_equal_and_units_of_divisors_stay():
+    network = tiny_hybrid()
+    checkpoint = made(network, Uniform(log2_divisor=True))
+    model, _ = trained_a_little(checkpoint, network, images_of(network, 16), learn_scales=True)
+    result = model.trained()
+    kept = {name for name, one in checkpoint.stored.items() if torch.equal(one.scale, result.stored[name].scale)}
+    # Queries, keys and values, directly and through the aggregation, make the divisors; the host writes the image.
+    assert kept == {"image", "s1.b0.qkv", "s1.b0.aggr.pwg", "s1.b0.KtV"}
+    for name, one in result.stored.items():
+        assert len(one.scale.unique()) == len(checkpoint.stored[name].scale.unique())
+
+
 # The result
 
 
@@ -222,6 +246,10 @@ def test_non_linear_ops_in_integers_are_trained_through(name, learn_scales, tmp_
     checkpoint = made(network, MNQ(weight_bits=4, methods=methods))
     found = check_result(checkpoint, network, images_of(network, 16), learn_scales, tmp_path)
     assert found.float_islands == ()
+    # Codes of a logarithm mean powers of two: their unit is not trained.
+    stored = load(tmp_path).checkpoint.stored
+    kept = [torch.equal(stored[op].scale, checkpoint.stored[op].scale) for op in ("b0.softmax", "b1.softmax")]
+    assert kept == [name == "fqvit" or not learn_scales] * 2
     # Gains and offsets of every LayerNorm were trained, whose integers follow from them.
     trained = load(tmp_path).checkpoint.network
     norms = [op for op, kind in ops.items() if kind == "layernorm"]
@@ -282,6 +310,43 @@ def test_every_image_is_seen_once_an_epoch():
     assert not torch.equal(batches.at(0)[0], batches.at(4)[0])
     assert torch.equal(batches.at(1)[0], Batches(data, FineTune(batch=8)).at(1)[0])
     assert not torch.equal(Batches(data, FineTune(batch=8, seed=1)).at(1)[0], batches.at(1)[0])
+    changed = [Batches(data, FineTune(batch=8, augment=True)).at(1)[0] for _ in range(2)]
+    assert torch.equal(*changed)
+    signs = [(a.sign() == b.sign()).float().mean() for a, b in zip(changed[0], batches.at(1)[0], strict=True)]
+    assert min(signs) < 0.5 < max(signs)
+
+
+def test_the_loss_weighs_labels_and_the_float_network():
+    network = tiny_vit()
+    checkpoint, data = made(network), data_for(network, count=16)
+    images, labels = data.preprocess.tensor(data.images), torch.from_numpy(data.labels)
+    with torch.no_grad():
+        target = forward(network, images).softmax(-1)
+    answer = logits(checkpoint, images).log_softmax(-1)
+    hard = 0.8 * torch.eye(CLASSES)[labels] + 0.2 / CLASSES
+    expected = -(0.75 * hard + 0.25 * target).mul(answer).sum(1).mean()
+    settings = FineTune(batch=16, smoothing=0.2, distill=0.25)
+    found = loop_module._Run(checkpoint, network, data, settings, torch.device("cpu")).step(0, 1)
+    assert found == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_gradients_are_bounded_and_only_filters_decay():
+    network = tiny_vit()
+    checkpoint, data = made(network), data_for(network, count=16)
+    runs = [
+        loop_module._Run(
+            checkpoint, network, data, FineTune(batch=16, weight_decay=decay, clip=0.01), torch.device("cpu")
+        )
+        for decay in (0.0, 0.5)
+    ]
+    for one in runs:
+        one.step(0, 1)
+        norm = torch.stack([value.grad.square().sum() for value in one.values.values()]).sum().sqrt()
+        assert float(norm) == pytest.approx(0.01, rel=1e-3)
+    plain, decayed = (one.values for one in runs)
+    for name, value in plain.items():
+        filters = name.startswith("filters/") and name.endswith("/weight")
+        assert torch.equal(value, decayed[name]) is not filters, name
 
 
 # Limited time, resumption
