@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accelsim.formats import Scheme
+from accelsim.nonlinear.methods import function_of
 from quant.calibrated import Checkpoint
 from quant.fake import ADDED_CONSTANT, FakeQuantized, rounded_constant
 from quant.finetune.straight import shown_as
@@ -145,15 +145,16 @@ def _in_training(node: Node) -> Node:
 def _learnable(checkpoint: Checkpoint) -> dict[tuple[str, str], Affine]:
     """Quantizers whose scales may be trained, by kind and name.
 
-    Left out: the image, which the host writes; what is not in uniform steps; what products read that make log2
-    divisors, whose unit is the product of these scales; parts of a joined tensor, whose scales may be tied.
+    Left out: the image, which the host writes; what an integer method gives, because it is whole steps already and its
+    distance from them no gradient; what products read that make log2 divisors, whose unit is the product of these
+    scales; parts of a joined tensor, whose scales may be tied.
     """
     workload = checkpoint.network.workload
     kept = {workload.input}
     for node in checkpoint.network.nodes:
         if node.function == "concat" or node.op.output in checkpoint.divisors:
             kept |= {root for operand in node.operands for root in workload.storage_of(operand.source)}
-        if checkpoint.plan.rule_for(node.op).output.scheme is not Scheme.UNIFORM:
+        if function_of(node.op.recipe) and checkpoint.plan.rule_for(node.op).nonlinear not in ("", "table"):
             kept.add(node.op.output)
     found = {("stored", name): affine for name, affine in checkpoint.stored.items() if name not in kept}
     return found | {("preactivation", name): affine for name, affine in checkpoint.preactivation.items()}
