@@ -139,6 +139,19 @@ def test_the_shift_of_i_layernorm_is_the_least(x):
     assert (i_layernorm_ibert(x, 1, gamma, beta)[0] == by_row(twins.layernorm_ibert, x, gamma, beta, least)).all()
 
 
+def test_a_sum_of_squares_of_exactly_32_bits_and_one_is_shifted():
+    x = np.array([[32768, -32768, 32768, -32768]])
+    gamma, beta = [1.0] * 4, [0.0] * 4
+    assert (i_layernorm_ibert(x, 1, gamma, beta)[0] == by_row(twins.layernorm_ibert, x, gamma, beta, 1)).all()
+
+
+def test_ptf_layernorm_of_small_factors_has_long_shifts():
+    rng = np.random.default_rng(3)
+    x = rng.integers(-255, 256, size=(20, 192))
+    arguments = (0.01, [8] * 192, rng.uniform(0.1, 2, 192).tolist(), rng.normal(size=192).tolist(), 0.5)
+    assert (ptf_layernorm(x, *arguments)[0] == by_row(twins.ptf_layernorm, x, *arguments)).all()
+
+
 @given(rows(255), scales(1e-4, 1), scales(1e-3, 1), st.data())
 def test_ptf_layernorm(x, scale, out_scale, data):
     x = np.clip(x, -255, 255)
