@@ -130,7 +130,7 @@ def _cells(
 
 
 def _names(model: str, seed: int, bits: int) -> list[str]:
-    names = ["sqnr", "float", *METHODS, "mnq", "output_only"]
+    names = ["sqnr", "float", *METHODS, "mnq", "output_only", "own_error"]
     if model == NATURAL:
         names += ["mnq_random_images", *(f"random{k}" for k in range(RANDOM_MAPS))]
         if seed == 0:
@@ -142,6 +142,7 @@ def _maps(mixed: Mixed, table: SqnrTable, seed: int) -> Maps:
     maps: Maps = {"float": {}, **{name: single(mixed.slots, name) for name in METHODS}}
     chosen = by_difference(table)
     maps |= {"mnq": chosen, "mnq_random_images": chosen, "output_only": by_output(table)}
+    maps["own_error"] = by_output(mixed.own_error())
     return maps | {f"random{k}": one for k, one in enumerate(random_maps(mixed.slots, RANDOM_MAPS, seed))}
 
 

@@ -14,6 +14,7 @@ LABELS = {
     "fqvit": ("FQ-ViT everywhere", "#7a5195", "D"),
     "mnq": ("MNQ", "#2e8b57", "*"),
     "output_only": ("output SQNR only", "#8a8a3a", "P"),
+    "own_error": ("own error", "#c2539b", "v"),
 }
 NJ_S = 1e-3
 FLOOR = 12.0  # points below the best arm that a panel shows
@@ -39,7 +40,7 @@ def draw(rows: Sequence[Row], path: str, model: str = "glyph_vit", seed: int = 0
 
 
 def _panel(axis: Any, rows: dict[str, Row], bits: int) -> None:
-    shown = [name for name in (*METHODS, "mnq", "output_only") if name in rows and rows[name]["cost"]]
+    shown = [name for name in (*METHODS, "mnq", "output_only", "own_error") if name in rows and rows[name]["cost"]]
     front = sorted(
         (
             (rows[name]["cost"]["edp_pj_s"] * NJ_S, 100 * rows[name]["top1"])

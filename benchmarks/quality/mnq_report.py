@@ -26,10 +26,10 @@ from quant.statistics import compare, holm
 
 Row = dict[str, Any]
 BITS = (8, 6)
-ARMS = ("float", *METHODS, "output_only")
+ARMS = ("float", *METHODS, "output_only", "own_error")
 NAMES = {
     "float": "float non-linear operations", "ibert": "I-BERT everywhere", "ivit": "I-ViT everywhere",
-    "fqvit": "FQ-ViT everywhere", "output_only": "output SQNR only", "mnq": "MNQ",
+    "fqvit": "FQ-ViT everywhere", "output_only": "output SQNR only", "own_error": "own error", "mnq": "MNQ",
 }  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def cost_table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for bits in BITS:
-        for arm in ("float", *METHODS, "mnq", "output_only"):
+        for arm in ("float", *METHODS, "mnq", "output_only", "own_error"):
             row = of(rows, NATURAL, bits, arm)
             if row is None:
                 continue

@@ -48,6 +48,7 @@ def maps_of(mixed: Mixed, table: SqnrTable, count: int, seed: int) -> dict[str, 
     found = {"float": {}, **{name: single(mixed.slots, name) for name in METHODS}}
     found["mnq"] = by_difference(table)
     found["output_only"] = by_output(table)
+    found["own_error"] = by_output(mixed.own_error())
     for k, chosen in enumerate(random_maps(mixed.slots, count, seed)):
         found[f"{RANDOM}{k}"] = chosen
     return found

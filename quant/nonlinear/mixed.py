@@ -19,6 +19,7 @@ from quant.groups import Groups, scale_groups
 from quant.methods.mnq import METHODS, MNQ
 from quant.network import Network, Numerics
 from quant.nonlinear.assign import single
+from quant.nonlinear.own_error import measure_own_error
 from quant.nonlinear.sqnr import Slot, SqnrTable, measure_sqnr, slots_of
 from quant.quantize import calibrated, gather, make_plan
 
@@ -69,6 +70,11 @@ class Mixed:
 
         networks = {name: numerics(name) for name in METHODS}
         return measure_sqnr(self.network, self.batches if images is None else images, networks, progress)
+
+    def own_error(self, images: Sequence[Tensor] | None = None) -> SqnrTable:
+        """SQNR of every slot and method from the float input, on images (default: the calibration images)."""
+        fakes = {name: FakeQuantized(self.checkpoint(single(self.slots, name))) for name in METHODS}
+        return measure_own_error(self.network, self.batches if images is None else images, fakes)
 
     @cached_property
     def slots(self) -> tuple[Slot, ...]:

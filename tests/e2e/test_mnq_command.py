@@ -52,7 +52,18 @@ def test_map_arms_and_files(model: str, capsys: pytest.CaptureFixture[str]) -> N
         "norm",
     ]
     arms = {arm["name"]: arm for arm in found["arms"]}
-    assert [*arms] == ["float", "ibert", "ivit", "fqvit", "mnq", "output_only", "random0", "random1", "random2"]
+    assert [*arms] == [
+        "float",
+        "ibert",
+        "ivit",
+        "fqvit",
+        "mnq",
+        "output_only",
+        "own_error",
+        "random0",
+        "random1",
+        "random2",
+    ]
     for slot in found["sqnr"]["slots"]:
         names = ("ibert", "ivit") if slot["function"] == "gelu" else ("ibert", "ivit", "fqvit")
         values = dict(zip(found["sqnr"]["methods"], slot["difference_db"], strict=True))

@@ -18,11 +18,13 @@ from codesign.nonlinear.price import MapCost
 from quant.calibrated import Checkpoint
 from quant.capture import capture
 from quant.checkpoint import Model, load, save
+from quant.functional import dequantize
+from quant.functional import quantize as quantize_codes
 from quant.integer import IntegerModel, compile_integer
 from quant.methods.mnq import CANDIDATES, MNQ, WITH_TABLE
 from quant.models.registry import build_torch
 from quant.models.vit import VisionTransformer
-from quant.network import Network
+from quant.network import Network, run
 from quant.nonlinear.assign import by_difference, by_output, counts, of_candidates, random_maps, single
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import Slot, SqnrTable, amplitude_ratios, decibels, measure_sqnr
@@ -201,3 +203,21 @@ def test_integer_methods_are_not_exported_as_float_operators(mixed: Mixed, tmp_p
 
     with pytest.raises(AccelsimError, match=r"b0\.softmax: its integer method has no ONNX form"):
         export_onnx(mixed.checkpoint({"b0.softmax": "ivit"}), tmp_path / "m.onnx")
+
+
+def test_own_error_is_that_of_one_op_in_a_float_network(mixed: Mixed, network: Network) -> None:
+    batch = images(8, 4)
+    found = mixed.own_error([batch])
+    op, method = "b1.norm2", "ivit"
+    k = [slot.op for slot in found.slots].index(op)
+    checkpoint = mixed.checkpoint(single(mixed.slots, method))
+    with torch.no_grad():
+        exact = run(network, batch, keep=("b1.attn_add", op))
+        affine = checkpoint.stored["b1.attn_add"]
+        codes = quantize_codes(exact["b1.attn_add"], affine).long()
+    step = compile_integer(checkpoint).step(op)
+    other = dequantize(step.run([codes]).float(), checkpoint.stored[op])
+    expected = decibels([amplitude_ratios(exact[op], other)])
+    assert found.outputs_db[k, found.methods.index(method)] == pytest.approx(expected, abs=1e-3)
+    # A later slot does not inherit what an earlier one lost.
+    assert found.inputs_db[-1, 0] > mixed.table([batch]).inputs_db[-1, 0] + 10
