@@ -53,7 +53,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--epochs", type=positive, help="passes over the training images (default 1)")
     length.add_argument("--steps", type=positive, help="steps instead of epochs")
     length.add_argument("--seconds", type=float, help="limited time: as many steps as fit, worked out at the start")
-    parser.add_argument("--rate", type=float, help="first learning rate of a cosine to a fifteenth (default 1e-3)")
+    parser.add_argument("--rate", type=float, help="first learning rate of a cosine to a fifteenth (default 1e-4)")
     parser.add_argument("--batch", type=positive, help="images of a step (default 64)")
     parser.add_argument("--weight-decay", type=float, help="of filters (default 0)")
     parser.add_argument("--smoothing", type=float, help="of labels, 0 … 1 (default 0)")
@@ -194,4 +194,6 @@ def _print(summary: dict[str, Any]) -> None:
     low, high = (100 * end for end in pair["interval"])
     print(f"  change          {100 * pair['difference']:+.2f} points ({low:+.2f} … {high:+.2f} at 95 %), "
           f"exact McNemar p {pair['p_value']:.2g}")  # fmt: skip
+    if after["cross_entropy"] > before["cross_entropy"]:
+        print("  note            worse than before: try a lower --rate or more steps")
     print(f"  next            accelsim eval {summary['output']} --integer")
