@@ -175,7 +175,8 @@ def constant_quotient(build: Builder, value: Register, divisor: int, bits: int) 
     """⌊value / divisor⌋ for a constant divisor < 0 and −2^bits < value ≤ 0: a multiply and a shift, exact.
 
     With k = bits + ⌈log2 |divisor|⌉ and R = ⌈2^k / |divisor|⌉ the error of R/2^k is below 2^−bits of 1/|divisor|
-    (Granlund and Montgomery, PLDI 1994, theorem 4.2): R has bits + 1 bits.
+    (Granlund and Montgomery, PLDI 1994, theorem 4.2): R has bits + 1 bits.  A positive value below 2^bits gives one
+    less where it is a multiple of the divisor.
     """
     places = bits + (-divisor - 1).bit_length()
     reciprocal = -(-(1 << places) // -divisor)

@@ -42,9 +42,13 @@ def shift_exp(build: Builder, x: Register, of: ShiftExp, bits: int) -> Register:
 
 
 def shift_exp_of_either_sign(build: Builder, x: Register, of: ShiftExp, bits: int) -> Register:
-    """The exponential of −2^bits < x < 2^bits, clamped to 2^31 − 1: once per row."""
+    """The exponential of −2^bits < x < 2^bits, clamped to 2^31 − 1: once per row.
+
+    A positive multiple of x0 gets an octave one too small, and r = x0 instead of 0: the same value, as the pieces of
+    the exponential meet there.
+    """
     p = build.op(OpCode.MAX, _slope(build, x), of.n * of.x0)
-    octave = _quotient_of_either_sign(build, p, of.x0, bits + 1)
+    octave = constant_quotient(build, p, of.x0, bits + 1)
     amount = build.op(OpCode.MIN, build.op(OpCode.SUBTRACT_FROM, octave, of.n), LARGEST_LEFT_SHIFT)
     wide = CONSTANT_BITS + SIGNED + LARGEST_LEFT_SHIFT
     shifted = build.op(OpCode.SHIFT_LEFT, _mantissa(build, p, octave, of, bits), amount, wide)
@@ -62,15 +66,3 @@ def _mantissa(build: Builder, p: Register, octave: Register, of: ShiftExp, bits:
     """What is shifted: r − 2·x0 with r = p − q·x0."""
     multiple = build.op(OpCode.MULTIPLY, octave, of.x0, bits + 1 + SIGNED, CONSTANT_BITS)
     return build.op(OpCode.ADD, build.op(OpCode.SUBTRACT, p, multiple), -2 * of.x0)
-
-
-def _quotient_of_either_sign(build: Builder, value: Register, divisor: int, bits: int) -> Register:
-    """⌊value / divisor⌋ for a constant divisor < 0 and |value| < 2^bits: a multiply, an addition and a shift, exact.
-
-    With a = −value, d = |divisor|, R = ⌈2^k / d⌉ and e = R·d − 2^k < d: (a·R + 2^bits) / 2^k is a/d plus
-    (a·e/d + 2^bits)/2^k, which is above 0 and below 2^(bits + 1)/2^k ≤ 1/d for k = bits + 1 + ⌈log2 d⌉.
-    """
-    places = bits + 1 + (-divisor - 1).bit_length()
-    reciprocal = -(-(1 << places) // -divisor)
-    product = build.op(OpCode.MULTIPLY, value, -reciprocal, bits + SIGNED, bits + 2 + SIGNED)
-    return build.op(OpCode.SHIFT_RIGHT, build.op(OpCode.ADD, product, 1 << bits), places)

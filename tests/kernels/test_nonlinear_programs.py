@@ -32,7 +32,7 @@ from accelsim.nonlinear.programs_softmax import (
     ibert_softmax,
     ivit_softmax,
 )
-from accelsim.nonlinear.shift_exp import ShiftExp
+from accelsim.nonlinear.shift_exp import ShiftExp, shift_exp_of_either_sign
 from accelsim.optable import op_table
 from accelsim.problems import AccelsimError, InfeasibleError
 from accelsim.workloads import build_workload
@@ -240,6 +240,26 @@ def test_constant_quotient_is_exact_for_all_inputs(divisor: int) -> None:
     x_values = np.arange(-511, 1)[None, :]
     _, results = run_program(FAST, build.finish(quotient, quotient), {"x": x_values}, [0])
     assert (results["value"] == x_values // -divisor).all()
+
+
+@pytest.mark.parametrize("x0", [-1, -2, -3, -5, -7, -11, -12, -13, -37, -100, -255, -367])
+def test_exponential_of_either_sign_is_exact_for_all_inputs(x0: int) -> None:
+    """Row maxima may be negative; multiples of x0 are where a rounded reciprocal would be one off."""
+    build, of = Builder(), ShiftExp(18, x0)
+    e = shift_exp_of_either_sign(build, build.operand("x"), of, 8)
+    x = range(-255, 256)
+    _, results = run_program(FAST, build.finish(e, e), {"x": [list(x)]}, [0])
+    assert results["value"].tolist() == [[min(twin.shift_exp(value, of), (1 << 31) - 1) for value in x]]
+
+
+def test_a_row_of_equal_numbers_gives_the_offset_rounded_once() -> None:
+    """32,769/2^16 is above one half; rounded to 13 places first it would be one half, and 0."""
+    operands = {
+        "x": [[5] * 4], "entry_addend": [1 << 15] * 4, "entry_shift": [16] * 4, "alpha": [0] * 4, "gain": [1 << 14] * 4,
+        "places": [-10] * 4, "offset": [32_769, -32_769, 3 << 16, 0],
+    }  # fmt: skip
+    _, results = run_program(FAST, fqvit_layernorm(FqvitNorm(4)), operands, [0, 0])
+    assert results["value"].tolist() == [[1, -1, 3, 0]]
 
 
 @given(st.lists(st.integers(0, 1 << 22), min_size=1, max_size=12))
