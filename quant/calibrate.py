@@ -24,6 +24,7 @@ from quant.rounding import bias_correction
 from quant.views import rearrange
 
 OBSERVERS = ("mse", "minmax", "percentile")
+FINEST_I_GELU = 7.7e-5  # input scale at which b of i-GELU, ⌊1.769 · 1.4142 / S⌋, still has 15 bits and a sign
 TABLE_BITS = 8  # a table of 256 entries
 DIVISOR_BITS = 4
 
@@ -117,7 +118,11 @@ def stored_quantizer(
     if rule.granularity in ("channel_scale", "channel_offset"):
         make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
         return make(statistics.channels[name], bits, rule.zero_point, options)
-    return grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
+    found = grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
+    if any(item.function == "gelu" and item.nonlinear == "ibert" and name in item.op.inputs for item in quantized.ops):
+        # Finer steps leave the widths of i-GELU's program; 16-bit codes then reach further than the values do.
+        found = replace(found, scale=found.scale.clamp(min=FINEST_I_GELU))
+    return found
 
 
 def grouped(seen: Sequence[Observed], groups: Groups, bits: int, symmetric: bool, options: Calibration) -> Affine:

@@ -7,6 +7,7 @@ from quant.integer.build_vector import activation as table_activation
 from quant.integer.graph import Compiler, builds, float_island
 from quant.integer.steps import Nonlinear, Step
 from quant.network import Node
+from quant.nonlinear.hardware import unit_program
 from quant.nonlinear.ops import Codes, integer_function
 
 
@@ -28,7 +29,6 @@ def _computed(compiler: Compiler, node: Node) -> Step:
     scale, zero = compiler.single(node, 0)
     source = Codes(float(scale), int(zero), *compiler.range(node, 0))
     factors = compiler.checkpoint.factors.get(node.name)
-    name = compiler.method(node)
-    return Nonlinear(
-        node, integer_function(function_of(node.op.recipe), name, node, source, compiler.output(node), factors)
-    )
+    asked = (function_of(node.op.recipe), compiler.method(node), node, source, compiler.output(node), factors)
+    unit_program(*asked)  # refuses constants that leave the widths that the method is priced for
+    return Nonlinear(node, integer_function(*asked))

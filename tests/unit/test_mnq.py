@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,16 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from accelsim.plan import apply_plan
 from accelsim.problems import AccelsimError, InfeasibleError
 from accelsim.workloads.vit import Variant
 from codesign.budgets import Budget
 from codesign.nonlinear.choose import choose_within
 from codesign.nonlinear.price import MapCost
+from quant.calibrate import FINEST_I_GELU, stored_quantizer
 from quant.calibrated import Checkpoint
 from quant.capture import capture
 from quant.checkpoint import Model, load, save
+from quant.collect import Statistics
 from quant.functional import dequantize
 from quant.functional import quantize as quantize_codes
+from quant.groups import scale_groups
 from quant.integer import IntegerModel, compile_integer
 from quant.methods.mnq import CANDIDATES, MNQ, WITH_TABLE
 from quant.models.registry import build_torch
@@ -28,6 +33,7 @@ from quant.network import Network, run
 from quant.nonlinear.assign import by_difference, by_output, counts, of_candidates, random_maps, single
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import Slot, SqnrTable, amplitude_ratios, decibels, measure_sqnr
+from quant.observers import Observed
 from quant.quantize import quantize
 
 SLOTS = (Slot("n1", "layernorm"), Slot("s", "softmax"), Slot("g", "gelu"))
@@ -221,3 +227,20 @@ def test_own_error_is_that_of_one_op_in_a_float_network(mixed: Mixed, network: N
     assert found.outputs_db[k, found.methods.index(method)] == pytest.approx(expected, abs=1e-3)
     # A later slot does not inherit what an earlier one lost.
     assert found.inputs_db[-1, 0] > mixed.table([batch]).inputs_db[-1, 0] + 10
+
+
+def test_a_scale_beyond_the_widths_of_a_method_is_refused_and_calibration_avoids_it(mixed: Mixed) -> None:
+    name = "b0.fc1"
+    checkpoint = mixed.checkpoint(single(mixed.slots, "ibert"))
+    stored = checkpoint.stored[name]
+    assert float(stored.scale) >= FINEST_I_GELU
+    fine = replace(checkpoint, stored={**checkpoint.stored, name: replace(stored, scale=stored.scale * 0 + 5e-5)})
+    with pytest.raises(AccelsimError, match=r"op b0\.fc1\.gelu"):
+        compile_integer(fine)
+    narrow = Observed()
+    narrow.update(torch.linspace(-0.5, 0.5, 100))
+    groups = scale_groups(mixed.network)[name]
+    quantized = apply_plan(mixed.network.workload, checkpoint.plan)
+    statistics = Statistics(groups={name: [narrow]})
+    found = stored_quantizer(name, quantized, statistics, groups, mixed.options)
+    assert float(found.scale) == pytest.approx(FINEST_I_GELU)
