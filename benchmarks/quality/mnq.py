@@ -27,6 +27,8 @@ from run import HERE, read_results
 
 from accelsim.arch import Accelerator
 from accelsim.config import load_accelerator
+from accelsim.files import write_text_atomic
+from accelsim.plan import QuantPlan
 from accelsim.problems import InfeasibleError
 from codesign.budgets import Budget
 from codesign.nonlinear.choose import choose_within
@@ -34,6 +36,7 @@ from codesign.nonlinear.price import MapCost, map_cost
 from codesign.quantize_command import calibration_images
 from quant.capture import capture
 from quant.checkpoint import Model
+from quant.collect import Statistics
 from quant.data import load_data
 from quant.data.dataset import DataSet
 from quant.data.small import GREY_32
@@ -46,6 +49,7 @@ from quant.network import Network, forward
 from quant.nonlinear.assign import by_difference, by_output, random_maps, single
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import SqnrTable
+from quant.quantize import make_plan
 
 RESULTS = HERE / "mnq.jsonl"
 NATURAL = "glyph_vit"
@@ -61,6 +65,9 @@ def main() -> int:
     """Run the cells that are not in the results yet."""
     arguments = _arguments()
     torch.set_num_threads(1)
+    if arguments.price:
+        price_again(arguments.results)
+        return 0
     accelerator = load_accelerator(ARCH)
     rows = read_results(arguments.results)
     done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in rows}
@@ -81,7 +88,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--bits", nargs="+", type=int, default=[8, 6])
+    parser.add_argument("--price", action="store_true", help="only simulate the finished cells anew")
     return parser.parse_args()
+
+
+def price_again(results: str) -> None:
+    """Costs of all stored maps, with the simulator and the preset of today."""
+    network, accelerator = next(_networks([NATURAL], [0]))[2], load_accelerator(ARCH)
+    rows = read_results(results)
+    for row in rows:
+        if "cost" in row:
+            method = MNQ(activation_bits=row["bits"], weight_bits=row["bits"], methods=row["methods"])
+            row |= _cost(network, make_plan(network, method, Statistics()), accelerator)
+    write_text_atomic(Path(results), "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _images(count: int) -> DataSet:
@@ -126,7 +145,9 @@ def _cells(
     for name in wanted:
         if name in maps and (model, seed, bits, name) not in done:
             part = images["random" if "random" in name else "main"]
-            yield {**head, "arm": name, "methods": maps[name], **_measured(mixed, maps[name], part, price)}
+            figures = _figures(_evaluated(Model(mixed.checkpoint(maps[name])), part))
+            cost = _cost(network, mixed.plan(maps[name]), accelerator)
+            yield {**head, "arm": name, "methods": maps[name], **figures, **cost}
 
 
 def _names(model: str, seed: int, bits: int) -> list[str]:
@@ -164,21 +185,13 @@ def _front(table: SqnrTable, price: Callable[[Mapping[str, str]], MapCost], maps
     return found
 
 
-def _measured(
-    mixed: Mixed, chosen: Mapping[str, str], images: DataSet, price: Callable[[Mapping[str, str]], MapCost]
-) -> dict[str, Any]:
-    found = _figures(_evaluated(Model(mixed.checkpoint(chosen)), images))
+def _cost(network: Network, plan: QuantPlan, accelerator: Accelerator) -> dict[str, Any]:
     try:
-        cost = price(chosen)
+        cost = map_cost(network.workload, plan, accelerator)
     except InfeasibleError as error:
-        return {**found, "cost": None, "reason": str(error.problems[0].what)}
-    return {
-        **found,
-        "cost": {
-            "latency_cycles": cost.latency_cycles, "energy_pj": cost.energy_pj, "edp_pj_s": cost.edp_pj_s,
-            "vector_cycles": cost.vector_cycles, "vector_energy_pj": cost.vector_energy_pj,
-        },
-    }  # fmt: skip
+        return {"cost": None, "reason": str(error.problems[0].what)}
+    names = ("latency_cycles", "energy_pj", "edp_pj_s", "vector_cycles", "vector_energy_pj")
+    return {"cost": {name: getattr(cost, name) for name in names}}
 
 
 def _evaluated(model: Callable[[torch.Tensor], torch.Tensor], images: DataSet) -> Evaluation:
