@@ -12,10 +12,12 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ NATURAL = "glyph_vit"
 MODELS = (NATURAL, "glyph_vit_scale10", "glyph_vit_outlier")
 ARCH = "m2vit_nonlinear"
 CALIBRATION_IMAGES, TEST_IMAGES, RANDOM_IMAGES, RANDOM_MAPS = 256, 1250, 400, 20
-FRONT_POINTS = 6
+FRONT_POINTS = 5
 BATCH = 64
 Maps = dict[str, dict[str, str]]
 
@@ -140,8 +142,9 @@ def _cells(
         return map_cost(network.workload, mixed.plan(chosen), accelerator)
 
     maps = _maps(mixed, table, seed)
-    if any(name.startswith("front") for name in wanted):
-        maps |= _front(table, price, maps)
+    if any("front" in name and (model, seed, bits, name) not in done for name in wanted):
+        for name, one in (("front", table), ("own_front", mixed.own_error())):
+            maps |= _front(name, one, price)
     for name in wanted:
         if name in maps and (model, seed, bits, name) not in done:
             part = images["random" if "random" in name else "main"]
@@ -155,7 +158,7 @@ def _names(model: str, seed: int, bits: int) -> list[str]:
     if model == NATURAL:
         names += ["mnq_random_images", *(f"random{k}" for k in range(RANDOM_MAPS))]
         if seed == 0:
-            names += [f"front{k}" for k in range(FRONT_POINTS)]
+            names += [f"{kind}{k}" for kind in ("front", "own_front") for k in range(FRONT_POINTS)]
     return names
 
 
@@ -167,21 +170,17 @@ def _maps(mixed: Mixed, table: SqnrTable, seed: int) -> Maps:
     return maps | {f"random{k}": one for k, one in enumerate(random_maps(mixed.slots, RANDOM_MAPS, seed))}
 
 
-def _front(table: SqnrTable, price: Callable[[Mapping[str, str]], MapCost], maps: Maps) -> Maps:
-    """Hardware-aware maps between the least EDP that can be had and that of the most accurate single methods."""
-    costs = []
-    for name in (*METHODS, "mnq"):
-        try:
-            costs.append(price(maps[name]).edp_pj_s)
-        except InfeasibleError:
-            continue
-    high, low = max(costs), 0.9 * min(costs)
+def _front(name: str, table: SqnrTable, price: Callable[[Mapping[str, str]], MapCost]) -> Maps:
+    """Hardware-aware maps from the one without a limit down to the least EDP of one method per function."""
+    least = math.inf
+    for names in product(*WITH_TABLE.values()):
+        of = dict(zip(WITH_TABLE, names, strict=True))
+        least = min(least, price({slot.op: of[slot.function] for slot in table.slots}).edp_pj_s)
+    free = choose_within(table, price, Budget("edp_pj_s", 1e18), WITH_TABLE)[1].edp_pj_s
     found: Maps = {}
-    for k, limit in enumerate(np.linspace(high, low, FRONT_POINTS)):
-        try:
-            found[f"front{k}"] = choose_within(table, price, Budget("edp_pj_s", float(limit)), WITH_TABLE)[0]
-        except InfeasibleError:
-            continue
+    for k, limit in enumerate(np.linspace(max(free, least), least, FRONT_POINTS)):
+        budget = Budget("edp_pj_s", float(limit) * (1 + 1e-9))
+        found[f"{name}{k}"] = choose_within(table, price, budget, WITH_TABLE)[0]
     return found
 
 
