@@ -16,6 +16,10 @@ LABELS = {
     "output_only": ("output SQNR only", "#8a8a3a", "P"),
     "own_error": ("own error", "#c2539b", "v"),
 }
+FRONTS = {
+    "front": ("hardware-aware, SQNR difference, GELU tables too", "-x"),
+    "own_front": ("hardware-aware, own error, GELU tables too", "--x"),
+}
 NJ_S = 1e-3
 FLOOR = 12.0  # points below the best arm that a panel shows
 
@@ -39,23 +43,21 @@ def draw(rows: Sequence[Row], path: str, model: str = "glyph_vit", seed: int = 0
     plt.close(figure)
 
 
+def _points(rows: dict[str, Row], kind: str) -> list[tuple[float, float]]:
+    """EDP and accuracy of the hardware-aware maps of a metric, by rising EDP."""
+    chosen = [row for name, row in rows.items() if name.startswith(kind) and row["cost"]]
+    return sorted((row["cost"]["edp_pj_s"] * NJ_S, 100 * row["top1"]) for row in chosen)
+
+
 def _panel(axis: Any, rows: dict[str, Row], bits: int) -> None:
     shown = [name for name in (*METHODS, "mnq", "output_only", "own_error") if name in rows and rows[name]["cost"]]
-    front = sorted(
-        (
-            (rows[name]["cost"]["edp_pj_s"] * NJ_S, 100 * rows[name]["top1"])
-            for name in rows
-            if name.startswith("front")
-        ),
-    )
-    best = max([100 * rows[name]["top1"] for name in shown] + [y for _, y in front], default=100.0)
+    fronts = {kind: _points(rows, kind) for kind in FRONTS}
+    best = max([100 * rows[name]["top1"] for name in shown] + [y for front in fronts.values() for _, y in front])
     if "float" in rows:
         axis.axhline(100 * rows["float"]["top1"], color="0.6", linestyle="--", linewidth=1, label="float non-linear")
-    if front:
-        axis.plot(
-            [x for x, _ in front], [max(y, best - FLOOR) for _, y in front], "-x", color="0.25",
-            label="hardware-aware, with GELU tables", linewidth=1,
-        )  # fmt: skip
+    for kind, (label, style) in FRONTS.items():
+        points = fronts[kind]
+        axis.plot([x for x, _ in points], [max(y, best - FLOOR) for _, y in points], style, label=label, linewidth=1)
     for name in shown:
         label, colour, marker = LABELS[name]
         x, y = rows[name]["cost"]["edp_pj_s"] * NJ_S, 100 * rows[name]["top1"]
