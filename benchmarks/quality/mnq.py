@@ -57,7 +57,9 @@ RESULTS = HERE / "mnq.jsonl"
 NATURAL = "glyph_vit"
 MODELS = (NATURAL, "glyph_vit_scale10", "glyph_vit_outlier")
 ARCH = "m2vit_nonlinear"
-CALIBRATION_IMAGES, TEST_IMAGES, RANDOM_IMAGES, RANDOM_MAPS = 256, 1250, 400, 20
+CALIBRATION_IMAGES, RANDOM_MAPS = 256, 20
+# Test images: of the natural models, of the controls, of random maps.
+TEST_IMAGES, CONTROL_IMAGES, RANDOM_IMAGES = 1250, 625, 400
 FRONT_POINTS = 5
 BATCH = 64
 Maps = dict[str, dict[str, str]]
@@ -73,8 +75,9 @@ def main() -> int:
     accelerator = load_accelerator(ARCH)
     rows = read_results(arguments.results)
     done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in rows}
-    images = {"main": _images(TEST_IMAGES), "random": _images(RANDOM_IMAGES)}
     for model, seed, network in _networks(arguments.models, arguments.seeds):
+        main_images = TEST_IMAGES if model == NATURAL else CONTROL_IMAGES
+        images = {"main": _images(main_images), "random": _images(RANDOM_IMAGES)}
         calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
         for bits in arguments.bits:
             for row in _cells(network, calibration, model, seed, bits, accelerator, images, done):
