@@ -11,6 +11,7 @@ import argparse
 import base64
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -22,7 +23,7 @@ from report import write_page
 from run import read_results
 
 from quant.methods.mnq import CANDIDATES, METHODS
-from quant.statistics import compare, holm
+from quant.statistics import compare, holm, paired_bootstrap
 
 Row = dict[str, Any]
 BITS = (8, 6)
@@ -47,6 +48,7 @@ def main() -> int:
         "map": map_table(rows),
         "layers": layer_table(rows),
         "cost": cost_table(rows),
+        "tuned": tuned_table(rows),
     }
     if arguments.page:
         write_page(Path(arguments.page), text)
@@ -77,31 +79,32 @@ def seeds_of(rows: Sequence[Row], model: str, bits: int) -> list[int]:
 
 
 def accuracy_table(rows: Sequence[Row]) -> str:
-    """MNQ against every other arm on the same images of all checkpoints, Holm's correction over the table."""
-    found = []
-    for model in MODELS:
-        for bits in BITS:
-            seeds = seeds_of(rows, model, bits)
-            for arm in ARMS:
-                pairs = [(of(rows, model, bits, arm, s), of(rows, model, bits, "mnq", s)) for s in seeds]
-                kept = [(a, b) for a, b in pairs if a is not None and b is not None]
-                if kept:
-                    left = np.concatenate([correct(a) for a, _ in kept])
-                    right = np.concatenate([correct(b) for _, b in kept])
-                    found.append((model, bits, arm, kept, compare(left, right)))
-    adjusted = holm([pair.p_value for *_, pair in found])
+    """MNQ against every other arm on the same images, by checkpoint; Holm's correction over all tests of the table.
+
+    The interval of the mean over checkpoints is a bootstrap over images: an image stays one image on all checkpoints.
+    """
+    found, tests = [], []
+    for model, bits in product(MODELS, BITS):
+        for arm in ARMS:
+            pairs = [
+                (of(rows, model, bits, arm, s), of(rows, model, bits, "mnq", s)) for s in seeds_of(rows, model, bits)
+            ]
+            kept = [(correct(a), correct(b)) for a, b in pairs if a is not None and b is not None]
+            if kept:
+                found.append((model, bits, arm, kept))
+                tests += [compare(a, b).p_value for a, b in kept]
+    adjusted = iter(holm(tests))
     lines = [
-        "| model | bits | against | its top-1 %, by checkpoint | mean | MNQ, mean | MNQ − arm, points (95 %) "
-        "| p (Holm) | wins |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | bits | against | its top-1 %, by checkpoint | MNQ | MNQ − arm, mean, points (95 %) | p by checkpoint (Holm) |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for (model, bits, arm, kept, pair), p in zip(found, adjusted, strict=True):
-        each = " / ".join(f"{100 * a['top1']:.2f}" for a, _ in kept)
-        low, high = pair.interval
-        wins = sum(b["top1"] > a["top1"] for a, b in kept)
+    for model, bits, arm, kept in found:
+        theirs, ours = (" / ".join(f"{100 * pair[k].mean():.2f}" for pair in kept) for k in range(2))
+        change = paired_bootstrap(np.mean([a for a, _ in kept], axis=0), np.mean([b for _, b in kept], axis=0))
+        estimate, low, high = (100 * value for value in (change.estimate, change.low, change.high))
+        p = " / ".join(_p(next(adjusted)) for _ in kept)
         lines.append(
-            f"| {model} | {bits} | {NAMES[arm]} | {each} | {100 * pair.reference:.2f} | {100 * pair.candidate:.2f} "
-            f"| {100 * pair.difference:+.2f} ({100 * low:+.2f} … {100 * high:+.2f}) | {_p(p)} | {wins} of {len(kept)} |"
+            f"| {model} | {bits} | {NAMES[arm]} | {theirs} | {ours} | {estimate:+.2f} ({low:+.2f} … {high:+.2f}) | {p} |"
         )
     return "\n".join(lines)
 
@@ -185,6 +188,30 @@ def cost_table(rows: Sequence[Row]) -> str:
                 f"| {cost['latency_cycles'] / 1e3:.1f} | {cost['energy_pj'] / 1e6:.1f} | {cost['edp_pj_s'] / 1e3:.2f}"
             )  # fmt: skip
             lines.append(f"| {bits} | {NAMES[arm]} | {cells} |")
+    return "\n".join(lines)
+
+
+def tuned_table(rows: Sequence[Row]) -> str:
+    """Arms before and after short training; afterwards each against MNQ on the same images."""
+    lines = [
+        "| bits | arm | steps | before, top-1 % | after, top-1 % | cross-entropy | MNQ − arm after, points (95 %) | p |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for bits in BITS:
+        ours = of(rows, NATURAL, bits, "tuned_mnq")
+        for arm in ("mnq", *METHODS, "own_error"):
+            before, after = of(rows, NATURAL, bits, arm), of(rows, NATURAL, bits, f"tuned_{arm}")
+            if before is None or after is None or ours is None:
+                continue
+            cells = "– | –"
+            if arm != "mnq":
+                pair = compare(correct(after), correct(ours))
+                low, high = (100 * end for end in pair.interval)
+                cells = f"{100 * pair.difference:+.2f} ({low:+.2f} … {high:+.2f}) | {_p(pair.p_value)}"
+            lines.append(
+                f"| {bits} | {NAMES[arm]} | {after['steps']} | {100 * before['top1']:.2f} | {100 * after['top1']:.2f} "
+                f"| {before['cross_entropy']:.3f} → {after['cross_entropy']:.3f} | {cells} |"
+            )
     return "\n".join(lines)
 
 
