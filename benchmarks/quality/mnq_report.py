@@ -95,7 +95,8 @@ def accuracy_table(rows: Sequence[Row]) -> str:
                 tests += [compare(a, b).p_value for a, b in kept]
     adjusted = iter(holm(tests))
     lines = [
-        "| model | bits | against | its top-1 %, by checkpoint | MNQ | MNQ − arm, mean, points (95 %) | p by checkpoint (Holm) |",
+        "| model | bits | against | its top-1 %, by checkpoint | MNQ | MNQ − arm, mean, points (95 %) "
+        "| p by checkpoint (Holm) |",
         "|---|---|---|---|---|---|---|",
     ]
     for model, bits, arm, kept in found:
@@ -103,9 +104,8 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         change = paired_bootstrap(np.mean([a for a, _ in kept], axis=0), np.mean([b for _, b in kept], axis=0))
         estimate, low, high = (100 * value for value in (change.estimate, change.low, change.high))
         p = " / ".join(_p(next(adjusted)) for _ in kept)
-        lines.append(
-            f"| {model} | {bits} | {NAMES[arm]} | {theirs} | {ours} | {estimate:+.2f} ({low:+.2f} … {high:+.2f}) | {p} |"
-        )
+        mean_change = f"{estimate:+.2f} ({low:+.2f} … {high:+.2f})"
+        lines.append(f"| {model} | {bits} | {NAMES[arm]} | {theirs} | {ours} | {mean_change} | {p} |")
     return "\n".join(lines)
 
 
@@ -194,7 +194,7 @@ def cost_table(rows: Sequence[Row]) -> str:
 def tuned_table(rows: Sequence[Row]) -> str:
     """Arms before and after short training; afterwards each against MNQ on the same images."""
     lines = [
-        "| bits | arm | steps | before, top-1 % | after, top-1 % | cross-entropy | MNQ − arm after, points (95 %) | p |",
+        "| bits | arm | steps | before, top-1 % | after | cross-entropy | MNQ − arm after, points (95 %) | p |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for bits in BITS:
