@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from accelsim.formats import Scheme
 from accelsim.ir import Op, OpKind, Workload
-from accelsim.nonlinear.methods import FUNCTIONS, function_of, method_of, methods_of
+from accelsim.nonlinear.methods import FUNCTIONS, TABLE, function_of, method_of, methods_of
 from accelsim.problems import AccelsimError, Problem
 from accelsim.workloads.separate import separated_name
 
 if TYPE_CHECKING:
     from accelsim.plan import QuantizedOp, QuantPlan, Rule
 
-GELU, TABLE = "gelu", "table"
+GELU = "gelu"
 FLOAT_GELU = "fqvit"  # FQ-ViT (arXiv 2111.13824) keeps GELU in floating point
 LOG2_SOFTMAX = "fqvit"  # its Log-Int-Softmax has log2 codes as its only result
 SEPARATE_LEVERS = ("--separate gelu", "accelsim.workloads.separate.separate_activations")

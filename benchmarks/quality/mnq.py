@@ -75,9 +75,9 @@ def main() -> int:
     accelerator = load_accelerator(ARCH)
     rows = read_results(arguments.results)
     done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in rows}
-    for model, seed, network in _networks(arguments.models, arguments.seeds):
+    for model, seed, network in networks(arguments.models, arguments.seeds):
         main_images = TEST_IMAGES if model == NATURAL else CONTROL_IMAGES
-        images = {"main": _images(main_images), "random": _images(RANDOM_IMAGES)}
+        images = {"main": test_images(main_images), "random": test_images(RANDOM_IMAGES)}
         calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
         for bits in arguments.bits:
             for row in _cells(network, calibration, model, seed, bits, accelerator, images, done):
@@ -99,7 +99,7 @@ def _arguments() -> argparse.Namespace:
 
 def price_again(results: str) -> None:
     """Costs of all stored maps, with the simulator and the preset of today."""
-    network, accelerator = next(_networks([NATURAL], [0]))[2], load_accelerator(ARCH)
+    network, accelerator = next(networks([NATURAL], [0]))[2], load_accelerator(ARCH)
     rows = read_results(results)
     for row in rows:
         if "cost" in row:
@@ -108,12 +108,14 @@ def price_again(results: str) -> None:
     write_text_atomic(Path(results), "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _images(count: int) -> DataSet:
+def test_images(count: int) -> DataSet:
+    """`count` test images of the glyphs, evenly spread."""
     chosen = load_data("glyphs", "test", GREY_32)
     return chosen.every(0, len(chosen) // count).first(count)
 
 
-def _networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Network]]:
+def networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Network]]:
+    """Every model of every training seed, captured, with GELUs as ops of their own."""
     for model in models:
         for seed in seeds:
             name = model if model == "glyph_vit_outlier" else NATURAL
@@ -130,8 +132,8 @@ def _cells(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     head = {"model": model, "seed": seed, "bits": bits}
     if bits == 8 and (model, seed, 32, "reference") not in done:
-        found = _evaluated(lambda batch: forward(network, batch), images["main"])
-        yield {"model": model, "seed": seed, "bits": 32, "arm": "reference", **_figures(found)}
+        found = evaluated(lambda batch: forward(network, batch), images["main"])
+        yield {"model": model, "seed": seed, "bits": 32, "arm": "reference", **figures_of(found)}
     mixed, table = Mixed(network, calibration, bits), None
     wanted = _names(model, seed, bits)
     if all((model, seed, bits, name) in done for name in wanted):
@@ -144,14 +146,14 @@ def _cells(
     def price(chosen: Mapping[str, str]) -> MapCost:
         return map_cost(network.workload, mixed.plan(chosen), accelerator)
 
-    maps = _maps(mixed, table, seed)
+    maps = maps_of(mixed, table, seed)
     if any("front" in name and (model, seed, bits, name) not in done for name in wanted):
         for name, one in (("front", table), ("own_front", mixed.own_error())):
             maps |= _front(name, one, price)
     for name in wanted:
         if name in maps and (model, seed, bits, name) not in done:
             part = images["random" if "random" in name else "main"]
-            figures = _figures(_evaluated(Model(mixed.checkpoint(maps[name])), part))
+            figures = figures_of(evaluated(Model(mixed.checkpoint(maps[name])), part))
             cost = _cost(network, mixed.plan(maps[name]), accelerator)
             yield {**head, "arm": name, "methods": maps[name], **figures, **cost}
 
@@ -165,7 +167,8 @@ def _names(model: str, seed: int, bits: int) -> list[str]:
     return names
 
 
-def _maps(mixed: Mixed, table: SqnrTable, seed: int) -> Maps:
+def maps_of(mixed: Mixed, table: SqnrTable, seed: int) -> Maps:
+    """The compared maps by arm; random ones by seed."""
     maps: Maps = {"float": {}, **{name: single(mixed.slots, name) for name in METHODS}}
     chosen = by_difference(table)
     maps |= {"mnq": chosen, "mnq_random_images": chosen, "output_only": by_output(table)}
@@ -196,11 +199,13 @@ def _cost(network: Network, plan: QuantPlan, accelerator: Accelerator) -> dict[s
     return {"cost": {name: getattr(cost, name) for name in names}}
 
 
-def _evaluated(model: Callable[[torch.Tensor], torch.Tensor], images: DataSet) -> Evaluation:
+def evaluated(model: Callable[[torch.Tensor], torch.Tensor], images: DataSet) -> Evaluation:
+    """Outputs of a model on labelled images."""
     return evaluate(model, ((batch, labels) for batch, labels in images.batches(BATCH) if labels is not None))
 
 
-def _figures(found: Evaluation) -> dict[str, Any]:
+def figures_of(found: Evaluation) -> dict[str, Any]:
+    """Plain figures of a row; `correct` is a base64 string of packed bits, one an image."""
     packed = base64.b64encode(np.packbits(found.correct).tobytes()).decode()
     return {
         "images": len(found.labels),

@@ -18,7 +18,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from mnq import CALIBRATION_IMAGES, NATURAL, RESULTS, TEST_IMAGES, _evaluated, _figures, _images, _maps, _networks
+from mnq import CALIBRATION_IMAGES, NATURAL, RESULTS, TEST_IMAGES, evaluated, figures_of, maps_of, networks, test_images
 from run import read_results
 from tqdm import tqdm
 
@@ -47,10 +47,10 @@ def main() -> int:
     settings = FineTune(steps=given.steps, rate=given.rate, augment=True, seed=given.seed)
     head = {"model": NATURAL, "seed": given.seed, "bits": given.bits}
     done = {(row["arm"], row["seed"], row["bits"]) for row in read_results(given.results)}
-    _, _, network = next(_networks([NATURAL], [given.seed]))
+    _, _, network = next(networks([NATURAL], [given.seed]))
     mixed = Mixed(network, calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, given.seed), given.bits)
-    maps = _maps(mixed, mixed.table(), given.seed)
-    training, test = load_data("glyphs", "train", GREY_32), _images(TEST_IMAGES)
+    maps = maps_of(mixed, mixed.table(), given.seed)
+    training, test = load_data("glyphs", "train", GREY_32), test_images(TEST_IMAGES)
     Path(given.work).mkdir(parents=True, exist_ok=True)
     for name in given.arms:
         arm = f"tuned_{name}"
@@ -67,7 +67,7 @@ def main() -> int:
                 lambda _, done, total: bar.update(done - bar.n),
             )
         row = {**head, "arm": arm, "steps": given.steps, "rate": given.rate, "methods": maps[name]}
-        row |= _figures(_evaluated(Model(trained), test))
+        row |= figures_of(evaluated(Model(trained), test))
         row["seconds"] = round(time.perf_counter() - start, 1)
         with Path(given.results).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
