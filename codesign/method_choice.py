@@ -11,6 +11,8 @@ from accelsim.arch import Accelerator
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import Budget, within
+from codesign.nonlinear import command as mnq
+from codesign.run_design import DEFAULT_ARCH
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,16 +28,41 @@ BALANCED = "balanced"
 
 
 def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
-    """The plan of ``--plan``, None without one.  Raises AccelsimError for options that choose formats beside it."""
+    """The plan of ``--plan``, None without one.
+
+    Raises AccelsimError for options that choose formats beside it, and for --separate without it.
+    """
     if arguments.plan is None:
+        if arguments.separate:
+            what = "is given without --plan: a method separates the functions that it needs so"
+            raise AccelsimError(Problem(f"--separate {arguments.separate}", what, "--plan FILE", ("leave it out",)))
         return None
-    options = ("bits", "budget", "activation_bits", "ratio", "terms")
+    options = ("bits", "budget", "activation_bits", "ratio", "terms", *mnq.OWN)
     beside = [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name) is not None]
     if beside:
         raise AccelsimError(Problem(beside[0], "is given beside --plan, which has all formats", "one of the two"))
     from accelsim.config import load_plan
 
     return load_plan(arguments.plan)
+
+
+def default_arch(method: str, plan: QuantPlan | None) -> str:
+    """The accelerator where none is named: one that runs what the method, or the plan, asks for."""
+    computes = method == mnq.NAME if plan is None else any(rule.nonlinear for rule in plan.rules)
+    return mnq.ARCH if computes else DEFAULT_ARCH
+
+
+def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
+    """Raise AccelsimError for options that the method does not have; nothing is loaded for it."""
+    if arguments.method == mnq.NAME:
+        mnq.check_options(arguments, budget)
+        return
+    mnq.refuse_own(arguments)
+    _named(arguments)
+    searched = _searched(arguments.method)
+    if budget is not None and getattr(arguments, searched) is not None:
+        what = "is chosen by the budget"
+        raise AccelsimError(Problem(f"--{searched}", what, f"--budget or --{searched}", ("leave one out",)))
 
 
 def choose(
@@ -48,8 +75,7 @@ def choose(
     """The method of the options, and what to note about the choice.
 
     With a budget the first of the method's candidates that fits: uniform widths 8 … 2, ratios 0, 1/16 … 1 of m2q,
-    3, 2, 1 terms.  Raises AccelsimError for options that do not belong to the method, InfeasibleError when nothing
-    fits.
+    3, 2, 1 terms.  `check_options` has passed.  Raises InfeasibleError when nothing fits.
     """
     method = _named(arguments)
     if budget is None:
@@ -58,10 +84,6 @@ def choose(
         return method, {}
     from quant.quantize import gather, make_plan
 
-    searched = {"uniform": "bits", "m2q": "ratio"}.get(arguments.method, "terms")
-    if getattr(arguments, searched) is not None:
-        what = "is chosen by the budget"
-        raise AccelsimError(Problem(f"--{searched}", what, f"--budget or --{searched}", ("leave one out",)))
     statistics = gather(network, images[:1], method)
     options = dict(_candidates(arguments.method, method))
 
@@ -72,6 +94,11 @@ def choose(
     name, spent, limit = within(budget, network.workload, accelerator, plans())
     note = {"budget": {"kind": budget.kind, "limit": limit, "spent": spent, "chosen": name}}
     return options[name], note
+
+
+def _searched(name: str) -> str:
+    """The option of a method that a budget chooses."""
+    return {"uniform": "bits", "m2q": "ratio"}.get(name, "terms")
 
 
 def _named(arguments: argparse.Namespace) -> Method:

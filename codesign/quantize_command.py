@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import not_negative, positive
 from codesign.nonlinear import command as mnq
+from codesign.run_design import DEFAULT_ARCH, nothing_to_separate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from accelsim.arch import Accelerator
+    from accelsim.plan import QuantPlan
+    from codesign.budgets import Budget
+    from quant.calibrate import Calibration
+    from quant.calibrated import Checkpoint
     from quant.data.dataset import DataSet
     from quant.evaluate import Evaluation
     from quant.methods.base import Method
+    from quant.network import Network
+    from quant.reconstruct import Reconstruction
 
 BATCH = 64
 
@@ -30,6 +38,9 @@ def add_quantize(commands: Any) -> None:
     chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default) or mnq")
     chosen.add_argument(
         "--plan", metavar="FILE", help="a plan with the channels of every mixed op, instead of a method"
+    )
+    parser.add_argument(
+        "--separate", choices=("gelu",), help="make this function an op of its own before --plan is applied"
     )
     _add_formats(parser)
     _add_calibration(parser)
@@ -70,7 +81,11 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activation-bits", type=positive, help="of stored tensors (default 8)")
     parser.add_argument("--ratio", help="of power-of-two filters of m2q: 0 … 1 (default 0.5), or balanced: from --arch")
     parser.add_argument("--terms", type=positive, help="powers of two of a weight, of power_of_two (1-3) and m2q (2-3)")
-    parser.add_argument("--arch", default="m2vit", help="of the budget and of a balanced ratio (default m2vit)")
+    parser.add_argument(
+        "--arch",
+        help="of a budget, a balanced ratio and maps of mnq "
+        f"(default {DEFAULT_ARCH}; {mnq.ARCH} for mnq and plans with non-linear methods)",
+    )
 
 
 def _add_calibration(parser: argparse.ArgumentParser) -> None:
@@ -90,44 +105,23 @@ def _quantize(arguments: argparse.Namespace) -> int:
     check_outputs([arguments.json])
     from accelsim.config import load_accelerator
     from codesign.budgets import parse_budget
-    from codesign.method_choice import choose, given_plan
-    from codesign.models import data_of, load_model, require_torch
+    from codesign.method_choice import check_options, default_arch, given_plan
+    from codesign.models import require_torch
 
     require_torch()
-    from quant.calibrate import Calibration
     from quant.checkpoint import save
-    from quant.quantize import quantize, quantize_plan
-    from quant.reconstruct import Reconstruction
 
     budget = None if arguments.budget is None else parse_budget(arguments.budget)
-    accelerator = load_accelerator(arguments.arch)
     plan = given_plan(arguments)
-    options = Calibration(observer=arguments.observer, bias_correction=not arguments.no_bias_correction)
-    recipe = None
-    if arguments.reconstruct:
-        bytes_ = arguments.max_memory << 20
-        recipe = Reconstruction(steps=arguments.steps, seed=arguments.seed, max_memory_bytes=bytes_)
-    network, preprocess = load_model(arguments.model, arguments.weights)
-    data = arguments.data or data_of(arguments.model)
-    images = calibration_images(data, preprocess, arguments.calibration_images, arguments.seed)
-    start = time.perf_counter()
-
-    about = {"model": arguments.model, "data": data, "seed": arguments.seed}
-    if preprocess is not None:
-        about["preprocess"] = asdict(preprocess)
     if plan is None:
-        method: Method
-        if arguments.method == mnq.NAME:
-            method, note = mnq.mixed_methods(arguments, network, images, accelerator, budget, options, data, preprocess)
-        else:
-            method, note = choose(arguments, network, images, accelerator, budget)
-        plan, checkpoint = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
-    else:
-        plan, checkpoint = quantize_plan(network, images, plan, options, recipe, about, _progress)
+        check_options(arguments, budget)
+    arch = arguments.arch or default_arch(arguments.method, plan)
+    accelerator = load_accelerator(arch)
+    plan, checkpoint, seconds = _made(arguments, plan, accelerator, budget)
     save(checkpoint, folder)
     summary = {
         **dict(checkpoint.about), "plan": str(folder / "plan.yaml"), "plan_fingerprint": plan.fingerprint(),
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(seconds, 2),
     }  # fmt: skip
     if arguments.json:
         from accelsim.trace import write_json
@@ -136,8 +130,60 @@ def _quantize(arguments: argparse.Namespace) -> int:
     if arguments.json != "-":
         from codesign.quantize_text import print_quantized
 
-        print_quantized(folder, summary, checkpoint)
+        print_quantized(folder, summary, checkpoint, arch)
     return 0
+
+
+def _made(
+    arguments: argparse.Namespace, plan: QuantPlan | None, accelerator: Accelerator, budget: Budget | None
+) -> tuple[QuantPlan, Checkpoint, float]:
+    """The plan (the given one, or the method's) and its checkpoint, and how many seconds that took after loading."""
+    from codesign.method_choice import choose
+    from codesign.models import data_of, load_model
+    from quant.quantize import quantize, quantize_plan
+
+    options, recipe = _settings(arguments)
+    network, preprocess = load_model(arguments.model, arguments.weights)
+    if arguments.separate:
+        network = _separated(network, arguments.separate)
+    data = arguments.data or data_of(arguments.model)
+    images = calibration_images(data, preprocess, arguments.calibration_images, arguments.seed)
+    start = time.perf_counter()
+    about = {"model": arguments.model, "data": data, "seed": arguments.seed}
+    if preprocess is not None:
+        about["preprocess"] = asdict(preprocess)
+    if plan is not None:
+        made = quantize_plan(network, images, plan, options, recipe, about, _progress)
+        return *made, time.perf_counter() - start
+    method: Method
+    if arguments.method == mnq.NAME:
+        method, note = mnq.mixed_methods(arguments, network, images, accelerator, budget, options, data, preprocess)
+    else:
+        method, note = choose(arguments, network, images, accelerator, budget)
+    made = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
+    return *made, time.perf_counter() - start
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[Calibration, Reconstruction | None]:
+    """How scales and roundings are chosen."""
+    from quant.calibrate import Calibration
+    from quant.reconstruct import Reconstruction
+
+    options = Calibration(observer=arguments.observer, bias_correction=not arguments.no_bias_correction)
+    if not arguments.reconstruct:
+        return options, None
+    bytes_ = arguments.max_memory << 20
+    return options, Reconstruction(steps=arguments.steps, seed=arguments.seed, max_memory_bytes=bytes_)
+
+
+def _separated(network: Network, function: str) -> Network:
+    """The network with a function as ops of their own; AccelsimError when no product has it."""
+    from quant.separate import separate
+
+    found = separate(network, function)
+    if found is network:
+        raise AccelsimError(nothing_to_separate(network.workload.name, function))
+    return found
 
 
 def calibration_images(data: str, preprocess: Any, count: int, seed: int, split: str = "train") -> list[Tensor]:

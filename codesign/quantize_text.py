@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.plan import apply_plan
+from codesign.run_design import DEFAULT_ARCH
 
 if TYPE_CHECKING:
     from quant.calibrated import Checkpoint
     from quant.evaluate import Evaluation
 
 
-def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """The plan in a few lines, and what to do next."""
+def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoint, arch: str) -> None:
+    """The plan in a few lines, and what to do next: also a run on that accelerator."""
     from quant.costs import average_bits, bit_operations
 
     quantized = apply_plan(checkpoint.network.workload, checkpoint.plan)
@@ -32,12 +33,13 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
         one = summary["budget"]
         print(f"  budget          {one['kind']}: {one['spent']:.6g} of {one['limit']:.6g} ({one['chosen']})")
     if "nonlinear" in summary:
-        from codesign.nonlinear.command import lines
+        from codesign.nonlinear.text import lines
 
         print("\n".join(lines(summary)))
     print(f"  written         {folder}/plan.yaml, workload.json, checkpoint.json, checkpoint.safetensors")
     print(f"  next            accelsim eval {folder} --data {summary['data']}")
-    print(f"                  accelsim run {folder}/workload.json --plan {folder}/plan.yaml")
+    other = "" if arch == DEFAULT_ARCH else f" --arch {arch}"
+    print(f"                  accelsim run {folder}/workload.json --plan {folder}/plan.yaml{other}")
 
 
 def figures(result: Evaluation, of: Evaluation | None = None) -> dict[str, Any]:

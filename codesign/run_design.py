@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from accelsim.mapping import Mapping
     from accelsim.plan import QuantPlan
 
+DEFAULT_ARCH = "m2vit"
+
 
 def add_run_options(parser: argparse.ArgumentParser, batch: bool = True) -> None:
     """Add model, accelerator, plan and mapping options; without `batch` the command runs one image only."""
@@ -41,7 +43,7 @@ def add_design_options(parser: argparse.ArgumentParser) -> None:
         "--separate", choices=("gelu",),
         help="make this function of the output stages an op of the vector unit, which a plan can give a method",
     )  # fmt: skip
-    parser.add_argument("--arch", default="m2vit", help="preset or YAML file (default m2vit)")
+    parser.add_argument("--arch", default=DEFAULT_ARCH, help=f"preset or YAML file (default {DEFAULT_ARCH})")
     parser.add_argument(
         "--plan", default="m2q", help="plan name (uniform8, uniform4, w4a8, m2q, m2q:RATIO) or YAML file"
     )
@@ -98,9 +100,14 @@ def _separated(workload: Workload, function: str) -> Workload:
 
     found = separate_activations(workload, function)
     if found is workload:
-        what = f"no output stage of {workload.name} has a {function}"
-        raise AccelsimError(Problem(f"--separate {function}", what, f"a model with {function}", ("leave it out",)))
+        raise AccelsimError(nothing_to_separate(workload.name, function))
     return found
+
+
+def nothing_to_separate(workload: str, function: str) -> Problem:
+    """What is wrong with --separate for a workload without that function behind its products."""
+    what = f"no output stage of {workload} has a {function}"
+    return Problem(f"--separate {function}", what, f"a model with {function}", ("leave it out",))
 
 
 def _read_mapper(arguments: argparse.Namespace) -> Mapper:

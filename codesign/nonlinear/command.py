@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from quant.network import Network
 
 NAME = "mnq"
+ARCH = "m2vit_nonlinear"  # the preset whose units run every method
 FOREIGN = ("ratio", "terms", "activation_bits")
+OWN = ("maps", "images")
+BITS = range(2, 9)
+MAPS, IMAGES = 20, 1000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +30,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     from codesign.arguments import not_negative, positive
 
     parser.add_argument(
-        "--maps", type=not_negative, default=20, help="random maps of non-linear methods beside mnq's (default 20)"
+        "--maps", type=not_negative, help=f"of mnq: random maps of non-linear methods beside its own (default {MAPS})"
     )
     parser.add_argument(
-        "--images", type=positive, default=1000, help="validation images that maps are compared on (default 1000)"
+        "--images", type=positive, help=f"of mnq: validation images that maps are compared on (default {IMAGES})"
     )
 
 
@@ -45,8 +49,8 @@ def mixed_methods(
 ) -> tuple[MNQ, dict[str, Any]]:
     """The method with its map, and a note with the comparison.
 
-    With a budget of latency_s, energy_pj or edp_pj_s the map is the hardware-aware one.  Raises AccelsimError for
-    options of other methods, another budget, unlabelled data, and a network without such layers.
+    With a budget of latency_s, energy_pj or edp_pj_s the map is the hardware-aware one.  `check_options` has passed.
+    Raises AccelsimError for unlabelled data, and a network without such layers.
     """
     from codesign.nonlinear.arms import maps_of, measure_arms, summary
     from codesign.nonlinear.choose import choose_within
@@ -55,10 +59,14 @@ def mixed_methods(
     from quant.methods.mnq import MNQ, WITH_TABLE
     from quant.nonlinear.mixed import Mixed
 
-    _check(arguments, budget)
+    count = IMAGES if arguments.images is None else arguments.images
+    labelled = load_data(data, "val", preprocess)
+    if labelled.labels is None:
+        raise AccelsimError(Problem(labelled.name, "has no labels", "one folder per class, to compare maps"))
+    compared = labelled.every(0, max(1, len(labelled) // count)).first(count)
     mixed = Mixed(MNQ().prepare(network), images, arguments.bits or 8, options)
     table = mixed.table(progress=_progress("SQNR, batch"))
-    maps = maps_of(mixed, table, arguments.maps, arguments.seed)
+    maps = maps_of(mixed, table, MAPS if arguments.maps is None else arguments.maps, arguments.seed)
     name, note = NAME, {}
     if budget is not None:
         chosen, cost = choose_within(
@@ -68,21 +76,26 @@ def mixed_methods(
         maps[name] = chosen
         spent = float(getattr(cost, budget.kind))
         note["budget"] = {"kind": budget.kind, "limit": budget.value, "spent": spent, "chosen": "methods"}
-    labelled = load_data(data, "val", preprocess)
-    if labelled.labels is None:
-        raise AccelsimError(Problem(labelled.name, "has no labels", "one folder per class, to compare maps"))
-    step = max(1, len(labelled) // arguments.images)
-    arms = measure_arms(
-        mixed, maps, labelled.every(0, step).first(arguments.images), accelerator, _progress("maps: map")
-    )
+    arms = measure_arms(mixed, maps, compared, accelerator, _progress("maps: map"))
     note["nonlinear"] = {**summary(mixed, table, arms), "chosen": name, "arch": accelerator.name}
     return mixed.method(maps[name]), note
 
 
-def _check(arguments: argparse.Namespace, budget: Budget | None) -> None:
+def refuse_own(arguments: argparse.Namespace) -> None:
+    """Raise AccelsimError for options that only this method reads, given beside another one."""
+    for name in OWN:
+        if getattr(arguments, name) is not None:
+            raise AccelsimError(Problem(f"--{name}", f"only the method {NAME} compares maps", f"--method {NAME}"))
+
+
+def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
+    """Raise AccelsimError for options of other methods, widths that its methods lack, and budgets of other kinds."""
     given = [f"--{name.replace('_', '-')}" for name in FOREIGN if getattr(arguments, name) is not None]
     if given:
         raise AccelsimError(Problem(given[0], f"the method {NAME} has no such option", "--bits 8 or --bits 6"))
+    if arguments.bits is not None and arguments.bits not in BITS:
+        what = f"the integer methods read codes of {BITS[0]} … {BITS[-1]} bits"
+        raise AccelsimError(Problem(f"--bits {arguments.bits}", what, "--bits 8 or --bits 6"))
     if arguments.reconstruct:
         what = f"the method {NAME} rounds to nearest: its plan is compared map by map"
         raise AccelsimError(Problem("--reconstruct", what, "without it", ("accelsim finetune on the result",)))
@@ -100,43 +113,3 @@ def _progress(what: str) -> Any:
             print(f"\r{what} {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     return show
-
-
-def lines(note: dict[str, Any]) -> list[str]:
-    """What `quantize` prints of a comparison."""
-    found = note["nonlinear"]
-    arms = {arm["name"]: arm for arm in found["arms"]}
-    methods = arms[found["chosen"]]["methods"]
-    rows = [f"  map ({found['chosen']})"]
-    width = max(len(slot["op"]) for slot in found["sqnr"]["slots"])
-    for slot in found["sqnr"]["slots"]:
-        values = ", ".join(
-            f"{name} {value:.1f}" for name, value in zip(found["sqnr"]["methods"], slot["difference_db"], strict=True)
-        )
-        rows.append(f"    {slot['op']:{width}}  {methods.get(slot['op'], 'float'):6}  difference, dB: {values}")
-    rows += [
-        f"  {'':14}{'top-1 %':>9}{'vector kcycles':>16}{'vector µJ':>11}{'latency ms':>12}{'EDP pJ·s':>13}   "
-        f"validation; {found['arch']}"
-    ]
-    for name, arm in arms.items():
-        if not name.startswith("random"):
-            rows.append(_row(name, arm))
-    drawn = found["random"]
-    if drawn["maps"]:
-        rows.append(
-            f"  {'random maps':14}{100 * drawn['mean_top1']:9.2f}   mean of {drawn['maps']}, best "
-            f"{100 * drawn['best_top1']:.2f}"
-        )
-    return rows
-
-
-def _row(name: str, arm: dict[str, Any]) -> str:
-    cost = arm["cost"]
-    head = f"  {name:14}{100 * arm['top1']:9.2f}"
-    if cost is None:
-        return f"{head}   cannot run: {arm['reason']}"
-    latency_ms = 1e3 * cost["latency_cycles"] / cost["clock_hz"]
-    return (
-        f"{head}{cost['vector_cycles'] / 1e3:16.1f}{cost['vector_energy_pj'] / 1e6:11.2f}{latency_ms:12.4f}"
-        f"{cost['edp_pj_s']:13.1f}"
-    )
