@@ -84,7 +84,8 @@ def allocate_groups(penalties: Floats, costs: Floats, budgets: Floats) -> FlatSo
     prices, value = _best_prices(flat)
     choice = _filled(flat, prices, _fitted(flat, prices))
     if (flat.spent(choice) > flat.room).any():
-        choice = _exactly(penalties, columns, budgets)
+        # For budgets so tight that moves found none.
+        choice = exact_groups(penalties, columns, budgets)
     total = float(penalties[np.arange(len(choice)), choice].sum())
     bound = min(value - flat.rounding(prices), total)
     spent = columns[:, np.arange(len(choice)), choice].sum(axis=1)
@@ -192,8 +193,8 @@ def _filled(flat: _Flat, prices: Floats, choice: Ints) -> Ints:
     return choice
 
 
-def _exactly(penalties: Floats, columns: Floats, budgets: Floats) -> Ints:
-    """The choice by the exact solver, for budgets so tight that moves found none.  Raises InfeasibleError."""
+def exact_groups(penalties: Floats, columns: Floats, budgets: Floats) -> Ints:
+    """The choice [G] by the exact solver, costs as `columns` [R, G, K].  Raises InfeasibleError when none fits."""
     group, option = np.nonzero(np.isfinite(penalties))
     names = tuple(f"budget_{number}" for number in range(len(budgets)))
     problem = Knapsack(

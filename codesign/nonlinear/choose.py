@@ -1,25 +1,26 @@
 """The hardware-aware assignment: the map of least summed SQNR difference within a budget of time, energy or EDP.
 
 The metric is MNQ's; that it may be summed over layers is an interpretation (it has no such use in the paper).  Costs
-are simulated: every method of every slot around the map at hand, then the choice, until the choice repeats.
+are simulated: every method of every slot around the best map at hand, then the choice.  What single changes add up to
+is not quite what a map costs, so the limit of the choice is bisected between one that was kept and one that was not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 
 from accelsim.problems import InfeasibleError, Problem
-from codesign.allocate.flat import allocate_groups
-from codesign.allocate.problem import Floats
+from codesign.allocate.flat import exact_groups
+from codesign.allocate.problem import Floats, Ints
 from codesign.budgets import Budget
 from codesign.nonlinear.price import MapCost
 from quant.nonlinear.assign import Candidates, by_difference, of_candidates
 from quant.nonlinear.sqnr import SqnrTable
 
-ROUNDS = 8
+ROUNDS = 12
+LEAST_STEP = 1e-3  # of the budget, when a limit is raised
 Pricer = Callable[[Mapping[str, str]], MapCost]
 
 
@@ -35,32 +36,58 @@ def choose_within(
 
     Raises InfeasibleError when no map that was tried keeps the budget, and when the accelerator runs no method.
     """
-    best: tuple[float, dict[str, str], MapCost] | None = None
     allowed = runnable(table, price, candidates)
-    context = by_difference(table, allowed)
-    limit, seen = budget.value, set()
-    cheapest = np.inf
+    free = by_difference(table, allowed)
+    search = _Search(budget, free)
+    least = _penalty(table, free, allowed)
+    around, changes = None, np.zeros(0)
     for _ in range(ROUNDS):
-        chosen = _allocate(table, price, replace(budget, value=limit), allowed, context)
-        cost = price(chosen)
-        total, used = _penalty(table, chosen, allowed), spent(cost, budget.kind)
-        cheapest = min(cheapest, used)
-        if used <= budget.value and (best is None or total < best[0]):
-            best = (total, chosen, cost)
-        key = tuple(chosen.items())
-        if key in seen and used <= budget.value:
+        if around != search.context:
+            around, changes = search.context, _changes(table, price, budget.kind, allowed, search.context)
+        chosen = _allocate(table, changes, search.limit, allowed)
+        search.tried(chosen, price(chosen), _penalty(table, chosen, allowed))
+        if search.best is not None and search.best[0] <= least:
             break
-        if used > budget.value:
-            limit -= used - budget.value
-        seen.add(key)
-        context = chosen
-    if best is None:
-        what = f"the cheapest map that was found needs {cheapest:.6g}"
+    if search.best is None:
+        what = f"the cheapest map that was found needs {search.cheapest:.6g}"
         levers = ("a larger budget", "another accelerator")
         raise InfeasibleError(
             Problem(f"--budget {budget.kind}={budget.value:g}", what, f"at most {budget.value:g}", levers)
         )
-    return best[1], best[2]
+    return search.best[1], search.best[2]
+
+
+class _Search:
+    """Which map changes are priced around, and which limit the choice has.
+
+    The context is the best map that keeps the budget; before there is one, the last map that was tried.
+    """
+
+    def __init__(self, budget: Budget, context: dict[str, str]) -> None:
+        self.budget, self.context, self.limit = budget, context, budget.value
+        self.best: tuple[float, dict[str, str], MapCost] | None = None
+        self.cheapest = np.inf
+        self.kept = -np.inf  # limits around this context: the last one whose map kept the budget,
+        self.missed = np.inf  # and the last one whose map did not
+
+    def tried(self, chosen: dict[str, str], cost: MapCost, penalty: float) -> None:
+        """Note what a map costs, and set the next limit and context."""
+        used = spent(cost, self.budget.kind)
+        over = used - self.budget.value
+        self.cheapest = min(self.cheapest, used)
+        if over <= 0 and (self.best is None or penalty < self.best[0]):
+            self.best = (penalty, chosen, cost)
+            self.context, self.limit = chosen, self.budget.value
+            self.kept, self.missed = used, np.inf
+        elif self.best is None:
+            self.context, self.limit = chosen, self.limit - over
+        else:
+            if over > 0:
+                self.missed = self.limit
+            else:
+                self.kept = self.limit
+            wider = self.limit + max(-over, LEAST_STEP * self.budget.value)
+            self.limit = wider if self.missed == np.inf else (self.kept + self.missed) / 2
 
 
 def _penalty(table: SqnrTable, chosen: Mapping[str, str], candidates: Candidates) -> float:
@@ -86,33 +113,36 @@ def runnable(table: SqnrTable, price: Pricer, candidates: Candidates) -> Candida
     return allowed
 
 
-def _allocate(
-    table: SqnrTable, price: Pricer, budget: Budget, candidates: Candidates, context: Mapping[str, str]
-) -> dict[str, str]:
-    """The knapsack around a context: differences of single changes, EDP to first order."""
+def _changes(table: SqnrTable, price: Pricer, kind: str, candidates: Candidates, context: Mapping[str, str]) -> Floats:
+    """What a map costs [slots, candidates] by single changes of a context: each slot's part, of EDP to first order.
+
+    The parts of the context add up to its cost.  Candidates that a slot lacks have 0.
+    """
     here = price(context)
-    most = max(len(names) for names in candidates.values())
-    penalties = np.full((len(table.slots), most), np.inf)
-    costs = np.zeros((len(table.slots), most, 1))
+    costs = np.zeros((len(table.slots), max(len(names) for names in candidates.values())))
     for k, slot in enumerate(table.slots):
-        values = of_candidates(table, table.difference_db, k, candidates)
         for j, name in enumerate(candidates[slot.function]):
             there = here if name == context[slot.op] else price({**context, slot.op: name})
-            penalties[k, j] = values[name]
-            costs[k, j, 0] = _change(here, there, budget.kind)
-    least = np.where(np.isfinite(penalties), costs[:, :, 0], np.inf).min(axis=1)
-    costs[:, :, 0] -= least[:, None]
-    room = budget.value - spent(here, budget.kind) - float(least.sum())
-    choice = _solve(penalties, costs, room)
+            costs[k, j] = _change(here, there, kind) + spent(here, kind) / len(table.slots)
+    return costs
+
+
+def _allocate(table: SqnrTable, costs: Floats, limit: float, candidates: Candidates) -> dict[str, str]:
+    """The knapsack: the map of least penalty whose parts of `costs` add up to no more than the limit."""
+    penalties = np.full(costs.shape, np.inf)
+    for k, slot in enumerate(table.slots):
+        values = of_candidates(table, table.difference_db, k, candidates)
+        penalties[k, : len(candidates[slot.function])] = [values[name] for name in candidates[slot.function]]
+    least = np.where(np.isfinite(penalties), costs, np.inf).min(axis=1)
+    choice = _solve(penalties, costs - least[:, None], limit - float(least.sum()))
     return {slot.op: candidates[slot.function][int(choice[k])] for k, slot in enumerate(table.slots)}
 
 
-def _solve(penalties: Floats, costs: Floats, room: float) -> Floats:
-    """The choice of least penalty within the room; the cheapest one where there is none."""
-    cheapest = np.where(np.isfinite(penalties), costs[:, :, 0], np.inf)
+def _solve(penalties: Floats, costs: Floats, room: float) -> Ints:
+    """The choice [slots] of least penalty whose costs fit the room; the cheapest one where there is none."""
     if room <= 0:
-        return np.asarray(np.argmin(cheapest, axis=1), np.float64)
-    return np.asarray(allocate_groups(penalties - np.nanmin(penalties), costs, np.array([room])).choice, np.float64)
+        return np.asarray(np.argmin(np.where(np.isfinite(penalties), costs, np.inf), axis=1))
+    return exact_groups(penalties - penalties.min(), costs[None] / room, np.ones(1))
 
 
 def _change(here: MapCost, there: MapCost, kind: str) -> float:
