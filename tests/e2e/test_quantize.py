@@ -130,6 +130,9 @@ def test_an_unlabelled_folder_calibrates(model, tmp_path):
         (["--budget", "latency_s=1e-12"], "the cheapest"),
         (["--arch", "nothing"], "nothing"),
         (["--observer", "max"], "unknown observer"),
+        (["--plan", "uniform8", "--separate", "gelu"], "no output stage of"),
+        (["--plan", "uniform8", "--maps", "3"], "--maps: is given beside --plan"),
+        (["--separate", "gelu"], "is given without --plan"),
         (["--activation-bits", "1"], "unknown number format"),
     ],
 )
