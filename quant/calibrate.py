@@ -17,6 +17,7 @@ from quant.collect import Statistics
 from quant.functional import Affine, log2_code
 from quant.groups import Groups, narrow, operand_values, spread_values
 from quant.network import Network, Node
+from quant.nonlinear.finest import finest_input
 from quant.nonlinear.fqvit import ptf_factors
 from quant.nonlinear.ops import log2_values
 from quant.observers import Observed, channel_midpoint, migration_ratio, minmax, mse, percentile, quantile, weight_scale
@@ -24,7 +25,6 @@ from quant.rounding import bias_correction
 from quant.views import rearrange
 
 OBSERVERS = ("mse", "minmax", "percentile")
-FINEST_I_GELU = 7.7e-5  # input scale at which b of i-GELU, ⌊1.769 · 1.4142 / S⌋, still has 15 bits and a sign
 TABLE_BITS = 8  # a table of 256 entries
 DIVISOR_BITS = 4
 
@@ -119,10 +119,21 @@ def stored_quantizer(
         make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
         return make(statistics.channels[name], bits, rule.zero_point, options)
     found = grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
-    if any(item.function == "gelu" and item.nonlinear == "ibert" and name in item.op.inputs for item in quantized.ops):
-        # Finer steps leave the widths of i-GELU's program; 16-bit codes then reach further than the values do.
-        found = replace(found, scale=found.scale.clamp(min=FINEST_I_GELU))
-    return found
+    # Finer steps leave the widths of a program; the codes then reach further than the values do.
+    return replace(found, scale=found.scale.clamp(min=finest_scale(name, quantized)))
+
+
+def finest_scale(name: str, quantized: QuantizedWorkload) -> float:
+    """The finest scale of a stored tensor that the methods of its readers take under a plan; 0 for any."""
+
+    def roots(inputs: Sequence[str]) -> set[str]:
+        return {root for one in inputs for root in quantized.workload.storage_of(one)}
+
+    finest = 0.0
+    for item in quantized.ops:
+        if item.op.recipe is not None and item.nonlinear and name in roots(item.op.inputs):
+            finest = max(finest, finest_input(item.function, item.nonlinear, item.op.recipe.width))
+    return finest
 
 
 def grouped(seen: Sequence[Observed], groups: Groups, bits: int, symmetric: bool, options: Calibration) -> Affine:

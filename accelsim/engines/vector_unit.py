@@ -88,8 +88,8 @@ class MicroOp:
     """One operation of a pass, on every element or, with `per_row`, once per row on the row's own registers.
 
     `bits` is the width of the operation: of the left factor of a product (`right_bits`: of the right one), of the
-    quotient (`right_bits`: of the divisor), of operands and result of everything else.  0 is the width of the
-    functional unit.  What is wider takes more issue slots (decision 0017).
+    quotient (`right_bits`: of the divisor; the numerator has as many as both together), of operands and result of
+    everything else.  0 is the width of the functional unit.  What is wider takes more issue slots (decision 0017).
     """
 
     step: int

@@ -107,10 +107,12 @@ def _misfits(micro: Any, left: int, right: int, result: int) -> bool:
         return False
     if code == MULTIPLY:
         return not (_fits(left, bits) and _fits(right, right_bits))
-    if code == DIVIDE:
-        return not _fits(right, right_bits)
-    if code in (DIVIDE_INTO, DIVIDE_INTO_EVEN):
-        return not _fits(left, right_bits)
+    if code in (DIVIDE, DIVIDE_INTO, DIVIDE_INTO_EVEN):
+        numerator, divisor = (left, right) if code == DIVIDE else (right, left)
+        wide = min(bits + right_bits, 62)  # a quotient times a divisor
+        return not (_fits(numerator, wide) and _fits(divisor, right_bits) and _fits(result, bits))
+    if code == SHIFT_LEFT and 0 <= right <= 62 and (left << right) >> right != left:
+        return True  # int64 lost bits: the result may look small
     if code in (SHIFT_LEFT, SHIFT_RIGHT, SHIFT_EVEN):
         return not (_fits(left, bits) and _fits(result, bits)) or right < 0 or right > 62
     if code == LEADING_ONE:

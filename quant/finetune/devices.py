@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from accelsim.nonlinear.methods import TABLE, named_method
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint, Divisor, Filters
 from quant.functional import Affine
@@ -34,7 +35,12 @@ def network_on(network: Network, device: torch.device) -> Network:
 
 
 def checkpoint_on(checkpoint: Checkpoint, device: torch.device) -> Checkpoint:
-    """The checkpoint with its tensors on a device."""
+    """The checkpoint with its tensors on a device.
+
+    Raises AccelsimError for another device than the CPU where the plan names integer methods: their tables and factors
+    are on the host.
+    """
+    _check_methods(checkpoint, device)
 
     def affines(given: Mapping[str, Affine]) -> dict[str, Affine]:
         return {
@@ -54,6 +60,18 @@ def checkpoint_on(checkpoint: Checkpoint, device: torch.device) -> Checkpoint:
         checkpoint, network=network_on(checkpoint.network, device), filters=filters, divisors=divisors,
         stored=affines(checkpoint.stored), preactivation=affines(checkpoint.preactivation),
     )  # fmt: skip
+
+
+def _check_methods(checkpoint: Checkpoint, device: torch.device) -> None:
+    """Raise AccelsimError for an integer method on another device than the CPU."""
+    if device.type == "cpu":
+        return
+    for node in checkpoint.network.nodes:
+        name = named_method(checkpoint.plan, node.op)
+        if name not in ("", TABLE):
+            what = f"op {node.name} has the integer method {name!r}, which computes on the CPU only"
+            levers = ("device cpu", "a plan without `nonlinear`")
+            raise AccelsimError(Problem(f"device {device}", what, "the device cpu", levers))
 
 
 def _on(value: Tensor | None, device: torch.device) -> Tensor | None:

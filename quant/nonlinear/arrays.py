@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import wraps
+from numbers import Integral
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import numpy as np
@@ -77,16 +78,19 @@ def as_row(x: Any, channels: int, where: str) -> Tensor:
 
 
 def require_scale(scale: float, where: str, name: str = "scale") -> float:
-    """`scale` as a float.  Raises AccelsimError unless it is finite and above 0."""
-    value = float(scale)
+    """`scale` as a float.  Raises AccelsimError unless it is one number, finite and above 0."""
+    try:
+        value = float(scale)
+    except (TypeError, ValueError, RuntimeError):
+        raise AccelsimError(Problem(where, f"{name} is not one number", "a finite number above 0")) from None
     if not (math.isfinite(value) and value > 0):
         raise AccelsimError(Problem(where, f"{name} {value:g}", "a finite number above 0"))
     return value
 
 
 def require_between(value: int, low: int, high: int, where: str, name: str) -> None:
-    """Raise AccelsimError unless low ≤ value ≤ high."""
-    if not low <= value <= high:
+    """Raise AccelsimError unless `value` is a whole number with low ≤ value ≤ high."""
+    if not isinstance(value, Integral) or not low <= value <= high:
         raise AccelsimError(Problem(where, f"{name} = {value}", f"{low} … {high}"))
 
 

@@ -33,6 +33,8 @@ from quant.functional import Affine
 from quant.integer.requantize import vector_stage
 from quant.network import Node
 from quant.nonlinear import fqvit, ibert, ivit
+from quant.nonlinear.finest import require_unclamped
+from quant.nonlinear.norm_constants import learned, norm_constants, ptf_entry
 from quant.nonlinear.ops import SOFTMAX_BITS, Codes
 
 
@@ -56,6 +58,12 @@ class _Op:
     @property
     def where(self) -> str:
         return f"op {self.node.name}"
+
+    @property
+    def width(self) -> int:
+        """Elements of a row."""
+        assert self.node.op.recipe is not None
+        return self.node.op.recipe.width
 
     def store(self, scale: float) -> Requantize:
         """Requantization of integers of this scale to the stored codes."""
@@ -87,6 +95,7 @@ def _softmax_ibert(op: _Op) -> UnitProgram:
 
 def _softmax_ivit(op: _Op) -> UnitProgram:
     of = ivit.Shiftmax.of(op.source.scale, out_bits=SOFTMAX_BITS)
+    require_unclamped(of, op.source.scale, op.width, op.where)
     return UnitProgram(ivit_softmax(IVitSoftmax(_shifted(of.exp), op.store(2.0 ** (1 - SOFTMAX_BITS)))), {})
 
 
@@ -98,33 +107,29 @@ def _softmax_fqvit(op: _Op) -> UnitProgram:
 
 def _gelu_ibert(op: _Op) -> UnitProgram:
     op.centred()
-    of = ibert.IGelu.of(op.source.scale)
+    of = ibert.IGelu.of(op.source.scale, ibert.coarse_n(op.source.scale))
     return UnitProgram(ibert_gelu(IBertGelu(of.n, of.b, of.c, of.one, op.store(of.out_scale))), {})
 
 
 def _gelu_ivit(op: _Op) -> UnitProgram:
     op.centred()
     of = ivit.ShiftGelu.of(op.source.scale)
+    require_unclamped(of, op.source.scale, op.width, op.where)
     return UnitProgram(ivit_gelu(IVitGelu(_shifted(of.exp), op.store(of.out_scale))), {})
 
 
 def _normalized(op: _Op, make: Callable[[Norm], Program]) -> UnitProgram:
-    gain, offset = _learned(op.node)
-    of = ibert.IntegerNorm.of(gain, offset, len(gain), op.where)
-    ratio = torch.tensor(of.scale, dtype=torch.float64) / op.output.scale.double().reshape(-1)
-    stage = vector_stage(ratio, op.where, None, op.output.zero_point.reshape(-1))
+    made = norm_constants(op.node, op.output)
+    channels, stage = len(made.gain), made.stage
+    of = ibert.IntegerNorm.of(made.gain, made.offset, channels, op.where)
     numbers = {"multiplier": stage.multiplier, "addend": stage.constant, "shift": stage.shift}
     constants = {"bias": np.array(of.bias, np.int64), **{name: row.numpy() for name, row in numbers.items()}}
-    return UnitProgram(make(Norm(len(gain), op.output.low, op.output.high)), constants)
+    return UnitProgram(make(Norm(channels, op.output.low, op.output.high)), constants)
 
 
 def _layernorm_fqvit(op: _Op) -> UnitProgram:
-    factors = op.factors
-    if factors is None:
-        raise AccelsimError(Problem(op.where, "has no power-of-two factors", "a checkpoint with factors"))
-    gain, offset = _learned(op.node)
-    steps = torch.tensor(op.source.scale, dtype=torch.float64) / (factors.scale * factors.alpha_pow2.double())
-    entry = vector_stage(steps, op.where, torch.tensor(op.source.zero_point))
+    factors, entry = ptf_entry(op.node, op.source.scale, op.source.zero_point, op.factors)
+    gain, offset = learned(op.node)
     of = fqvit.PtfNorm.of(gain, offset, float(op.output.scale), len(gain))
     alpha = [int(power).bit_length() - 1 for power in factors.alpha_pow2.tolist()]
     rows = {"alpha": alpha, "gain": of.gain, "places": of.places, "offset": of.offset}
@@ -133,12 +138,6 @@ def _layernorm_fqvit(op: _Op) -> UnitProgram:
     multiplier, zero = int(entry.multiplier.max()), int(op.output.zero_point)
     made = FqvitNorm(len(gain), multiplier, factors.bits, factors.zero_point, zero, op.output.low, op.output.high)
     return UnitProgram(fqvit_layernorm(made), {**constants, **{k: np.array(row, np.int64) for k, row in rows.items()}})
-
-
-def _learned(node: Node) -> tuple[torch.Tensor, torch.Tensor]:
-    assert node.weight is not None
-    assert node.bias is not None
-    return node.weight.double(), node.bias.double()
 
 
 _MAKERS: dict[tuple[str, str], Callable[[_Op], UnitProgram]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from accelsim.problems import AccelsimError, Problem
 from quant.functional import Affine, code_range, log2_code, log2_divide
 from quant.nonlinear.arrays import EXACT, as_int64, on_integers, require_between, require_scale, require_wide
 
@@ -36,11 +37,18 @@ def log2_quotient(numerators: Tensor, divisors: Tensor, base_exponent: int = 0, 
     """Quotients numerators / 2^k, k from `quant.functional.log2_code` of the divisors ≥ 0; by zero: zero.
 
     All bits stay: integers numerators · 2^(2^bits − 1 − code), scale 2^−(base_exponent + 2^bits − 1).  Raises
-    AccelsimError for negative divisors or a quotient that leaves 53 bits.  Source: Shi et al. 2024 (Trio-ViT).
+    AccelsimError for negative divisors, a quotient that leaves 53 bits, or shapes that do not broadcast.
+    Source: Shi et al. 2024 (Trio-ViT).
     """
     where = "log2_quotient"
     require_between(bits, 1, 5, where, "bits")
     last = (1 << bits) - 1
     require_wide(int(numerators.abs().max()) << last, where, "a quotient", ("fewer bits",), EXACT)
-    code = log2_code(as_int64(divisors, where), base_exponent, bits)
+    divisors = as_int64(divisors, where)
+    try:
+        torch.broadcast_shapes(numerators.shape, divisors.shape)
+    except RuntimeError:
+        what = f"numerators {tuple(numerators.shape)}, divisors {tuple(divisors.shape)}"
+        raise AccelsimError(Problem(where, what, "shapes that broadcast")) from None
+    code = log2_code(divisors, base_exponent, bits)
     return log2_divide(numerators.double(), code, -last).long(), 2.0 ** -(base_exponent + last)

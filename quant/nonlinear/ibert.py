@@ -225,6 +225,11 @@ def newton_root(v: Tensor) -> Tensor:
     return k
 
 
+def normal_unit(channels: int) -> float:
+    """Step S_n = √C/2^30 of what a LayerNorm of C channels gives before its gain."""
+    return math.sqrt(channels) / (1 << (NORM_BITS - 1))
+
+
 @dataclass(frozen=True)
 class IntegerNorm:
     """Constants of I-BERT's and I-ViT's LayerNorm: `bias` per channel, the output's `scale` per channel."""
@@ -242,7 +247,7 @@ class IntegerNorm:
         if bool((gain == 0).any()):
             what = f"gamma is 0 in channel {int((gain == 0).nonzero()[0])}"
             raise AccelsimError(Problem(where, what, "no zero: β/γ is the bias", ("the smallest |γ| that keeps β",)))
-        unit = math.sqrt(channels) / (1 << (NORM_BITS - 1))
+        unit = normal_unit(channels)
         bias = torch.floor(offset / gain / unit)
         if float(bias.abs().max()) >= WIDE:
             raise AccelsimError(Problem(where, f"β/γ reaches {float((offset / gain).abs().max()):g}", "a larger |γ|"))
@@ -297,8 +302,9 @@ def i_layernorm_ibert(
 ) -> tuple[Tensor, Tensor]:
     """LayerNorm over the last axis without ε; returns integers and a float64 scale per channel, √C/2^30 · γ.
 
-    d = x − round(mean); v = Σ (d >> t)², t = `shift` (None: the least that the data need; the released code learns
-    the largest during calibration); σ = ⌊√v⌋ · 2^t; y = (d · ⌊2^31/σ⌋ >> 1) + bias.  The input's scale cancels.
+    d = x − round(mean); v = Σ (d >> t)², t = `shift` (None: the least that all rows of this call need, so a row's
+    result depends on the other rows: give the shift where it must not; the released code learns the largest during
+    calibration); σ = ⌊√v⌋ · 2^t; y = (d · ⌊2^31/σ⌋ >> 1) + bias.  The input's scale cancels.
     Widths: x 22 bits, v 32 without a sign, y 32, and with the bias 32 while |β/γ| ≤ √C.  A row of equal numbers gives
     the bias (the released code divides by zero).  Raises AccelsimError for γ = 0 and when `shift` leaves v above 32
     bits.  Source: I-BERT, section 3.6.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from accelsim.formats import Format
 from accelsim.plan import QuantPlan, apply_plan
-from quant.calibrate import Calibration, norm_factors, stored_quantizer
+from quant.calibrate import Calibration, finest_scale, norm_factors, stored_quantizer
 from quant.calibrated import Checkpoint
 from quant.collect import Statistics
 from quant.fake import FakeQuantized
@@ -52,7 +52,7 @@ class Mixed:
         for name in self._base.stored:
             rules = self.network.workload.op_by_name
             fmt = plan.rule_for(rules[name]).output if name in rules else Format.parse("u8")
-            key = (name, fmt)
+            key = (name, fmt, finest_scale(name, quantized))
             if key not in self._stored:
                 groups, statistics = self._groups[name], self.statistics
                 self._stored[key] = stored_quantizer(name, quantized, statistics, groups, self.options)
@@ -96,5 +96,5 @@ class Mixed:
         return calibrated(self.network, self.batches, self.plan({}), self.statistics, self.options)
 
     @cached_property
-    def _stored(self) -> dict[tuple[str, Format], Affine]:
+    def _stored(self) -> dict[tuple[str, Format, float], Affine]:
         return {}

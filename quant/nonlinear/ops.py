@@ -18,8 +18,9 @@ from quant.functional import Affine
 from quant.integer.requantize import VectorStage, vector_stage
 from quant.network import Node
 from quant.nonlinear.fqvit import log_int_softmax_stored, ptf_layernorm_integer
-from quant.nonlinear.ibert import i_gelu, i_layernorm_ibert_wide, i_softmax
+from quant.nonlinear.ibert import i_gelu_coarse, i_layernorm_ibert_wide, i_softmax
 from quant.nonlinear.ivit import i_layernorm_ivit, shift_gelu, shiftmax
+from quant.nonlinear.norm_constants import learned, norm_constants, ptf_entry
 
 Function = Callable[[Tensor], Tensor]
 SOFTMAX_BITS = 16  # of a softmax output before it is requantized
@@ -119,7 +120,7 @@ def log2_values(bits: int) -> Affine:
 @makes("gelu", "ibert")
 def _gelu_ibert(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
     """Every code's result, looked up: the same integers, computed once."""
-    results, scale = i_gelu(source.every() - source.zero_point, source.scale)
+    results, scale = i_gelu_coarse(source.every() - source.zero_point, source.scale)
     stored = _finish(results, _stage(node, scale, output), output).reshape(-1)
 
     def apply(codes: Tensor) -> Tensor:
@@ -130,14 +131,24 @@ def _gelu_ibert(node: Node, source: Codes, output: Affine, factors: PtfFactors |
 
 @makes("gelu", "ivit")
 def _gelu_ivit(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
-    """Every result for a code and the maximum of its row, looked up: the same integers, computed once."""
+    """Every result for a code and the maximum of its row (the channels of a position), looked up, computed once.
+
+    The channels lie along `settings["axis"]`, which `quant.separate` writes.  Without it they are the last axis, and
+    feature maps [n, c, h, w] are refused: their last axis is the image's width.
+    """
+    axis = node.settings.get("axis")
     codes = source.every()
     rows = torch.minimum(codes, codes[:, None])  # row k has the maximum codes[k]
     results, scale = shift_gelu(rows - source.zero_point, source.scale)
     stored, count = _finish(results, _stage(node, scale, output), output).reshape(-1), len(codes)
 
     def apply(codes: Tensor) -> Tensor:
-        return stored[(codes.amax(-1, keepdim=True) - source.low) * count + codes - source.low]
+        if axis is None and codes.dim() > 3:
+            what = f"rows of an input of {codes.dim()} axes are not known"
+            levers = ("quant.separate.separate writes the axis", "another method")
+            raise AccelsimError(Problem(f"op {node.name}", what, "a node with the setting axis", levers))
+        top = codes.amax(-1 if axis is None else int(axis), keepdim=True)
+        return stored[(top - source.low) * count + codes - source.low]
 
     return apply
 
@@ -153,34 +164,23 @@ def _layernorm_ivit(node: Node, source: Codes, output: Affine, factors: PtfFacto
 
 
 def _normalized(normalize: Callable[..., tuple[Tensor, Tensor]], node: Node, source: Codes, output: Affine) -> Function:
-    gain, offset = _learned(node)
-    stage = _stage(node, normalize(torch.zeros(gain.shape, dtype=torch.int64), source.scale, gain, offset)[1], output)
+    of = norm_constants(node, output)
 
     def apply(codes: Tensor) -> Tensor:
-        return _finish(normalize(codes, source.scale, gain, offset)[0], stage, output)
+        return _finish(normalize(codes, source.scale, of.gain, of.offset)[0], of.stage, output)
 
     return apply
-
-
-def _learned(node: Node) -> tuple[Tensor, Tensor]:
-    assert node.weight is not None
-    assert node.bias is not None
-    return node.weight.double(), node.bias.double()
 
 
 @makes("layernorm", "fqvit")
 def _layernorm_fqvit(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
     """The input is requantized to `factors` (a shift per channel) first."""
-    if factors is None:
-        raise AccelsimError(Problem(f"op {node.name}", "has no power-of-two factors", "a checkpoint with factors"))
-    power = factors.alpha_pow2.double()
-    steps = torch.tensor(source.scale, dtype=torch.float64) / (factors.scale * power)
-    entry = vector_stage(steps, f"op {node.name}", torch.tensor(source.zero_point), torch.tensor(factors.zero_point))
-    (gain, offset), scale = _learned(node), float(output.scale)
+    ptf, entry = ptf_entry(node, source.scale, source.zero_point, factors)
+    (gain, offset), scale = learned(node), float(output.scale)
 
     def apply(codes: Tensor) -> Tensor:
-        inner = entry(codes).clamp(0, (1 << factors.bits) - 1) - factors.zero_point
-        y = ptf_layernorm_integer(inner, factors.scale, factors.alpha_pow2, gain, offset, scale)[0]
+        inner = entry(codes).clamp(-ptf.zero_point, (1 << ptf.bits) - 1 - ptf.zero_point)
+        y = ptf_layernorm_integer(inner, ptf.scale, ptf.alpha_pow2, gain, offset, scale)[0]
         return (y + output.zero_point.long()).clamp(output.low, output.high)
 
     return apply

@@ -17,7 +17,7 @@ from accelsim.workloads.vit import Variant
 from codesign.budgets import Budget
 from codesign.nonlinear.choose import choose_within
 from codesign.nonlinear.price import MapCost
-from quant.calibrate import FINEST_I_GELU, stored_quantizer
+from quant.calibrate import stored_quantizer
 from quant.calibrated import Checkpoint
 from quant.capture import capture
 from quant.checkpoint import Model, load, save
@@ -31,6 +31,7 @@ from quant.models.registry import build_torch
 from quant.models.vit import VisionTransformer
 from quant.network import Network, run
 from quant.nonlinear.assign import by_difference, by_output, counts, of_candidates, random_maps, single
+from quant.nonlinear.finest import FINEST_INPUTS
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import Slot, SqnrTable, amplitude_ratios, decibels, measure_sqnr
 from quant.observers import Observed
@@ -233,7 +234,7 @@ def test_a_scale_beyond_the_widths_of_a_method_is_refused_and_calibration_avoids
     name = "b0.fc1"
     checkpoint = mixed.checkpoint(single(mixed.slots, "ibert"))
     stored = checkpoint.stored[name]
-    assert float(stored.scale) >= FINEST_I_GELU
+    assert float(stored.scale) >= FINEST_INPUTS["gelu", "ibert"]
     fine = replace(checkpoint, stored={**checkpoint.stored, name: replace(stored, scale=stored.scale * 0 + 5e-5)})
     with pytest.raises(AccelsimError, match=r"op b0\.fc1\.gelu"):
         compile_integer(fine)
@@ -243,4 +244,4 @@ def test_a_scale_beyond_the_widths_of_a_method_is_refused_and_calibration_avoids
     quantized = apply_plan(mixed.network.workload, checkpoint.plan)
     statistics = Statistics(groups={name: [narrow]})
     found = stored_quantizer(name, quantized, statistics, groups, mixed.options)
-    assert float(found.scale) == pytest.approx(FINEST_I_GELU)
+    assert float(found.scale) == pytest.approx(FINEST_INPUTS["gelu", "ibert"])
