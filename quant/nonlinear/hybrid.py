@@ -45,10 +45,14 @@ def log2_quotient(numerators: Tensor, divisors: Tensor, base_exponent: int = 0, 
     last = (1 << bits) - 1
     require_wide(int(numerators.abs().max()) << last, where, "a quotient", ("fewer bits",), EXACT)
     divisors = as_int64(divisors, where)
-    try:
-        torch.broadcast_shapes(numerators.shape, divisors.shape)
-    except RuntimeError:
+    if not _broadcast(numerators, divisors):
         what = f"numerators {tuple(numerators.shape)}, divisors {tuple(divisors.shape)}"
-        raise AccelsimError(Problem(where, what, "shapes that broadcast")) from None
+        raise AccelsimError(Problem(where, what, "shapes that broadcast"))
     code = log2_code(divisors, base_exponent, bits)
     return log2_divide(numerators.double(), code, -last).long(), 2.0 ** -(base_exponent + last)
+
+
+def _broadcast(one: Tensor, other: Tensor) -> bool:
+    """True when the shapes are alike from the last axis on, but for sizes of 1."""
+    pairs = zip(reversed(one.shape), reversed(other.shape), strict=False)
+    return all(a == b or 1 in (a, b) for a, b in pairs)

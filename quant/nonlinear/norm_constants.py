@@ -40,7 +40,7 @@ def norm_constants(node: Node, output: Affine) -> NormConstants:
     The published bias is ⌊(β/γ)/S_n⌋, S_n = √C/2^30; it is added to a normalized number of up to 2^30.  A channel with
     |bias| ≥ 2^30 (|β/γ| ≥ √C; γ = 0) gets no bias; β/s + zero point goes into the addend of its requantization, times
     2^shift.  Its shift is the largest that keeps the addend in 46 bits, so γ loses less than 2^-shift · 2^29 codes of
-    the output: 2^-10 for |β/s + zero point| < 2^7.  Other channels keep the published constants.
+    the output: at most 2^-9 for |β/s + zero point| < 2^7.  Other channels keep the published constants.
     Raises AccelsimError, naming op and channel, where this loss would exceed half a code, and for numbers that are not
     finite.
     """
