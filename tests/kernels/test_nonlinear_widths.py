@@ -121,7 +121,11 @@ def test_coarse_codes_of_i_gelu_keep_their_signal(convolutions: Network) -> None
         source = Codes(scale, 0, -128, 127)
         real = nn.functional.gelu(source.every() * scale).double()
         output = affine(float(real.abs().max()) / 127)
-        stored = integer_function("gelu", "ibert", node_of(convolutions, "gelu"), source, output)(source.every())
+        node = node_of(convolutions, "gelu")
+        stored = integer_function("gelu", "ibert", node, source, output)(source.every())
+        built = unit_program("gelu", "ibert", node, source, output)
+        rows, passes = source.every().numpy()[None], [0] * len(built.program.passes)
+        assert (run_program(UNIT, built.program, {"x": rows}, passes)[1]["code"][0] == stored.numpy()).all()
         assert 20 * torch.log10(real.norm() / (real - stored * output.scale).norm()) > 35
 
 
