@@ -31,7 +31,7 @@ from quant.models.registry import build_torch
 from quant.models.vit import VisionTransformer
 from quant.network import Network, run
 from quant.nonlinear.assign import by_difference, by_output, counts, of_candidates, random_maps, single
-from quant.nonlinear.finest import FINEST_INPUTS
+from quant.nonlinear.finest import FINEST_INPUTS, finest_input
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import Slot, SqnrTable, amplitude_ratios, decibels, measure_sqnr
 from quant.observers import Observed
@@ -245,3 +245,19 @@ def test_a_scale_beyond_the_widths_of_a_method_is_refused_and_calibration_avoids
     statistics = Statistics(groups={name: [narrow]})
     found = stored_quantizer(name, quantized, statistics, groups, mixed.options)
     assert float(found.scale) == pytest.approx(FINEST_INPUTS["gelu", "ibert"])
+
+
+@pytest.mark.parametrize(("function", "method"), [("gelu", "ivit"), ("softmax", "ivit"), ("softmax", "fqvit")])
+def test_calibration_stops_at_the_finest_scale_of_the_readers_method(mixed: Mixed, function: str, method: str) -> None:
+    (quantized, item) = next(
+        (quantized, item)
+        for quantized in [apply_plan(mixed.network.workload, mixed.plan(single(mixed.slots, method)))]
+        for item in quantized.ops
+        if item.function == function
+    )
+    narrow, name = Observed(), quantized.workload.storage_of(item.op.inputs[0])[0]
+    narrow.update(torch.linspace(-1e-3, 1e-3, 100))
+    groups, count = scale_groups(mixed.network)[name], scale_groups(mixed.network)[name].count
+    found = stored_quantizer(name, quantized, Statistics(groups={name: [narrow] * count}), groups, mixed.options)
+    assert item.op.recipe is not None
+    assert float(found.scale.max()) == pytest.approx(finest_input(function, method, item.op.recipe.width))
