@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from accelsim.nonlinear.methods import TABLE
+from accelsim.nonlinear.methods import TABLE, named_method
 from quant.calibrated import Checkpoint, Divisor
 from quant.functional import (
     NO_LEADING_ONE,
@@ -67,11 +67,11 @@ class FakeQuantized(Numerics):
         from quant.integer.graph import Compiler
         from quant.integer.steps import Nonlinear
 
+        if named_method(self.checkpoint.plan, node.op) in ("", TABLE):
+            return None
         if self._compiler is None:
             self._compiler = Compiler(self.checkpoint)
         compiler = self._compiler
-        if compiler.method(node) in ("", TABLE):
-            return None
         step = compiler.step(node)
         if not isinstance(step, Nonlinear):
             return None

@@ -33,6 +33,7 @@ from accelsim.files import write_text_atomic
 from accelsim.plan import QuantPlan
 from accelsim.problems import InfeasibleError
 from codesign.budgets import Budget
+from codesign.nonlinear.arms import maps_of as compared_maps
 from codesign.nonlinear.choose import choose_within
 from codesign.nonlinear.price import MapCost, map_cost
 from codesign.quantize_command import calibration_images
@@ -48,14 +49,13 @@ from quant.models.controls import CONTROLS
 from quant.models.registry import load_reference
 from quant.models.vit import VisionTransformer
 from quant.network import Network, forward
-from quant.nonlinear.assign import by_difference, by_output, random_maps, single
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import SqnrTable
 from quant.quantize import make_plan
 
 RESULTS = HERE / "mnq.jsonl"
-NATURAL = "glyph_vit"
-MODELS = (NATURAL, "glyph_vit_scale10", "glyph_vit_outlier")
+NATURAL, OUTLIER = "glyph_vit", "glyph_vit_outlier"
+MODELS = (NATURAL, "glyph_vit_scale10", OUTLIER)
 ARCH = "m2vit_nonlinear"
 CALIBRATION_IMAGES, RANDOM_MAPS = 256, 20
 # Test images: of the natural models, of the controls, of random maps.
@@ -77,7 +77,7 @@ def main() -> int:
     done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in rows}
     for model, seed, network in networks(arguments.models, arguments.seeds):
         main_images = TEST_IMAGES if model == NATURAL else CONTROL_IMAGES
-        images = {"main": test_images(main_images), "random": test_images(RANDOM_IMAGES)}
+        images = {"main": glyph_images(main_images), "random": glyph_images(RANDOM_IMAGES)}
         calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
         for bits in arguments.bits:
             for row in _cells(network, calibration, model, seed, bits, accelerator, images, done):
@@ -108,17 +108,17 @@ def price_again(results: str) -> None:
     write_text_atomic(Path(results), "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_images(count: int) -> DataSet:
+def glyph_images(count: int) -> DataSet:
     """`count` test images of the glyphs, evenly spread."""
     chosen = load_data("glyphs", "test", GREY_32)
     return chosen.every(0, len(chosen) // count).first(count)
 
 
 def networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Network]]:
-    """Every model of every training seed, captured, with GELUs as ops of their own."""
+    """Every model of every training seed, captured, with GELUs as ops of their own; the outliers of seed 0 only."""
     for model in models:
-        for seed in seeds:
-            name = model if model == "glyph_vit_outlier" else NATURAL
+        for seed in seeds if model != OUTLIER else [0]:
+            name = model if model == OUTLIER else NATURAL
             module = load_reference(name, seed)
             if model in CONTROLS:
                 assert isinstance(module, VisionTransformer)
@@ -134,7 +134,7 @@ def _cells(
     if bits == 8 and (model, seed, 32, "reference") not in done:
         found = evaluated(lambda batch: forward(network, batch), images["main"])
         yield {"model": model, "seed": seed, "bits": 32, "arm": "reference", **figures_of(found)}
-    mixed, table = Mixed(network, calibration, bits), None
+    mixed = Mixed(network, calibration, bits)
     wanted = _names(model, seed, bits)
     if all((model, seed, bits, name) in done for name in wanted):
         return
@@ -168,12 +168,9 @@ def _names(model: str, seed: int, bits: int) -> list[str]:
 
 
 def maps_of(mixed: Mixed, table: SqnrTable, seed: int) -> Maps:
-    """The compared maps by arm; random ones by seed."""
-    maps: Maps = {"float": {}, **{name: single(mixed.slots, name) for name in METHODS}}
-    chosen = by_difference(table)
-    maps |= {"mnq": chosen, "mnq_random_images": chosen, "output_only": by_output(table)}
-    maps["own_error"] = by_output(mixed.own_error())
-    return maps | {f"random{k}": one for k, one in enumerate(random_maps(mixed.slots, RANDOM_MAPS, seed))}
+    """The maps that `quantize --method mnq` compares, and MNQ's once more for the images of the random ones."""
+    maps = compared_maps(mixed, table, RANDOM_MAPS, seed)
+    return {**maps, "mnq_random_images": maps["mnq"]}
 
 
 def _front(name: str, table: SqnrTable, price: Callable[[Mapping[str, str]], MapCost]) -> Maps:

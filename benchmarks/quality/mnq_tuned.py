@@ -18,7 +18,17 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from mnq import CALIBRATION_IMAGES, NATURAL, RESULTS, TEST_IMAGES, evaluated, figures_of, maps_of, networks, test_images
+from mnq import (
+    CALIBRATION_IMAGES,
+    NATURAL,
+    RESULTS,
+    TEST_IMAGES,
+    evaluated,
+    figures_of,
+    glyph_images,
+    maps_of,
+    networks,
+)
 from run import read_results
 from tqdm import tqdm
 
@@ -50,7 +60,7 @@ def main() -> int:
     _, _, network = next(networks([NATURAL], [given.seed]))
     mixed = Mixed(network, calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, given.seed), given.bits)
     maps = maps_of(mixed, mixed.table(), given.seed)
-    training, test = load_data("glyphs", "train", GREY_32), test_images(TEST_IMAGES)
+    training, test = load_data("glyphs", "train", GREY_32), glyph_images(TEST_IMAGES)
     Path(given.work).mkdir(parents=True, exist_ok=True)
     for name in given.arms:
         arm = f"tuned_{name}"

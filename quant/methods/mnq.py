@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from accelsim.formats import Format
 from accelsim.ir import OpKind
-from accelsim.nonlinear.methods import function_of
+from accelsim.nonlinear.methods import TABLE, function_of
 from accelsim.plan import WeightShare
 from quant.collect import Moments
 from quant.methods.base import Method, method
@@ -27,9 +27,9 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
 }
 METHODS = ("ibert", "ivit", "fqvit")
 # What a function has where a method lacks it: FQ-ViT's GELU, a float function between two codes, is a table.
-INSTEAD = {("gelu", "fqvit"): "table"}
+INSTEAD = {("gelu", "fqvit"): TABLE}
 # The candidates and, beyond the paper, a GELU from a table.
-WITH_TABLE = {**CANDIDATES, "gelu": (*CANDIDATES["gelu"], "table")}
+WITH_TABLE = {**CANDIDATES, "gelu": (*CANDIDATES["gelu"], TABLE)}
 LOG2_SOFTMAX = Format.parse("log4")
 MULTIPLYING = ("conv", "linear", "matmul")
 

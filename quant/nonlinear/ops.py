@@ -80,20 +80,22 @@ def _stage(node: Node, scale: Tensor | float, output: Affine) -> VectorStage:
 
 @makes("softmax", "ibert")
 def _softmax_ibert(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
-    stage = _stage(node, 2.0**-SOFTMAX_BITS, output)
-
-    def apply(codes: Tensor) -> Tensor:
-        return _finish(i_softmax(codes, source.scale, out_bits=SOFTMAX_BITS)[0], stage, output)
-
-    return apply
+    return _shares(i_softmax, 2.0**-SOFTMAX_BITS, node, source, output)
 
 
 @makes("softmax", "ivit")
 def _softmax_ivit(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
-    stage = _stage(node, 2.0 ** (1 - SOFTMAX_BITS), output)
+    return _shares(shiftmax, 2.0 ** (1 - SOFTMAX_BITS), node, source, output)
+
+
+def _shares(
+    softmax: Callable[..., tuple[Tensor, float]], scale: float, node: Node, source: Codes, output: Affine
+) -> Function:
+    """A softmax whose 16-bit results have this scale, requantized."""
+    stage = _stage(node, scale, output)
 
     def apply(codes: Tensor) -> Tensor:
-        return _finish(shiftmax(codes, source.scale, out_bits=SOFTMAX_BITS)[0], stage, output)
+        return _finish(softmax(codes, source.scale, out_bits=SOFTMAX_BITS)[0], stage, output)
 
     return apply
 

@@ -261,3 +261,11 @@ def test_calibration_stops_at_the_finest_scale_of_the_readers_method(mixed: Mixe
     found = stored_quantizer(name, quantized, Statistics(groups={name: [narrow] * count}), groups, mixed.options)
     assert item.op.recipe is not None
     assert float(found.scale.max()) == pytest.approx(finest_input(function, method, item.op.recipe.width))
+
+
+def test_a_plan_without_methods_compiles_no_integers(mixed: Mixed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("constants of integers were made for a float non-linear network")
+
+    monkeypatch.setattr("quant.integer.graph.Compiler.__init__", refuse)
+    assert Model(mixed.checkpoint({}))(images(2, 5)).shape == (2, 10)
