@@ -19,7 +19,7 @@ from quant.groups import scale_groups
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network
 from quant.reconstruct import Reconstruction, reconstruct
-from quant.structure import depthwise_inputs, pointwise_inputs_after_depthwise, without_zero_point
+from quant.structure import without_zero_point
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,7 +41,7 @@ def quantize(
     the model cannot be captured or the method does not fit it.
     """
     batches = _batches(calibration)
-    network = method.prepare(as_network(model, batches))
+    network = method.prepare(as_network(model, batches), batches)
     statistics = gather(network, batches, method)
     plan = make_plan(network, method, statistics)
     made = {"method": type(method).__name__, "method_options": asdict(method), **(about or {})}
@@ -116,15 +116,8 @@ def as_network(model: Network | nn.Module, images: Sequence[Tensor]) -> Network:
 
 def gather(network: Network, calibration: Iterable[Tensor], method: Method) -> Statistics:
     """Statistics of the float network that the method's plan and calibration need."""
-    scales, offsets = _per_channel(network, method)
+    scales, offsets = method.channel_scales(network), method.channel_offsets(network)
     return collect(network, calibration, scale_groups(network, scales), (*scales, *offsets))
-
-
-def _per_channel(network: Network, method: Method) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Outputs with a scale, and outputs with an offset, for each channel."""
-    scales = depthwise_inputs(network) if method.migration else ()
-    offsets = pointwise_inputs_after_depthwise(network) if method.shift else ()
-    return scales, offsets
 
 
 def plan_statistics(network: Network, calibration: Iterable[Tensor], plan: QuantPlan) -> Statistics:
@@ -168,11 +161,11 @@ def make_plan(network: Network, method: Method, statistics: Statistics) -> Quant
     Image and logits have 8 bits, numerators that are divided have bits of their own.  Outputs have a zero point unless
     codes are multiplied there.
     """
-    scales, offsets = _per_channel(network, method)
+    scales, offsets = method.channel_scales(network), method.channel_offsets(network)
     groups = scale_groups(network, scales)
     symmetric = without_zero_point(network)
     divided = {node.operands[0].source for node in network.nodes if node.function == "divide"}
-    formats = method.outputs(network)
+    formats = method.outputs(network, statistics)
     rules = []
     for node in network.nodes:
         name = node.op.output

@@ -52,6 +52,7 @@ from quant.network import Network, forward
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import SqnrTable
 from quant.quantize import make_plan
+from quant.separate import separate
 
 RESULTS = HERE / "mnq.jsonl"
 NATURAL, OUTLIER = "glyph_vit", "glyph_vit_outlier"
@@ -123,7 +124,7 @@ def networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Ne
             if model in CONTROLS:
                 assert isinstance(module, VisionTransformer)
                 module = CONTROLS[model](module, seed=seed).eval()
-            yield model, seed, MNQ().prepare(capture(module, (1, 32, 32)))
+            yield model, seed, separate(capture(module, (1, 32, 32)))
 
 
 def _cells(

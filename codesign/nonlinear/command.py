@@ -56,15 +56,16 @@ def mixed_methods(
     from codesign.nonlinear.choose import choose_within
     from codesign.nonlinear.price import map_cost
     from quant.data import load_data
-    from quant.methods.mnq import MNQ, WITH_TABLE
+    from quant.methods.mnq import WITH_TABLE
     from quant.nonlinear.mixed import Mixed
+    from quant.separate import separate
 
     count = IMAGES if arguments.images is None else arguments.images
     labelled = load_data(data, "val", preprocess)
     if labelled.labels is None:
         raise AccelsimError(Problem(labelled.name, "has no labels", "one folder per class, to compare maps"))
     compared = labelled.every(0, max(1, len(labelled) // count)).first(count)
-    mixed = Mixed(MNQ().prepare(network), images, arguments.bits or 8, options)
+    mixed = Mixed(separate(network), images, arguments.bits or 8, options)
     table = mixed.table(progress=_progress("SQNR, batch"))
     maps = maps_of(mixed, table, MAPS if arguments.maps is None else arguments.maps, arguments.seed)
     name, note = NAME, {}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from torch import Tensor
 
 from accelsim.formats import Format
 from accelsim.plan import WeightShare
 from accelsim.problems import AccelsimError, Problem
-from quant.collect import Moments
+from quant.collect import Moments, Statistics
 from quant.network import Network, Node
+from quant.structure import depthwise_inputs, pointwise_inputs_after_depthwise
 
 UNIFORM8 = Format.parse("u8")
 
@@ -34,11 +37,22 @@ class Method:
     log2_divisor: bool = False
     zero_points: bool = True
 
-    def prepare(self, network: Network) -> Network:
-        """The network that is quantized: the same function, perhaps with more ops, which the method chooses for."""
+    def prepare(self, network: Network, batches: Sequence[Tensor]) -> Network:
+        """The network that is quantized: the same function, perhaps with more ops or other parameters.
+
+        `batches` are the calibration images [n, channels, h, w].
+        """
         return network
 
-    def outputs(self, network: Network) -> Mapping[str, Format]:
+    def channel_scales(self, network: Network) -> tuple[str, ...]:
+        """Stored tensors with a scale for each channel."""
+        return depthwise_inputs(network) if self.migration else ()
+
+    def channel_offsets(self, network: Network) -> tuple[str, ...]:
+        """Stored tensors with an offset for each channel."""
+        return pointwise_inputs_after_depthwise(network) if self.shift else ()
+
+    def outputs(self, network: Network, statistics: Statistics) -> Mapping[str, Format]:
         """Formats of stored tensors that are not `activation`."""
         return {}
 

@@ -6,14 +6,16 @@ a residual stream of 16 bits.  What is quantized to which width follows released
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from accelsim.formats import Format
 from accelsim.ir import OpKind
 from accelsim.nonlinear.methods import TABLE, function_of
 from accelsim.plan import WeightShare
-from quant.collect import Moments
+from quant.collect import Moments, Statistics
 from quant.methods.base import Method, method
 from quant.network import Network, Node
 from quant.separate import separate
@@ -50,7 +52,7 @@ class MNQ(Method):
     methods: Mapping[str, str] = field(default_factory=dict)
     zero_points: bool = False
 
-    def prepare(self, network: Network) -> Network:
+    def prepare(self, network: Network, batches: Sequence[Tensor]) -> Network:
         """GELUs as ops of their own."""
         return separate(network)
 
@@ -62,7 +64,7 @@ class MNQ(Method):
         """The method of an op."""
         return self.methods.get(node.name, "")
 
-    def outputs(self, network: Network) -> dict[str, Format]:
+    def outputs(self, network: Network, statistics: Statistics) -> dict[str, Format]:
         """Formats of stored tensors: see the class."""
         wide = Format.parse(f"u{self.residual_bits}", "residual_bits")
         found = {}

@@ -19,13 +19,13 @@ from quant.integer import compile_integer
 from quant.integer.graph import Compiler
 from quant.integer.run import run_integer
 from quant.integer.steps import Nonlinear
-from quant.methods.mnq import MNQ
 from quant.models.vit import VisionTransformer
 from quant.network import Network, Node
 from quant.nonlinear.assign import single
 from quant.nonlinear.hardware import UnitProgram, unit_program
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.ops import Codes
+from quant.separate import separate
 from quant.views import rearrange
 
 UNIT = VectorUnit(64, 64, 64, 64, 16, 8, leading_one_per_cycle=8)
@@ -43,7 +43,7 @@ def network() -> Network:
                     value.add_(0.2 * torch.randn(value.shape))
                 elif "qkv" in name:
                     value.mul_(3)
-    return MNQ().prepare(capture(model, (1, 32, 32)))
+    return separate(capture(model, (1, 32, 32)))
 
 
 def images(count: int, seed: int) -> torch.Tensor:

@@ -21,7 +21,6 @@ from quant.integer import compile_integer
 from quant.integer.graph import Compiler
 from quant.integer.run import run_integer
 from quant.integer.steps import Nonlinear
-from quant.methods.mnq import MNQ
 from quant.network import Network, Node
 from quant.nonlinear.assign import single
 from quant.nonlinear.finest import finest_input
@@ -29,6 +28,7 @@ from quant.nonlinear.hardware import unit_program
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.norm_constants import norm_constants
 from quant.nonlinear.ops import Codes, integer_function
+from quant.separate import separate
 
 UNIT = VectorUnit(64, 64, 64, 64, 16, 8, leading_one_per_cycle=8)
 CHANNELS = 64
@@ -43,7 +43,7 @@ def convolutions() -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Conv2d(8, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        return MNQ().prepare(capture(nn.Sequential(*layers).eval(), (3, 8, 8)))
+        return separate(capture(nn.Sequential(*layers).eval(), (3, 8, 8)))
 
 
 def node_of(network: Network, function: str) -> Node:

@@ -20,6 +20,7 @@ from quant.methods.power_of_two import PowerOfTwo
 from quant.methods.uniform import Uniform
 from quant.network import run
 from quant.reconstruct import Reconstruction
+from quant.separate import separate
 from tests.support.finetuning import COARSE, coarse_digits, logits, loss_of, made
 from tests.support.networks import images_of, tiny_hybrid, tiny_vit
 
@@ -185,7 +186,7 @@ def test_the_result_computes_the_last_forward_and_runs_in_integers(make, method,
 @pytest.mark.parametrize("name", ["ibert", "ivit", "fqvit"])
 def test_non_linear_ops_in_integers_are_trained_through(name, learn_scales, tmp_path):
     network = tiny_vit()
-    ops = {node.name: function_of(node.op.recipe) for node in MNQ().prepare(network).nodes}
+    ops = {node.name: function_of(node.op.recipe) for node in separate(network).nodes}
     methods = {op: "ivit" if (kind, name) == ("gelu", "fqvit") else name for op, kind in ops.items() if kind}
     checkpoint = made(network, MNQ(weight_bits=4, methods=methods))
     found = check_result(checkpoint, network, images_of(network, 16), learn_scales, tmp_path)

@@ -36,6 +36,7 @@ from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import Slot, SqnrTable, amplitude_ratios, decibels, measure_sqnr
 from quant.observers import Observed
 from quant.quantize import quantize
+from quant.separate import separate
 
 SLOTS = (Slot("n1", "layernorm"), Slot("s", "softmax"), Slot("g", "gelu"))
 
@@ -49,7 +50,7 @@ def network() -> Network:
             for name, value in model.named_parameters():
                 if ".norm." in name or name.startswith("norm."):
                     value.add_(0.2 * torch.randn(value.shape))
-    return MNQ().prepare(capture(model, (1, 32, 32)))
+    return separate(capture(model, (1, 32, 32)))
 
 
 def images(count: int, seed: int) -> Tensor:
@@ -96,7 +97,8 @@ def test_random_maps_come_from_the_seed_and_hold_candidates_only() -> None:
 
 
 def test_residual_stream_has_16_bits_and_what_products_read_8(network: Network) -> None:
-    formats = MNQ(activation_bits=6, methods={"b0.fc1.gelu": "ibert", "b0.softmax": "fqvit"}).outputs(network)
+    method = MNQ(activation_bits=6, methods={"b0.fc1.gelu": "ibert", "b0.softmax": "fqvit"})
+    formats = method.outputs(network, Statistics())
     names = {name: fmt.name for name, fmt in formats.items()}
     wide = ("patch_embed", "embed", "b0.proj", "b0.attn_add", "b0.fc2", "b1.mlp_add", "b0.fc1")
     assert {names[name] for name in wide} == {"u16"}
