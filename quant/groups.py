@@ -63,7 +63,8 @@ def keeps_scale(node: Node) -> bool:
 def stored_shapes(network: Network) -> dict[str, torch.Size]:
     """Shape of every tensor for one image, as torch lays it out."""
     names = [network.workload.input, *(node.op.output for node in network.nodes)]
-    image = torch.zeros(1, *network.image_shape)
+    dtype = next((node.weight.dtype for node in network.nodes if node.weight is not None), torch.float32)
+    image = torch.zeros(1, *network.image_shape, dtype=dtype)
     with torch.no_grad():
         return {name: value.shape for name, value in run(network, image, Numerics(), keep=names).items()}
 
