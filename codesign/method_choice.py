@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accelsim.arch import Accelerator
+from accelsim.formats import Scheme
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import Budget, within
+from codesign.greedy import command as mptq
 from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH
 
@@ -25,6 +27,16 @@ BITS = (8, 7, 6, 5, 4, 3, 2)
 RATIO_STEPS = 16
 TERMS = (3, 2, 1)
 BALANCED = "balanced"
+# Which methods read an option of `quantize`.
+READ_BY: dict[str, tuple[str, ...]] = {
+    "bits": ("uniform", mnq.NAME, mptq.NAME),
+    "activation_bits": ("uniform", "power_of_two", "m2q", mptq.NAME),
+    "ratio": ("m2q",),
+    "terms": ("power_of_two", "m2q"),
+    "maps": (mnq.NAME,),
+    "images": (mnq.NAME, mptq.NAME),
+    **dict.fromkeys(mptq.OWN, (mptq.NAME,)),
+}
 
 
 def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
@@ -37,8 +49,7 @@ def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
             what = "is given without --plan: a method separates the functions that it needs so"
             raise AccelsimError(Problem(f"--separate {arguments.separate}", what, "--plan FILE", ("leave it out",)))
         return None
-    options = ("bits", "budget", "activation_bits", "ratio", "terms", *mnq.OWN)
-    beside = [f"--{name.replace('_', '-')}" for name in options if getattr(arguments, name) is not None]
+    beside = [_flag(name) for name in ("budget", *READ_BY) if getattr(arguments, name) is not None]
     if beside:
         raise AccelsimError(Problem(beside[0], "is given beside --plan, which has all formats", "one of the two"))
     from accelsim.config import load_plan
@@ -48,16 +59,25 @@ def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
 
 def default_arch(method: str, plan: QuantPlan | None) -> str:
     """The accelerator where none is named: one that runs what the method, or the plan, asks for."""
-    computes = method == mnq.NAME if plan is None else any(rule.nonlinear for rule in plan.rules)
-    return mnq.ARCH if computes else DEFAULT_ARCH
+    if plan is None:
+        return {mnq.NAME: mnq.ARCH, mptq.NAME: mptq.ARCH}.get(method, DEFAULT_ARCH)
+    if any(rule.output.scheme is Scheme.TWO_REGION for rule in plan.rules):
+        return mptq.ARCH
+    return mnq.ARCH if any(rule.nonlinear for rule in plan.rules) else DEFAULT_ARCH
 
 
 def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
     """Raise AccelsimError for options that the method does not have; nothing is loaded for it."""
-    if arguments.method == mnq.NAME:
-        mnq.check_options(arguments, budget)
+    from quant.methods import method_class
+
+    method_class(arguments.method)
+    for name, owners in READ_BY.items():
+        if getattr(arguments, name) is not None and arguments.method not in owners:
+            what = f"the method {arguments.method} has no {name.replace('_', ' ')}"
+            raise AccelsimError(Problem(_flag(name), what, f"--method {' or '.join(owners)}"))
+    if arguments.method in (mnq.NAME, mptq.NAME):
+        (mnq if arguments.method == mnq.NAME else mptq).check_options(arguments, budget)
         return
-    mnq.refuse_own(arguments)
     _named(arguments)
     searched = _searched(arguments.method)
     if budget is not None and getattr(arguments, searched) is not None:
@@ -96,6 +116,10 @@ def choose(
     return options[name], note
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _searched(name: str) -> str:
     """The option of a method that a budget chooses."""
     return {"uniform": "bits", "m2q": "ratio"}.get(name, "terms")
@@ -109,14 +133,10 @@ def _named(arguments: argparse.Namespace) -> Method:
     if arguments.activation_bits is not None:
         given["activation_bits"] = arguments.activation_bits
     takes = {"bits": "weight_bits", "ratio": "ratio", "terms": "terms"}
-    fields = set(kind.__dataclass_fields__)
     for option, field in takes.items():
         value = getattr(arguments, option)
         if value is None:
             continue
-        if field not in fields:
-            owners = {"bits": "uniform", "ratio": "m2q", "terms": "power_of_two and m2q"}[option]
-            raise AccelsimError(Problem(f"--{option}", f"the method {arguments.method} has no {option}", f"{owners}"))
         if option == "ratio":
             value = _ratio(value)
         if value is not None:

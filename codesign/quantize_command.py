@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import not_negative, positive
+from codesign.greedy import command as mptq
 from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH, nothing_to_separate
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from accelsim.arch import Accelerator
@@ -35,7 +38,7 @@ def add_quantize(commands: Any) -> None:
     parser = commands.add_parser("quantize", help="quantize a trained model: a plan and a calibrated checkpoint")
     _add_model(parser)
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default) or mnq")
+    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default), mnq or mptq")
     chosen.add_argument(
         "--plan", metavar="FILE", help="a plan with the channels of every mixed op, instead of a method"
     )
@@ -45,6 +48,13 @@ def add_quantize(commands: Any) -> None:
     _add_formats(parser)
     _add_calibration(parser)
     mnq.add_options(parser)
+    mptq.add_options(parser)
+    parser.add_argument(
+        "--images",
+        type=positive,
+        help=f"validation images: mnq compares maps on them (default {mnq.IMAGES}), "
+        f"mptq with a budget measures losses (default {mptq.IMAGES})",
+    )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the plan and the checkpoint")
     parser.add_argument("--json", help="write what was made as JSON ('-': standard output)")
     parser.set_defaults(command=_quantize)
@@ -72,7 +82,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_formats(parser: argparse.ArgumentParser) -> None:
     width = parser.add_mutually_exclusive_group()
     width.add_argument(
-        "--bits", type=positive, help="weight bits of uniform; of mnq weights and activations (default 8)"
+        "--bits",
+        type=positive,
+        help="weight bits of uniform; of mnq (default 8) and mptq (default 6) weights and activations",
     )
     width.add_argument(
         "--budget", metavar="KIND=VALUE",
@@ -84,7 +96,8 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arch",
         help="of a budget, a balanced ratio and maps of mnq "
-        f"(default {DEFAULT_ARCH}; {mnq.ARCH} for mnq and plans with non-linear methods)",
+        f"(default {DEFAULT_ARCH}; {mnq.ARCH} for mnq and plans with non-linear methods; "
+        f"{mptq.ARCH} for mptq and plans with two-region formats)",
     )
 
 
@@ -104,20 +117,21 @@ def _quantize(arguments: argparse.Namespace) -> int:
     folder = check_folder(arguments.output, "-o")
     check_outputs([arguments.json])
     from accelsim.config import load_accelerator
-    from codesign.budgets import parse_budget
+    from codesign.budgets import KINDS, parse_budget
     from codesign.method_choice import check_options, default_arch, given_plan
     from codesign.models import require_torch
 
     require_torch()
     from quant.checkpoint import save
 
-    budget = None if arguments.budget is None else parse_budget(arguments.budget)
+    kinds = mptq.BUDGETS if arguments.method == mptq.NAME else KINDS
+    budget = None if arguments.budget is None else parse_budget(arguments.budget, kinds)
     plan = given_plan(arguments)
     if plan is None:
         check_options(arguments, budget)
     arch = arguments.arch or default_arch(arguments.method, plan)
     accelerator = load_accelerator(arch)
-    plan, checkpoint, seconds = _made(arguments, plan, accelerator, budget)
+    plan, checkpoint, seconds = _made(arguments, plan, accelerator, budget, folder)
     save(checkpoint, folder)
     summary = {
         **dict(checkpoint.about), "plan": str(folder / "plan.yaml"), "plan_fingerprint": plan.fingerprint(),
@@ -135,9 +149,10 @@ def _quantize(arguments: argparse.Namespace) -> int:
 
 
 def _made(
-    arguments: argparse.Namespace, plan: QuantPlan | None, accelerator: Accelerator, budget: Budget | None
+    arguments: argparse.Namespace, plan: QuantPlan | None, accelerator: Accelerator, budget: Budget | None, folder: Path
 ) -> tuple[QuantPlan, Checkpoint, float]:
     """The plan (the given one, or the method's) and its checkpoint, and how many seconds that took after loading."""
+
     from codesign.method_choice import choose
     from codesign.models import data_of, load_model
     from quant.quantize import quantize, quantize_plan
@@ -158,6 +173,9 @@ def _made(
     method: Method
     if arguments.method == mnq.NAME:
         method, note = mnq.mixed_methods(arguments, network, images, accelerator, budget, options, data, preprocess)
+    elif arguments.method == mptq.NAME:
+        asked = (arguments, network, images, accelerator, budget, options, data, preprocess, folder)
+        method, note = mptq.chosen_method(*asked)
     else:
         method, note = choose(arguments, network, images, accelerator, budget)
     made = quantize(network, images, method, options, recipe, {**about, **note}, _progress)

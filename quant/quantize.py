@@ -19,6 +19,7 @@ from quant.groups import scale_groups
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network
 from quant.reconstruct import Reconstruction, reconstruct
+from quant.regions.slopes import slopes
 from quant.structure import without_zero_point
 
 Progress = Callable[[str, int, int], None]
@@ -45,7 +46,8 @@ def quantize(
     statistics = gather(network, batches, method)
     plan = make_plan(network, method, statistics)
     made = {"method": type(method).__name__, "method_options": asdict(method), **(about or {})}
-    return plan, calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)
+    checkpoint = calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)
+    return plan, method.finish(checkpoint, statistics)
 
 
 def quantize_plan(
@@ -114,10 +116,12 @@ def as_network(model: Network | nn.Module, images: Sequence[Tensor]) -> Network:
     return capture(model, (channels, height, width))
 
 
-def gather(network: Network, calibration: Iterable[Tensor], method: Method) -> Statistics:
+def gather(network: Network, calibration: Sequence[Tensor], method: Method) -> Statistics:
     """Statistics of the float network that the method's plan and calibration need."""
     scales, offsets = method.channel_scales(network), method.channel_offsets(network)
-    return collect(network, calibration, scale_groups(network, scales), (*scales, *offsets))
+    statistics = collect(network, calibration, scale_groups(network, scales), (*scales, *offsets))
+    weighted = method.weighted(network)
+    return replace(statistics, slopes=slopes(network, calibration, weighted)) if weighted else statistics
 
 
 def plan_statistics(network: Network, calibration: Iterable[Tensor], plan: QuantPlan) -> Statistics:
@@ -176,8 +180,8 @@ def make_plan(network: Network, method: Method, statistics: Statistics) -> Quant
             output = Format.parse(f"u{method.numerator_bits}", "numerator_bits")
         shared = "group" if groups[name].count > 1 else "tensor"
         kind = "channel_scale" if name in scales else "channel_offset" if name in offsets else shared
-        pointed = method.zero_points and name not in symmetric
-        right = UNIFORM8 if output.scheme is Scheme.LOG2 else output
+        pointed = method.zero_point(network, name) and name not in symmetric and output.scheme is Scheme.UNIFORM
+        right = output if output.scheme is Scheme.UNIFORM else UNIFORM8
         rule = Rule(
             node.name, activation=UNIFORM8, output=output, right=right, zero_point=pointed, granularity=kind,
             nonlinear=method.nonlinear(node),

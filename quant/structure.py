@@ -6,6 +6,7 @@ from accelsim.ir import OpKind
 from quant.groups import keeps_scale
 from quant.network import Network, Node
 
+MULTIPLYING = ("conv", "linear", "matmul")  # functions of the array engines: sums of products of codes
 MULTIPLIED = ("matmul", "gate", "divide", "normalize")  # functions that need codes without a zero point
 
 

@@ -76,7 +76,8 @@ def main() -> int:
     accelerator = load_accelerator(ARCH)
     rows = read_results(arguments.results)
     done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in rows}
-    for model, seed, network in networks(arguments.models, arguments.seeds):
+    for model, seed, plain in networks(arguments.models, arguments.seeds):
+        network = separate(plain)
         main_images = TEST_IMAGES if model == NATURAL else CONTROL_IMAGES
         images = {"main": glyph_images(main_images), "random": glyph_images(RANDOM_IMAGES)}
         calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
@@ -100,7 +101,7 @@ def _arguments() -> argparse.Namespace:
 
 def price_again(results: str) -> None:
     """Costs of all stored maps, with the simulator and the preset of today."""
-    network, accelerator = next(networks([NATURAL], [0]))[2], load_accelerator(ARCH)
+    network, accelerator = separate(next(networks([NATURAL], [0]))[2]), load_accelerator(ARCH)
     rows = read_results(results)
     for row in rows:
         if "cost" in row:
@@ -116,7 +117,7 @@ def glyph_images(count: int) -> DataSet:
 
 
 def networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Network]]:
-    """Every model of every training seed, captured, with GELUs as ops of their own; the outliers of seed 0 only."""
+    """Every model of every training seed, captured; the outliers of seed 0 only."""
     for model in models:
         for seed in seeds if model != OUTLIER else [0]:
             name = model if model == OUTLIER else NATURAL
@@ -124,7 +125,7 @@ def networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Ne
             if model in CONTROLS:
                 assert isinstance(module, VisionTransformer)
                 module = CONTROLS[model](module, seed=seed).eval()
-            yield model, seed, separate(capture(module, (1, 32, 32)))
+            yield model, seed, capture(module, (1, 32, 32))
 
 
 def _cells(

@@ -8,24 +8,20 @@ Without --page the tables are printed.
 from __future__ import annotations
 
 import argparse
-import base64
 import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-import numpy as np
 from mnq import MODELS, NATURAL, RESULTS
-from numpy.typing import NDArray
+from paired import Row, change_text, correct, mean_change, of, p_text, pairs, seeds_of, tops
 from report import write_page
 from run import read_results
 
 from quant.methods.mnq import CANDIDATES, METHODS
-from quant.statistics import compare, holm, paired_bootstrap
+from quant.statistics import compare, holm
 
-Row = dict[str, Any]
 BITS = (8, 6)
 ARMS = ("float", *METHODS, "output_only", "own_error")
 NAMES = {
@@ -61,23 +57,6 @@ def main() -> int:
     return 0
 
 
-def of(rows: Sequence[Row], model: str, bits: int, arm: str, seed: int = 0) -> Row | None:
-    """The row of a cell, None when it has not been run."""
-    wanted = (model, bits, arm, seed)
-    return next((r for r in rows if (r["model"], r["bits"], r["arm"], r["seed"]) == wanted), None)
-
-
-def correct(row: Row) -> NDArray[np.bool_]:
-    """Which test images an arm classified correctly."""
-    packed = np.frombuffer(base64.b64decode(row["correct"]), np.uint8)
-    return np.unpackbits(packed)[: row["images"]].astype(bool)
-
-
-def seeds_of(rows: Sequence[Row], model: str, bits: int) -> list[int]:
-    """Checkpoints with a finished MNQ arm."""
-    return sorted({r["seed"] for r in rows if (r["model"], r["bits"], r["arm"]) == (model, bits, "mnq")})
-
-
 def accuracy_table(rows: Sequence[Row]) -> str:
     """MNQ against every other arm on the same images, by checkpoint; Holm's correction over all tests of the table.
 
@@ -86,10 +65,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
     found, tests = [], []
     for model, bits in product(MODELS, BITS):
         for arm in ARMS:
-            pairs = [
-                (of(rows, model, bits, arm, s), of(rows, model, bits, "mnq", s)) for s in seeds_of(rows, model, bits)
-            ]
-            kept = [(correct(a), correct(b)) for a, b in pairs if a is not None and b is not None]
+            kept = pairs(rows, model, bits, arm, "mnq")
             if kept:
                 found.append((model, bits, arm, kept))
                 tests += [compare(a, b).p_value for a, b in kept]
@@ -100,17 +76,11 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for model, bits, arm, kept in found:
-        theirs, ours = (" / ".join(f"{100 * pair[k].mean():.2f}" for pair in kept) for k in range(2))
-        change = paired_bootstrap(np.mean([a for a, _ in kept], axis=0), np.mean([b for _, b in kept], axis=0))
-        estimate, low, high = (100 * value for value in (change.estimate, change.low, change.high))
-        p = " / ".join(_p(next(adjusted)) for _ in kept)
-        mean_change = f"{estimate:+.2f} ({low:+.2f} … {high:+.2f})"
-        lines.append(f"| {model} | {bits} | {NAMES[arm]} | {theirs} | {ours} | {mean_change} | {p} |")
+        theirs, ours = (tops(pair[k] for pair in kept) for k in range(2))
+        p = " / ".join(p_text(next(adjusted)) for _ in kept)
+        change = change_text(mean_change(kept))
+        lines.append(f"| {model} | {bits} | {NAMES[arm]} | {theirs} | {ours} | {change} | {p} |")
     return "\n".join(lines)
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def random_table(rows: Sequence[Row]) -> str:
@@ -120,7 +90,7 @@ def random_table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for bits in BITS:
-        for seed in seeds_of(rows, NATURAL, bits):
+        for seed in seeds_of(rows, NATURAL, bits, "mnq"):
             drawn = [
                 r
                 for r in rows
@@ -142,7 +112,7 @@ def map_table(rows: Sequence[Row]) -> str:
     lines = ["| model | bits | checkpoint | softmax | GELU | LayerNorm |", "|---|---|---|---|---|---|"]
     for model in MODELS:
         for bits in BITS:
-            for seed in seeds_of(rows, model, bits):
+            for seed in seeds_of(rows, model, bits, "mnq"):
                 row, table = of(rows, model, bits, "mnq", seed), of(rows, model, bits, "sqnr", seed)
                 if row is None or table is None:
                     continue
@@ -207,7 +177,7 @@ def tuned_table(rows: Sequence[Row]) -> str:
             if arm != "mnq":
                 pair = compare(correct(after), correct(ours))
                 low, high = (100 * end for end in pair.interval)
-                cells = f"{100 * pair.difference:+.2f} ({low:+.2f} … {high:+.2f}) | {_p(pair.p_value)}"
+                cells = f"{100 * pair.difference:+.2f} ({low:+.2f} … {high:+.2f}) | {p_text(pair.p_value)}"
             lines.append(
                 f"| {bits} | {NAMES[arm]} | {after['steps']} | {100 * before['top1']:.2f} | {100 * after['top1']:.2f} "
                 f"| {before['cross_entropy']:.3f} → {after['cross_entropy']:.3f} | {cells} |"

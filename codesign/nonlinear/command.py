@@ -19,21 +19,16 @@ if TYPE_CHECKING:
 
 NAME = "mnq"
 ARCH = "m2vit_nonlinear"  # the preset whose units run every method
-FOREIGN = ("ratio", "terms", "activation_bits")
-OWN = ("maps", "images")
 BITS = range(2, 9)
 MAPS, IMAGES = 20, 1000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that only this method reads."""
-    from codesign.arguments import not_negative, positive
+    from codesign.arguments import not_negative
 
     parser.add_argument(
         "--maps", type=not_negative, help=f"of mnq: random maps of non-linear methods beside its own (default {MAPS})"
-    )
-    parser.add_argument(
-        "--images", type=positive, help=f"of mnq: validation images that maps are compared on (default {IMAGES})"
     )
 
 
@@ -82,18 +77,8 @@ def mixed_methods(
     return mixed.method(maps[name]), note
 
 
-def refuse_own(arguments: argparse.Namespace) -> None:
-    """Raise AccelsimError for options that only this method reads, given beside another one."""
-    for name in OWN:
-        if getattr(arguments, name) is not None:
-            raise AccelsimError(Problem(f"--{name}", f"only the method {NAME} compares maps", f"--method {NAME}"))
-
-
 def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
-    """Raise AccelsimError for options of other methods, widths that its methods lack, and budgets of other kinds."""
-    given = [f"--{name.replace('_', '-')}" for name in FOREIGN if getattr(arguments, name) is not None]
-    if given:
-        raise AccelsimError(Problem(given[0], f"the method {NAME} has no such option", "--bits 8 or --bits 6"))
+    """Raise AccelsimError for widths that its methods lack, and budgets of other kinds."""
     if arguments.bits is not None and arguments.bits not in BITS:
         what = f"the integer methods read codes of {BITS[0]} … {BITS[-1]} bits"
         raise AccelsimError(Problem(f"--bits {arguments.bits}", what, "--bits 8 or --bits 6"))

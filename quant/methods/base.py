@@ -12,6 +12,7 @@ from torch import Tensor
 from accelsim.formats import Format
 from accelsim.plan import WeightShare
 from accelsim.problems import AccelsimError, Problem
+from quant.calibrated import Checkpoint
 from quant.collect import Moments, Statistics
 from quant.network import Network, Node
 from quant.structure import depthwise_inputs, pointwise_inputs_after_depthwise
@@ -52,6 +53,14 @@ class Method:
         """Stored tensors with an offset for each channel."""
         return pointwise_inputs_after_depthwise(network) if self.shift else ()
 
+    def zero_point(self, network: Network, name: str) -> bool:
+        """Whether a stored tensor has a zero point where its readers can bear one."""
+        return self.zero_points
+
+    def weighted(self, network: Network) -> tuple[str, ...]:
+        """Stored tensors whose calibration needs gradients: what an error costs, value by value."""
+        return ()
+
     def outputs(self, network: Network, statistics: Statistics) -> Mapping[str, Format]:
         """Formats of stored tensors that are not `activation`."""
         return {}
@@ -66,6 +75,10 @@ class Method:
         `moments` are those of the layer's input, None when no statistics were asked for.
         """
         raise NotImplementedError
+
+    def finish(self, checkpoint: Checkpoint, statistics: Statistics) -> Checkpoint:
+        """The calibrated checkpoint with what no plan can say."""
+        return checkpoint
 
     @property
     def activation(self) -> Format:

@@ -19,7 +19,7 @@ from quant.collect import Moments, Statistics
 from quant.methods.base import Method, method
 from quant.network import Network, Node
 from quant.separate import separate
-from quant.structure import readers
+from quant.structure import MULTIPLYING, readers
 
 # Methods of every function that MNQ chooses among.
 CANDIDATES: dict[str, tuple[str, ...]] = {
@@ -33,7 +33,6 @@ INSTEAD = {("gelu", "fqvit"): TABLE}
 # The candidates and, beyond the paper, a GELU from a table.
 WITH_TABLE = {**CANDIDATES, "gelu": (*CANDIDATES["gelu"], TABLE)}
 LOG2_SOFTMAX = Format.parse("log4")
-MULTIPLYING = ("conv", "linear", "matmul")
 
 
 @method("mnq")

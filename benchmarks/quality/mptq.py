@@ -1,0 +1,134 @@
+"""MPTQ-ViT's parts one by one on vision transformers: smoothing against zero points, two-region formats against others.
+
+    python benchmarks/quality/mptq.py [--results FILE] [--models NAME ...] [--seeds N ...] [--bits 4 5 6]
+
+A cell is a trained checkpoint, a width and an arm.  Cells are stored in the results (JSON lines) as they finish; kill
+it and run it again, it goes on.  mptq_greedy.py adds the mixed-precision arms, mptq_report.py makes tables and
+pictures.  Checkpoints of other seeds than 0 come from `python -m quant.models.train glyph_vit --seed N`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+from mnq import CALIBRATION_IMAGES, CONTROL_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
+from quant.smooth import channel_skew
+from run import HERE, read_results
+
+from codesign.quantize_command import calibration_images
+from quant.calibrate import Calibration
+from quant.checkpoint import Model
+from quant.data.dataset import DataSet
+from quant.data.small import GREY_32
+from quant.methods.mptq import MPTQ
+from quant.network import Network, forward
+from quant.quantize import quantize
+
+RESULTS = HERE / "mptq.jsonl"
+MODELS = (NATURAL, "glyph_vit_scale10", "glyph_vit_scale40", "glyph_vit_offset", "glyph_vit_outlier")
+BITS = (4, 5, 6)
+SMOOTHINGS = ("none", "smoothquant", "sq_b")
+POINTS = ("symmetric", "tensor", "channel")
+FIXED_SHIFTS = (2, 4, 6)
+ALL_SEEDS = (NATURAL, "glyph_vit_scale10", "glyph_vit_offset")  # others: the first checkpoint only
+
+
+class Arm(NamedTuple):
+    """One way to quantize."""
+
+    method: MPTQ
+    options: Calibration
+
+
+def main() -> int:
+    """Run the cells that are not in the results yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--bits", nargs="+", type=int, default=list(BITS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in read_results(arguments.results)}
+    for model, seed, network in networks(arguments.models, arguments.seeds):
+        if seed and model not in ALL_SEEDS:
+            continue
+        images = glyph_images(TEST_IMAGES if model == NATURAL else CONTROL_IMAGES)
+        calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
+        for row in _cells(network, calibration, model, seed, arguments.bits, images, done):
+            print(f"{model} seed {seed} {row['bits']} bit {row['arm']}: {row.get('top1')}", file=sys.stderr, flush=True)
+            with Path(arguments.results).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+    return 0
+
+
+def _cells(
+    network: Network, calibration: list[torch.Tensor], model: str, seed: int, widths: list[int], images: DataSet,
+    done: set[tuple[Any, ...]],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    head = {"model": model, "seed": seed}
+    if (model, seed, 32, "reference") not in done:
+        found = evaluated(lambda batch: forward(network, batch), images)
+        skew = [asdict(one) for one in channel_skew(network, calibration)]
+        yield {**head, "bits": 32, "arm": "reference", **figures_of(found), "skew": skew}
+    for bits in widths:
+        for name, arm in arms_of(model, seed, bits).items():
+            if (model, seed, bits, name) in done:
+                continue
+            start = time.perf_counter()
+            plan, checkpoint = quantize(network, calibration, arm.method, arm.options)
+            seconds = round(time.perf_counter() - start, 1)
+            formats = {rule.match: rule.output.name for rule in plan.rules if rule.output.region_shift}
+            figures = figures_of(evaluated(Model(checkpoint), images))
+            yield {**head, "bits": bits, "arm": name, **figures, "seconds": seconds, "formats": formats}
+
+
+def arms_of(model: str, seed: int, bits: int) -> dict[str, Arm]:
+    """Arms of a model at a width, by name: smoothing/zero points/observer[/weights], or regions/what."""
+    mse = Calibration()
+    base = MPTQ(activation_bits=bits, weight_bits=bits)
+    found = {}
+    for smoothing, points in product(SMOOTHINGS, POINTS):
+        method = replace(base, smooth=smoothing, zero_points=points != "symmetric", offsets=points == "channel")
+        found[f"{smoothing}/{points}/mse"] = Arm(method, mse)
+        if seed == 0 and model in ALL_SEEDS:
+            found[f"{smoothing}/{points}/minmax"] = Arm(method, replace(mse, observer="minmax"))
+        if points == "symmetric" and model == NATURAL:
+            found[f"{smoothing}/{points}/mse/tensor"] = Arm(method, replace(mse, weights="tensor"))
+    if model == NATURAL:
+        found |= {f"regions/{name}": Arm(method, mse) for name, method in _region_arms(base).items()}
+    return found
+
+
+def _region_arms(base: MPTQ) -> dict[str, MPTQ]:
+    """Two-region formats of softmax and GELU outputs; all else as in `base`.  "alone/…": all else has 8 bits."""
+    arms: dict[str, MPTQ] = {}
+    alone = replace(base, activation_bits=8, weight_bits=8, region_bits=base.activation_bits)
+    for prefix, method in (("", base), ("alone/", alone)):
+        arms[f"{prefix}uniform"] = replace(method, regions="none")
+        arms[f"{prefix}uniform_points"] = replace(method, regions="none", region_points=True)
+        for shift in FIXED_SHIFTS:
+            arms[f"{prefix}fixed{shift}"] = replace(method, regions="fixed", fixed_shift=shift)
+        arms[f"{prefix}opt"] = method
+        arms[f"{prefix}closed_form"] = replace(method, regions="closed_form")
+        arms[f"{prefix}weighted"] = replace(method, weighted_regions=True)
+        arms[f"{prefix}ptq4vit"] = replace(method, regions="ptq4vit")
+        if not prefix:
+            arms |= {f"functions/{name}": replace(method, functions=name) for name in ("ibert", "ivit")}
+    return arms
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

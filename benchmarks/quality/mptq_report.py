@@ -1,0 +1,173 @@
+"""Tables and pictures of mptq.py's and mptq_greedy.py's results.
+
+    python benchmarks/quality/mptq_report.py [--results FILE] [--greedy FILE] [--page docs/mptq.md] [--picture FILE]
+
+Without --page the tables are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from statistics import mean
+
+from mptq import BITS, FIXED_SHIFTS, MODELS, NATURAL, POINTS, RESULTS, SMOOTHINGS
+from mptq_greedy import RESULTS as GREEDY
+from mptq_greedy_tables import budget_table, front_picture, search_table, term_table
+from paired import Row, change_text, mean_change, of, p_text, pairs, seeds_of, tops
+from report import write_page
+from run import read_results
+
+from quant.statistics import compare, holm
+
+SMOOTH_NAMES = {"none": "none", "smoothquant": "SmoothQuant", "sq_b": "SQ-b"}
+POINT_NAMES = {"symmetric": "symmetric", "tensor": "zero point per tensor", "channel": "zero point per channel"}
+REGION_NAMES = {
+    "uniform": "uniform, symmetric", "uniform_points": "uniform, GELU with zero point",
+    **{f"fixed{m}": f"two regions, m = {m}" for m in FIXED_SHIFTS}, "closed_form": "OPT-m, closed form",
+    "weighted": "OPT-m, weighted by gradients", "ptq4vit": "PTQ4ViT, untied steps", "opt": "OPT-m",
+}  # fmt: skip
+
+
+def main() -> int:
+    """Print the tables, or write them into a page; draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--greedy", default=str(GREEDY))
+    parser.add_argument("--page", help="replace the tables between the page's markers")
+    parser.add_argument("--picture", help="draw accuracy against cost of mixed precision (.png or .svg)")
+    arguments = parser.parse_args()
+    rows, greedy = read_results(arguments.results), read_results(arguments.greedy)
+    text = {
+        "smoothing": smoothing_table(rows, "mse"),
+        "minmax": smoothing_table(rows, "minmax"),
+        "skew": skew_table(rows),
+        "granularity": granularity_table(rows),
+        "regions": region_table(rows, ""),
+        "regions_alone": region_table(rows, "alone/"),
+        "shifts": shift_table(rows),
+        "budgets": budget_table(greedy),
+        "terms": term_table(greedy),
+        "search": search_table(greedy),
+    }
+    if arguments.page:
+        write_page(Path(arguments.page), text)
+    else:
+        print("\n\n".join(text.values()))
+    if arguments.picture:
+        front_picture(greedy, arguments.picture)
+    return 0
+
+
+def smoothing_table(rows: Sequence[Row], observer: str) -> str:
+    """SQ-b against SmoothQuant and no smoothing under every kind of zero point; Holm over all tests of the table."""
+    found, tests = [], []
+    for model, points, bits in product(MODELS, POINTS, BITS):
+        arms = [f"{name}/{points}/{observer}" for name in SMOOTHINGS]
+        compared = [pairs(rows, model, bits, arm, arms[-1]) for arm in arms[:-1]]
+        if all(compared):
+            found.append((model, points, bits, compared))
+            tests += [compare(a, b).p_value for kept in compared for a, b in kept]
+    adjusted = iter(holm(tests))
+    lines = [
+        "| model | LayerNorm outputs | bits | no smoothing | SmoothQuant | SQ-b | SQ-b − none, points (95 %) "
+        "| p (Holm) | SQ-b − SmoothQuant, points (95 %) | p (Holm) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model, points, bits, compared in found:
+        values = [tops(a for a, _ in kept) for kept in compared] + [tops(b for _, b in compared[0])]
+        cells = []
+        for kept in compared:
+            p = " / ".join(p_text(next(adjusted)) for _ in kept)
+            cells.append(f"{change_text(mean_change(kept))} | {p}")
+        lines.append(f"| {model} | {POINT_NAMES[points]} | {bits} | {' | '.join(values)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def skew_table(rows: Sequence[Row]) -> str:
+    """Ranges and offsets of the LayerNorm outputs of the first checkpoint of every model: median and worst layer."""
+    lines = [
+        "| model | top-1 of the float network, % | widest / median channel range: median, worst LayerNorm "
+        "| offset / half range of a channel: median, worst channel |",
+        "|---|---|---|---|",
+    ]
+    for model in MODELS:
+        row = of(rows, model, 32, "reference")
+        if row is None:
+            continue
+        ranges = sorted(one["range_ratio"] for one in row["skew"])
+        middle, worst = (sorted(one[name] for one in row["skew"]) for name in ("offset_median", "offset_max"))
+        floats = " / ".join(
+            f"{100 * one['top1']:.2f}"
+            for seed in seeds_of(rows, model, 32, "reference")
+            if (one := of(rows, model, 32, "reference", seed)) is not None
+        )
+        lines.append(
+            f"| {model} | {floats} | {ranges[len(ranges) // 2]:.1f}, {ranges[-1]:.1f} "
+            f"| {middle[len(middle) // 2]:.2f}, {worst[-1]:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def granularity_table(rows: Sequence[Row]) -> str:
+    """One weight scale per filter against one per layer, under every smoothing."""
+    lines = [
+        "| bits | smoothing | scale per filter | scale per layer | per layer − per filter, points (95 %) |",
+        "|---|---|---|---|---|",
+    ]
+    for bits, name in product(BITS, SMOOTHINGS):
+        arm = f"{name}/symmetric/mse"
+        kept = pairs(rows, NATURAL, bits, arm, f"{arm}/tensor")
+        if kept:
+            cells = (tops(a for a, _ in kept), tops(b for _, b in kept), change_text(mean_change(kept)))
+            lines.append(f"| {bits} | {SMOOTH_NAMES[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def region_table(rows: Sequence[Row], prefix: str) -> str:
+    """OPT-m against other formats of softmax and GELU outputs; Holm over all tests of the table."""
+    found, tests = [], []
+    for bits in BITS:
+        for name in REGION_NAMES:
+            kept = pairs(rows, NATURAL, bits, f"regions/{prefix}{name}", f"regions/{prefix}opt")
+            if kept:
+                found.append((bits, name, kept))
+                tests += [] if name == "opt" else [compare(a, b).p_value for a, b in kept]
+    adjusted = iter(holm(tests))
+    lines = [
+        "| bits | format of softmax and GELU outputs | top-1, % | OPT-m − it, points (95 %) | p (Holm) |",
+        "|---|---|---|---|---|",
+    ]
+    for bits, name, kept in found:
+        cells = "– | –"
+        if name != "opt":
+            cells = f"{change_text(mean_change(kept))} | {' / '.join(p_text(next(adjusted)) for _ in kept)}"
+        lines.append(f"| {bits} | {REGION_NAMES[name]} | {tops(a for a, _ in kept)} | {cells} |")
+    return "\n".join(lines)
+
+
+def shift_table(rows: Sequence[Row]) -> str:
+    """The ratios that OPT-m chose, first checkpoint."""
+    lines = ["| bits | search | m after softmax, by block | m after GELU, by block |", "|---|---|---|---|"]
+    for bits, name in product(BITS, ("opt", "closed_form", "weighted")):
+        row = of(rows, NATURAL, bits, f"regions/{name}")
+        if row is None:
+            continue
+        kinds = []
+        for kind in ("p", "n"):
+            chosen = [fmt.split(kind)[1] for fmt in row["formats"].values() if kind in fmt]
+            kinds.append(" ".join(chosen))
+        lines.append(f"| {bits} | {REGION_NAMES[name]} | {' | '.join(kinds)} |")
+    return "\n".join(lines)
+
+
+def mean_top1(rows: Sequence[Row]) -> float:
+    """Mean accuracy of rows, in %."""
+    return 100 * mean(row["top1"] for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
