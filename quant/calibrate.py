@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from accelsim.formats import Scheme
-from accelsim.plan import QuantizedWorkload, QuantPlan, apply_plan
+from accelsim.plan import QuantizedWorkload, QuantPlan, WeightShare, apply_plan
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint, Divisor, Filters, PtfFactors
 from quant.collect import Statistics
@@ -25,6 +25,7 @@ from quant.rounding import bias_correction
 from quant.views import rearrange
 
 OBSERVERS = ("mse", "minmax", "percentile")
+WEIGHT_SCALES = ("filter", "tensor")
 TABLE_BITS = 8  # a table of 256 entries
 DIVISOR_BITS = 4
 
@@ -35,19 +36,20 @@ class Calibration:
 
     `observer` chooses the ranges of stored tensors; `power` is that of the error which "mse" and the weights'
     scales minimise (2.4 in Trio-ViT's code).  `tied_branches` rounds the scales of a joined tensor's parts to powers
-    of two times the first one's.
+    of two times the first one's.  `weights` says what shares a weight scale: a "filter", or the whole "tensor" (uniform
+    formats only).
     """
 
     observer: str = "mse"
     power: float = 2.4
     bias_correction: bool = True
     tied_branches: bool = False
+    weights: str = "filter"
 
     def __post_init__(self) -> None:
-        if self.observer not in OBSERVERS:
-            raise AccelsimError(
-                Problem("observer", f"unknown observer {self.observer!r}", f"one of {', '.join(OBSERVERS)}")
-            )
+        for name, value, known in (("observer", self.observer, OBSERVERS), ("weights", self.weights, WEIGHT_SCALES)):
+            if value not in known:
+                raise AccelsimError(Problem(name, f"unknown {name} {value!r}", f"one of {', '.join(known)}"))
 
     def observe(self, seen: Tensor | Observed, bits: int, symmetric: bool) -> Affine:
         """Quantizer of one scale group."""
@@ -179,6 +181,9 @@ def rounded_filters(node: Node, plan: QuantPlan, options: Calibration) -> Filter
     weights = node.weight.detach()
     rows = weights.reshape(len(weights), -1)
     shares = plan.rule_for(node.op).weights
+    if options.weights == "tensor":
+        scale, integers = _one_scale(rows, shares, options, f"plan {plan.name}: {node.name}")
+        return Filters(integers.reshape(weights.shape).to(torch.int32), scale, node.bias)
     scale, integers = torch.ones(len(rows)), torch.zeros(rows.shape, dtype=torch.int64)
     for share in shares:
         if len(shares) > 1 and share.channels is None:
@@ -189,6 +194,17 @@ def rounded_filters(node: Node, plan: QuantPlan, options: Calibration) -> Filter
         index = torch.arange(len(rows)) if share.channels is None else torch.from_numpy(share.channels.indices.copy())
         scale[index], integers[index] = weight_scale(rows[index], share.format, options.power)
     return Filters(integers.reshape(weights.shape).to(torch.int32), scale, node.bias)
+
+
+def _one_scale(rows: Tensor, shares: Sequence[WeightShare], options: Calibration, where: str) -> tuple[Tensor, Tensor]:
+    """Scale [filters], the same for all, and integers of weights [filters, n]."""
+    if len(shares) != 1 or shares[0].format.scheme is not Scheme.UNIFORM:
+        names = ", ".join(share.format.name for share in shares)
+        raise AccelsimError(
+            Problem(where, f"one weight scale for filters of {names}", "one uniform format", ("weights: filter",))
+        )
+    scale, integers = weight_scale(rows.reshape(1, -1), shares[0].format, options.power)
+    return scale.expand(len(rows)).clone(), integers.reshape(rows.shape)
 
 
 def correct_biases(network: Network, checkpoint: Checkpoint, statistics: Statistics) -> Checkpoint:

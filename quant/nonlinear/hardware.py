@@ -34,7 +34,7 @@ from quant.integer.requantize import vector_stage
 from quant.network import Node
 from quant.nonlinear import fqvit, ibert, ivit
 from quant.nonlinear.finest import require_unclamped
-from quant.nonlinear.norm_constants import learned, norm_constants, ptf_entry
+from quant.nonlinear.norm_constants import norm_constants, ptf_entry, ptf_output
 from quant.nonlinear.ops import SOFTMAX_BITS, Codes
 
 
@@ -129,13 +129,13 @@ def _normalized(op: _Op, make: Callable[[Norm], Program]) -> UnitProgram:
 
 def _layernorm_fqvit(op: _Op) -> UnitProgram:
     factors, entry = ptf_entry(op.node, op.source.scale, op.source.zero_point, op.factors)
-    gain, offset = learned(op.node)
-    of = fqvit.PtfNorm.of(gain, offset, float(op.output.scale), len(gain))
+    gain, offset, scale, zero = ptf_output(op.node, op.output)
+    of = fqvit.PtfNorm.of(gain, offset, scale, len(gain))
     alpha = [int(power).bit_length() - 1 for power in factors.alpha_pow2.tolist()]
     rows = {"alpha": alpha, "gain": of.gain, "places": of.places, "offset": of.offset}
     constants = {"entry_addend": entry.constant.numpy(), "entry_shift": entry.shift.numpy()}
     # Factors are powers of two: their channels differ in the shift only.
-    multiplier, zero = int(entry.multiplier.max()), int(op.output.zero_point)
+    multiplier = int(entry.multiplier.max())
     made = FqvitNorm(len(gain), multiplier, factors.bits, factors.zero_point, zero, op.output.low, op.output.high)
     return UnitProgram(fqvit_layernorm(made), {**constants, **{k: np.array(row, np.int64) for k, row in rows.items()}})
 

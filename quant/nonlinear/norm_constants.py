@@ -82,6 +82,20 @@ def _moved_stage(ratio: Tensor, target: Tensor, moved: Tensor, where: str) -> Ve
     return VectorStage(multiplier, kept, constant)
 
 
+def ptf_output(node: Node, output: Affine) -> tuple[Tensor, Tensor, float, int]:
+    """Gamma, beta [channels], output scale and zero point of FQ-ViT's LayerNorm, which has one of each.
+
+    Zero points that differ between channels are moved into beta.  Raises AccelsimError when the scales differ.
+    """
+    gain, offset = learned(node)
+    scale, zero = output.scale.double().reshape(-1), output.zero_point.double().reshape(-1)
+    if bool((scale != scale[0]).any()):
+        raise AccelsimError(Problem(f"op {node.name}", "its output has several scales", "one scale for the tensor"))
+    if bool((zero == zero[0]).all()):
+        return gain, offset, float(scale[0]), int(zero[0])
+    return gain, offset + zero * scale, float(scale[0]), 0
+
+
 def ptf_entry(node: Node, scale: float, zero_point: int, factors: PtfFactors | None) -> tuple[PtfFactors, VectorStage]:
     """The factors of FQ-ViT's LayerNorm and the requantization of its input's codes to them, without a zero point.
 

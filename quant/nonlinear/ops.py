@@ -20,7 +20,7 @@ from quant.network import Node
 from quant.nonlinear.fqvit import log_int_softmax_stored, ptf_layernorm_integer
 from quant.nonlinear.ibert import i_gelu_coarse, i_layernorm_ibert_wide, i_softmax
 from quant.nonlinear.ivit import i_layernorm_ivit, shift_gelu, shiftmax
-from quant.nonlinear.norm_constants import learned, norm_constants, ptf_entry
+from quant.nonlinear.norm_constants import norm_constants, ptf_entry, ptf_output
 
 Function = Callable[[Tensor], Tensor]
 SOFTMAX_BITS = 16  # of a softmax output before it is requantized
@@ -178,11 +178,11 @@ def _normalized(normalize: Callable[..., tuple[Tensor, Tensor]], node: Node, sou
 def _layernorm_fqvit(node: Node, source: Codes, output: Affine, factors: PtfFactors | None) -> Function:
     """The input is requantized to `factors` (a shift per channel) first."""
     ptf, entry = ptf_entry(node, source.scale, source.zero_point, factors)
-    (gain, offset), scale = learned(node), float(output.scale)
+    gain, offset, scale, zero = ptf_output(node, output)
 
     def apply(codes: Tensor) -> Tensor:
         inner = entry(codes).clamp(-ptf.zero_point, (1 << ptf.bits) - 1 - ptf.zero_point)
         y = ptf_layernorm_integer(inner, ptf.scale, ptf.alpha_pow2, gain, offset, scale)[0]
-        return (y + output.zero_point.long()).clamp(output.low, output.high)
+        return (y + zero).clamp(output.low, output.high)
 
     return apply
