@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from accelsim.formats import Scheme
+from accelsim.formats import Format, Scheme
 from accelsim.plan import QuantizedWorkload, QuantPlan, WeightShare, apply_plan
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint, Divisor, Filters, PtfFactors
@@ -21,6 +21,8 @@ from quant.nonlinear.finest import finest_input
 from quant.nonlinear.fqvit import ptf_factors
 from quant.nonlinear.ops import log2_values
 from quant.observers import Observed, channel_midpoint, migration_ratio, minmax, mse, percentile, quantile, weight_scale
+from quant.regions.choose import choose, sample_of
+from quant.regions.codes import region_format, region_range
 from quant.rounding import bias_correction
 from quant.views import rearrange
 
@@ -117,12 +119,29 @@ def stored_quantizer(
     rule = plan.rule_for(workload.op_by_name[name])
     if rule.output.scheme is Scheme.LOG2:
         return log2_values(bits)
+    regions = region_format(rule)
+    if regions is not None:
+        return region_quantizer(name, regions, statistics, groups)
     if rule.granularity in ("channel_scale", "channel_offset"):
         make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
         return make(statistics.channels[name], bits, rule.zero_point, options)
     found = grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
     # Finer steps leave the widths of a program; the codes then reach further than the values do.
     return replace(found, scale=found.scale.clamp(min=finest_scale(name, quantized)))
+
+
+def region_quantizer(name: str, regions: Format, statistics: Statistics, groups: Groups) -> Affine:
+    """Quantizer of a stored tensor in a two-region format: `scale` is the step of the fine region, codes are levels.
+
+    The step has the least squared error on the sample for the format's shift, weighted where slopes are known.
+    """
+    steps = []
+    for k in range(groups.count):
+        values, weights = sample_of(statistics, name, k)
+        found = choose(values, regions.bits, regions.low_negative, weights, fixed=regions.region_shift)
+        steps.append(found.step)
+    scale = groups.spread(torch.tensor(steps))
+    return Affine(scale, torch.zeros_like(scale), *region_range(regions))
 
 
 def finest_scale(name: str, quantized: QuantizedWorkload) -> float:

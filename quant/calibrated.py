@@ -12,6 +12,7 @@ from torch import Tensor
 from accelsim.plan import QuantPlan
 from quant.functional import Affine
 from quant.network import Network
+from quant.regions.untied import UntiedSteps
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Checkpoint:
     """A network with its plan and calibrated numbers.
 
     `stored` and `divisors` are keyed by tensor, `preactivation`, `filters` and `factors` (of FQ-ViT's LayerNorms) by
-    op.
+    op.  `untied`, keyed by tensor, replaces `stored` in fake quantization; such a checkpoint has no integers.
 
     `about` says how it was made (method, options, data, seed); nothing in the arithmetic depends on it.
     """
@@ -75,6 +76,7 @@ class Checkpoint:
     divisors: Mapping[str, Divisor]
     about: Mapping[str, Any] = field(default_factory=dict)
     factors: Mapping[str, PtfFactors] = field(default_factory=dict)
+    untied: Mapping[str, UntiedSteps] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by a unique name, as the safetensors file holds them."""
@@ -98,4 +100,6 @@ class Checkpoint:
         for name, norm in self.factors.items():
             result[f"factors/{name}/scale"] = torch.tensor(norm.scale, dtype=torch.float64)
             result[f"factors/{name}/alpha_pow2"] = norm.alpha_pow2
+        for name, steps in self.untied.items():
+            result[f"untied/{name}"] = torch.tensor([steps.low_step, steps.high_step, steps.split], dtype=torch.float64)
         return {name: value.detach().contiguous() for name, value in result.items()}

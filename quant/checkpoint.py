@@ -19,6 +19,7 @@ from quant.fake import FakeQuantized
 from quant.functional import Affine
 from quant.network import Node, forward
 from quant.network_files import network_from, structure_of
+from quant.regions.untied import UntiedSteps
 
 FORMAT = "quant.checkpoint/1"
 PLAN, WORKLOAD, DATA, TENSORS = "plan.yaml", "workload.json", "checkpoint.json", "checkpoint.safetensors"
@@ -61,6 +62,7 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
         "preactivation": _ranges(checkpoint.preactivation),
         "divisors": {name: {"bits": one.bits} for name, one in checkpoint.divisors.items()},
         "factors": {name: {"bits": one.bits, "zero_point": one.zero_point} for name, one in checkpoint.factors.items()},
+        "untied": {name: [one.bits, one.low_negative] for name, one in checkpoint.untied.items()},
     }
     write_text_atomic(place / DATA, json.dumps(data, indent=1) + "\n")
 
@@ -150,8 +152,12 @@ def _assemble(data: dict[str, Any], tensors: dict[str, Tensor], plan: Any, where
         )
         for name, one in data.get("factors", {}).items()
     }  # fmt: skip
+    untied = {}
+    for name, (bits, low_negative) in data.get("untied", {}).items():
+        low, high, split = tensors[f"untied/{name}"].tolist()
+        untied[name] = UntiedSteps(low, high, split, int(bits), bool(low_negative))
     before = affine("preactivation")
-    return Checkpoint(network, plan, filters, affine("stored"), before, divisors, data["about"], factors)
+    return Checkpoint(network, plan, filters, affine("stored"), before, divisors, data["about"], factors, untied)
 
 
 def _with_values(node: Node, filters: Mapping[str, Filters]) -> Node:

@@ -26,12 +26,20 @@ class Moments:
     images: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class WeightedSample:
+    """Values of a stored tensor, [n], and what an error of each costs: the square of the loss's slope there, [n]."""
+
+    values: Tensor
+    weights: Tensor
+
+
 @dataclass(eq=False)
 class Statistics:
     """Of every stored tensor the observations of its groups, or of its channels; of every layer the input moments.
 
     `preactivation` holds what the accumulators held before a table activation, `norms` what LayerNorms read, channel
-    by channel.
+    by channel.  `slopes` (`quant.regions.slopes`) is empty unless two-region formats are to weigh their errors.
     """
 
     groups: dict[str, list[Observed]] = field(default_factory=dict)
@@ -39,6 +47,7 @@ class Statistics:
     preactivation: dict[str, Observed] = field(default_factory=dict)
     inputs: dict[str, Moments] = field(default_factory=dict)
     norms: dict[str, Observed] = field(default_factory=dict)
+    slopes: dict[str, WeightedSample] = field(default_factory=dict)
 
 
 class _Collect(Numerics):

@@ -19,6 +19,7 @@ from quant.functional import (
     quantize,
 )
 from quant.network import Node, Numerics
+from quant.regions.codes import region_format, region_values, region_values_ste
 
 if TYPE_CHECKING:
     from quant.integer.graph import Compiler
@@ -33,6 +34,7 @@ class FakeQuantized(Numerics):
     def __init__(self, checkpoint: Checkpoint, gradients: bool = False) -> None:
         self.checkpoint = checkpoint
         self._round = fake_quantize_ste if gradients else fake_quantize
+        self._round_regions = region_values_ste if gradients else region_values
         self._weights: dict[str, tuple[Tensor | None, Tensor | None]] = {}
         self._compiler: Compiler | None = None
         self._integer: dict[str, tuple[Step, Affine, Affine] | None] = {}
@@ -86,8 +88,15 @@ class FakeQuantized(Numerics):
         """The output as it is stored; divisors of a linear attention as powers of two."""
         name = node.op.output
         affine, divisor = self.checkpoint.stored.get(name), self.checkpoint.divisors.get(name)
-        result = value if affine is None else self._round(value, affine)
+        result = value if affine is None else self._rounded(node, value, affine)
         return result if divisor is None else torch.where(divisor.rows, log2_divisor(value, divisor), result)
+
+    def _rounded(self, node: Node, value: Tensor, affine: Affine) -> Tensor:
+        untied = self.checkpoint.untied.get(node.op.output)
+        if untied is not None:
+            return untied.values(value)
+        regions = region_format(self.checkpoint.plan.rule_for(node.op))
+        return self._round(value, affine) if regions is None else self._round_regions(value, affine.scale, regions)
 
     def _make(self, node: Node) -> tuple[Tensor | None, Tensor | None]:
         filters = self.checkpoint.filters.get(node.name)

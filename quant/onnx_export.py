@@ -23,6 +23,7 @@ from quant.fake import FakeQuantized
 from quant.functional import Affine
 from quant.groups import stored_shapes
 from quant.network import Node
+from quant.regions.codes import region_format
 
 if TYPE_CHECKING:
     import onnx
@@ -158,6 +159,7 @@ class _Writer:
         return value if affine is None else self._rounded(value, affine, f"{node.name} before its activation")
 
     def _stored(self, node: Node, value: str) -> str:
+        self._check_regions(node)
         name = node.op.output
         affine, divisor = self.checkpoint.stored.get(name), self.checkpoint.divisors.get(name)
         result = value if affine is None else self._rounded(value, affine, name)
@@ -166,6 +168,12 @@ class _Writer:
         self.exported.divisors.append(name)
         rows = self.graph.op("Cast", [self.graph.floats(divisor.rows.float())], to=9)  # 9: bool
         return self.graph.op("Where", [rows, log2_divisor_ops(self.graph, value, divisor), result])
+
+    def _check_regions(self, node: Node) -> None:
+        regions = region_format(self.checkpoint.plan.rule_for(node.op))
+        if regions is not None or node.op.output in self.checkpoint.untied:
+            what = "a two-region format has no ONNX form: QuantizeLinear has one step"
+            raise AccelsimError(Problem(f"onnx: {node.name}", what, "a uniform output format", ("output: u8",)))
 
     def _rounded(self, value: str, affine: Affine, what: str) -> str:
         """A quantizer and its inverse."""

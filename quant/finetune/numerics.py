@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accelsim.formats import Format
 from accelsim.nonlinear.methods import function_of
 from quant.calibrated import Checkpoint
 from quant.fake import ADDED_CONSTANT, FakeQuantized, rounded_constant
@@ -16,6 +17,7 @@ from quant.finetune.weights import Latent
 from quant.functional import Affine, fake_quantize_ste, gradient_multiplier
 from quant.functions import FUNCTIONS
 from quant.network import Network, Node, Numerics, forward
+from quant.regions.codes import region_range, region_values_ste
 
 TRAINED = ("layernorm", "embed")  # functions without filters whose parameters are trained
 
@@ -51,7 +53,7 @@ class Trainable(FakeQuantized):
         self.network = replace(checkpoint.network, nodes=tuple(_in_training(x) for x in checkpoint.network.nodes))
         self.scales: dict[tuple[str, str], Scales] = {}
         if learn_scales:
-            self._round = _rounded_with_scale
+            self._round, self._round_regions = _rounded_with_scale, _regions_with_scale
             self.scales = {key: Scales(affine) for key, affine in _learnable(checkpoint).items()}
         self._hardware = FakeQuantized(checkpoint)
 
@@ -119,6 +121,11 @@ def _rounded_with_scale(x: Tensor, affine: Affine) -> Tensor:
     """`fake_quantize_ste` with the gradient of the scale as LSQ balances it."""
     values = max(x.numel() // affine.scale.numel(), 1)
     return fake_quantize_ste(x, affine, gradient_multiplier(values, max(affine.high, 1)))
+
+
+def _regions_with_scale(x: Tensor, step: Tensor, fmt: Format) -> Tensor:
+    """`region_values_ste` with the gradient of the step as LSQ balances it; the highest level counts as its codes."""
+    return region_values_ste(x, step, fmt, gradient_multiplier(x.numel(), region_range(fmt)[1]))
 
 
 def _weight(floating: Network, name: str) -> Tensor:

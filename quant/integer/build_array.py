@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from accelsim.formats import Format
 from accelsim.problems import AccelsimError, Problem
 from quant.collect import uses_table
 from quant.functional import Affine
@@ -17,6 +18,7 @@ from quant.integer.requantize import OutputStage, dyadic, table_stage
 from quant.integer.steps import Convolution, Leading, Linear, Lookup, Product, Step
 from quant.models.blocks import activate
 from quant.network import Node
+from quant.regions.codes import region_integers
 
 ENTRY_LIMIT = (1 << 15) - 1  # magnitude of a table entry that is requantized once more
 CONSTANT_BITS = 16  # fraction bits of the bias of a filter that is constant
@@ -162,16 +164,21 @@ def _table(compiler: Compiler, node: Node, before: Affine) -> Lookup | None:
     """The activation's table, if the output stage looks one up."""
     if not uses_table(node):
         return None
-    return lookup(before, compiler.output(node), node.activation, f"op {node.name}")
+    return lookup(before, compiler.output(node), node.activation, f"op {node.name}", compiler.regions(node))
 
 
-def lookup(before: Affine, output: Affine, activation: str, where: str) -> Lookup:
+def lookup(before: Affine, output: Affine, activation: str, where: str, regions: Format | None = None) -> Lookup:
     """Table of an activation between two quantizers; `before` has one scale.
 
-    Per-channel outputs: entries are in steps of smallest scale / 2^k, k as large as 16 bits allow.
+    With `regions` entries are levels of that two-region format, each nearest to the real value.  Per-channel outputs:
+    entries are in steps of smallest scale / 2^k, k as large as 16 bits allow.
     """
     codes = torch.arange(before.low, before.high + 1, dtype=torch.float64)
     values = activate(before.scale * (codes - before.zero_point), activation)
+    if regions is not None:
+        if output.scale.numel() > 1:
+            raise AccelsimError(Problem(where, "two-region codes of several scales", "granularity: tensor"))
+        return Lookup(before.low, region_integers(values, output.scale.reshape(()), regions).long())
     if output.scale.numel() == 1 and output.zero_point.numel() == 1:
         entries = torch.round(values / output.scale.reshape(())) + output.zero_point.reshape(())
         return Lookup(before.low, entries.clamp(output.low, output.high).long())

@@ -106,4 +106,5 @@ def activation(compiler: Compiler, node: Node) -> Step:
     scale, zero = compiler.single(node, 0)
     low, high = compiler.range(node, 0)
     name = str(node.settings["activation"])
-    return Table(node, lookup(Affine(scale, zero, low, high), compiler.output(node), name, f"op {node.name}"))
+    before = Affine(scale, zero, low, high)
+    return Table(node, lookup(before, compiler.output(node), name, f"op {node.name}", compiler.regions(node)))

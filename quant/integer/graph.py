@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from accelsim.formats import Format
 from accelsim.ir import OpKind
 from accelsim.nonlinear.methods import named_method
 from accelsim.problems import AccelsimError, Problem
@@ -16,6 +17,7 @@ from quant.functional import Affine
 from quant.groups import narrow, operand_values, spread_values
 from quant.integer.steps import FloatIsland, Rearrangement, Step
 from quant.network import Node
+from quant.regions.codes import region_format
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,10 @@ class Compiler:
         """The stored quantizer of an op's output, in float64."""
         one = self.checkpoint.stored[node.op.output]
         return Affine(one.scale.double(), one.zero_point.double(), one.low, one.high)
+
+    def regions(self, node: Node) -> Format | None:
+        """The two-region format in which an op's output is stored, if it is."""
+        return region_format(self.checkpoint.plan.rule_for(node.op))
 
     def step(self, node: Node) -> Step:
         """The integer form of an op.  Raises AccelsimError as `compile_integer` does."""
@@ -119,8 +125,12 @@ def compile_integer(checkpoint: Checkpoint) -> IntegerNetwork:
     """Every constant of integer-only execution, from the checkpoint's scales; the same on every machine.
 
     Raises AccelsimError for what integers cannot do: a zero point on an operand of a product, sums over different
-    scales, constants that leave their bits.
+    scales, constants that leave their bits, untied steps of two regions.
     """
+    if checkpoint.untied:
+        names = ", ".join(checkpoint.untied)
+        what = f"untied steps of {names} are not executable in integers"
+        raise AccelsimError(Problem("integer network", what, "steps whose ratio is 2^m", ("a two-region format",)))
     compiler = Compiler(checkpoint)
     steps, islands = [], []
     for node in checkpoint.network.nodes:
@@ -135,7 +145,7 @@ def float_island(compiler: Compiler, node: Node) -> Step:
     """The step of an op without an integer form: `quant.functions` in float64 between codes."""
     inputs = tuple((compiler.scale(node, k), compiler.zero_point(node, k)) for k in range(len(node.operands)))
     weight, bias = (None if one is None else one.double() for one in (node.weight, node.bias))
-    return FloatIsland(replace(node, weight=weight, bias=bias), inputs, compiler.output(node))
+    return FloatIsland(replace(node, weight=weight, bias=bias), inputs, compiler.output(node), compiler.regions(node))
 
 
 def _check_scales(checkpoint: Checkpoint) -> None:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from accelsim.formats import Format
 from quant.functional import NO_LEADING_ONE, Affine, dequantize, log2_code, quantize
 from quant.functions import FUNCTIONS
 from quant.integer import exact
 from quant.integer.requantize import OutputStage, VectorStage
 from quant.network import Node, Numerics
+from quant.regions.codes import region_integers
 
 QUOTIENT_BITS = 15  # fraction bits of a true division
 # Sees of every array op: operands, accumulators, and what the first requantization gives (before any table).
@@ -293,6 +295,7 @@ class FloatIsland(Step):
 
     inputs: tuple[tuple[Tensor, Tensor], ...]
     output: Affine
+    regions: Format | None
 
     def run(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
         """Codes."""
@@ -300,4 +303,7 @@ class FloatIsland(Step):
             dequantize(codes.double(), Affine(scale, zero, 0, 0))
             for codes, (scale, zero) in zip(operands, self.inputs, strict=True)
         ]
-        return quantize(FUNCTIONS[self.node.function](self.node, values, Numerics()), self.output).long()
+        value = FUNCTIONS[self.node.function](self.node, values, Numerics())
+        if self.regions is None:
+            return quantize(value, self.output).long()
+        return region_integers(value, self.output.scale, self.regions).long()

@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from accelsim.formats import Format, Scheme
+from accelsim.plan import Rule
 from accelsim.problems import AccelsimError, Problem
 
 
 def region_range(fmt: Format) -> tuple[int, int]:
     """Lowest and highest level: 0 or −2^(b−1), and (2^(b−1) − 1)·2^m."""
     return (-fmt.low_codes if fmt.low_negative else 0), (fmt.low_codes - 1) << fmt.region_shift
+
+
+def region_format(rule: Rule) -> Format | None:
+    """The two-region format that a plan's rule gives a stored tensor; None for another format."""
+    return rule.output if rule.output.scheme is Scheme.TWO_REGION else None
 
 
 def region_levels(fmt: Format) -> NDArray[np.int64]:
@@ -85,7 +91,8 @@ def pack(levels: Tensor, fmt: Format) -> Tensor:
     """Stored codes (int64) of levels (int64).
 
     n: the two's complement number itself, −2^(b−1) … 2^(b−1) − 1.  p: the word with the flag (coarse) above the
-    payload, 0 … 2^b − 1; a level that both regions have is stored as a fine one.  Raises AccelsimError for another integer.
+    payload, 0 … 2^b − 1; a level that both regions have is stored as a fine one.  Raises AccelsimError for an integer
+    that is no level.
     """
     shifted = levels >> fmt.region_shift
     if fmt.low_negative:
@@ -118,9 +125,13 @@ def region_values_ste(x: Tensor, step: Tensor, fmt: Format, multiplier: float = 
 
     Gradients inside the range (ends included) and outside, u = x / step: of x: 1 | 0; of the step:
     multiplier · (level − u) | multiplier · level.  Source: Esser et al. 2020 (LSQ), eq. 2-3, for this level set.
+    Raises AccelsimError for several steps.
     """
     from quant.finetune.straight import on_levels
 
+    if step.numel() != 1:
+        what = f"{step.numel()} steps in training"
+        raise AccelsimError(Problem("two-region format", what, "one step", ("granularity: tensor",)))
     integers = region_integers(x.detach(), step.detach(), fmt)
     low, high = (torch.full((1,), float(end), dtype=x.dtype, device=x.device) for end in region_range(fmt))
     result = on_levels(x.reshape(1, -1), step.reshape(1), integers.reshape(1, -1), low, high, multiplier)
