@@ -16,6 +16,7 @@ from accelsim.program import Int64
 FIELDS_OF_KIND: dict[str, dict[str, Any]] = {
     "systolic_array": {"dataflow": "none", "double_buffered": True, "accumulator_rows": 0, "timing": "pipelined"},
     "shift_array": {"dynamic_shift": False},
+    "mac_array": {"region_shift": 0},
 }
 _KIND_DEFAULTS = {name: value for defaults in FIELDS_OF_KIND.values() for name, value in defaults.items()}
 # The same of the vector unit: one without leading-one units has the fingerprint it had before there were any.
@@ -71,7 +72,9 @@ class Engine:
     Port widths are per cycle and private to the engine.  `accumulator_bits` is the width of every accumulator.
     A systolic array has `lane_width` rows and `lanes` columns, and is the only kind with `dataflow`, `double_buffered`,
     `accumulator_rows` (the streamed steps whose results fit behind the array) and `timing` ("scalesim" charges the
-    serial folds of SCALE-Sim).  A shift array with `dynamic_shift` can shift the right operand by the streamed one.
+    serial folds of SCALE-Sim).  A shift array with `dynamic_shift` can shift the right operand by the streamed one.  A
+    multiplier array with a `region_shift` has a shifter behind every multiplier, which moves the products of a
+    two-region activation's coarse codes by up to so many bits.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Engine:
     accumulator_rows: int = 0
     timing: str = "pipelined"
     dynamic_shift: bool = False
+    region_shift: int = 0
 
     @property
     def slots(self) -> int:

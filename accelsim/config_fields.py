@@ -9,7 +9,7 @@ from accelsim.arch import Accelerator, BankedDram, Buffer, Dram, Engine, Mode, O
 from accelsim.counts import MAX_MODES
 from accelsim.dram import device_names
 from accelsim.engines.registry import ENGINE_KINDS
-from accelsim.formats import Format
+from accelsim.formats import MAX_REGION_SHIFT, TWO_REGION_BITS, Format
 from accelsim.nonlinear.methods import method_names
 from accelsim.plan import GRANULARITIES, OLD_PLAN_FORMAT, PLAN_FORMAT, QuantPlan, Rule, WeightShare
 from accelsim.problems import AccelsimError
@@ -52,6 +52,9 @@ FORMAT_NAMES: tuple[str, ...] = tuple(
     filter(_parses, (f"{scheme}{bits}" for scheme in ("u", "pot", "apot") for bits in range(1, 33)))
 )
 LOG2_NAMES: tuple[str, ...] = tuple(filter(_parses, (f"log{bits}" for bits in range(1, 33))))
+REGION_NAMES: tuple[str, ...] = tuple(
+    f"r{bits}{kind}{shift}" for kind in "pn" for bits in TWO_REGION_BITS for shift in range(MAX_REGION_SHIFT + 1)
+)
 UNIFORM_NAMES: tuple[str, ...] = tuple(name for name in FORMAT_NAMES if not Format.parse(name).is_shift)
 
 
@@ -115,6 +118,9 @@ _ENGINE = {
     "accumulator_rows": Spec("streamed steps whose results fit behind a systolic_array (ws, is)", 0, 1 << 16),
     "timing": Spec("of a systolic_array: as derived, or SCALE-Sim's count", choices=("pipelined", "scalesim")),
     "dynamic_shift": Spec("a shift_array can shift the right operand of a matmul by a log2 code of the left one"),
+    "region_shift": Spec(
+        "largest shift of a mac_array behind products of a two-region activation", 0, MAX_REGION_SHIFT
+    ),
 }
 _VECTOR = {
     **{
@@ -175,7 +181,7 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "match": Spec("glob on op names or, after `class:`, on op classes", pattern=TITLE),
         "weights": Spec("one format name, or the formats that share the output channels", 1, MAX_SHARES),
         "activation": Spec("format of the streamed operand", choices=UNIFORM_NAMES),
-        "output": Spec("format in which the result is stored", choices=(*UNIFORM_NAMES, *LOG2_NAMES)),
+        "output": Spec("format in which the result is stored", choices=(*UNIFORM_NAMES, *LOG2_NAMES, *REGION_NAMES)),
         "right": Spec("format of a matmul's second operand", choices=UNIFORM_NAMES),
         "zero_point": Spec("the result is stored with a zero point"),
         "granularity": Spec("which channels of the result share a scale and an offset", choices=GRANULARITIES),

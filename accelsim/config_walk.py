@@ -138,8 +138,10 @@ def _format(spec: Spec, value: Any, path: str, source: Source) -> Any:
     if isinstance(value, str) and value in spec.choices:
         return Format.parse(value)
     choices = [str(choice) for choice in spec.choices]
-    shifts = [name for name in choices if not name.startswith("u")]
+    shifts = [name for name in choices if not name.startswith(("u", "r"))]
     expected = "a number format u2 … u16" + (f", {', '.join(shifts)}" if shifts else "")
+    regions = [name for name in choices if name.startswith("r")]
+    expected += f", {regions[0]} … {regions[-1]} (p: both regions ≥ 0, n: the fine one negative)" if regions else ""
     guess = near(value, choices)
     uniform = re.fullmatch(r"u(\d{1,3})", value) if isinstance(value, str) else None
     if uniform:

@@ -6,7 +6,8 @@ from accelsim.arch import Accelerator
 from accelsim.ir import VECTOR_KINDS
 
 # Per engine.  products_i: MACs executed in mode i of a multiplier array, or with i + 1 terms on a shift-add array (the
-# column after those: with a right operand that a log2 activation shifts);
+# column after those: with a right operand that a log2 activation shifts; columns after the modes of a multiplier array:
+# products of a two-region activation, aligned behind the multipliers of mode i);
 # outputs: requantized results; table_lookups: outputs that also pass a table (hardswish, GELU); accumulates:
 # accumulator updates (one per output position, channel and adder-tree step; one per product in depthwise mode).
 ENGINE_COUNTS: tuple[str, ...] = (

@@ -9,7 +9,8 @@ import numpy as np
 
 from accelsim.arch import Accelerator, Engine, OutputStage
 from accelsim.engines.registry import rules_of
-from accelsim.formats import Format, Scheme, accumulator_bits_needed
+from accelsim.engines.rules import operand_levers
+from accelsim.formats import Format, accumulator_bits_needed
 from accelsim.ir import VECTOR_KINDS, OpKind, Workload
 from accelsim.limits import check_products, check_times, check_vector_kinds
 from accelsim.plan import TABLE_ACTIVATIONS, QuantizedOp, QuantizedWorkload, QuantPlan, WeightShare
@@ -297,6 +298,7 @@ def _without_sizes(engine: Engine) -> Engine:
     return Engine(
         "engine", engine.kind, 1, 1, 1, _ANY_STAGE, engine.modes, engine.terms, engine.depthwise,
         engine.accumulator_bits, 1, 1, engine.dataflow, engine.double_buffered, 0, engine.timing, engine.dynamic_shift,
+        engine.region_shift,
     )  # fmt: skip
 
 
@@ -332,16 +334,13 @@ def _require_engines(accelerator: Accelerator, table: OpTable, modes: Int64) -> 
         weight, activation, depthwise, reduction = table.combos[int(part[S_COMBO])]
         what = f"no engine executes {weight.name} weights with {activation.name} activations"
         what += " in depthwise mode" if depthwise else ""
-        levers = ("another plan", "a mode or engine for this format", "wider accumulators")
-        if activation.scheme is Scheme.LOG2:
-            wide = f"a mode of {activation.value_bits}-bit activations"
-            levers = ("dynamic_shift: true on a shift_array", wide, "wider accumulators")
+        levers = operand_levers(activation) or ("another plan", "a mode or engine for this format")
         problems.append(
             Problem(
                 f"op {table.op_names[k]} on {accelerator.name}",
                 what,
                 f"an engine whose modes hold both widths and whose accumulators hold {reduction} products",
-                levers,
+                (*levers, "wider accumulators"),
             )
         )
     raise InfeasibleError(problems[:MAX_PROBLEMS])

@@ -9,6 +9,7 @@ from accelsim.problems import AccelsimError, Problem
 from accelsim.technology import Technology
 
 TREE_BITS = 24  # width of the adders of a tree, and of partial sums that travel through a systolic array
+SHIFT_32_SELECTORS = 5 * 32  # of a 32-bit shifter: five stages
 # Synthesized multipliers by operand widths (wide, narrow); a mode takes the smallest that covers it.
 MULTIPLIERS: dict[tuple[int, int], str] = {
     (8, 2): "mul8x2s",
@@ -73,6 +74,11 @@ def shift_pj(bits: int, tech: Technology) -> float:
     """Energy of a shift with a result of 8 … 32 bits in pJ: linear between the published 8 and 32 bits."""
     shift_8, shift_32 = tech.value("arithmetic.shift_8_pj"), tech.value("output_stage.shift_32_pj")
     return shift_8 + (shift_32 - shift_8) * (bits - 8) / 24
+
+
+def selectors_um2(count: int, tech: Technology) -> float:
+    """Area of `count` selectors (2:1) of a shifter in µm², in proportion to the five stages of a 32-bit shifter."""
+    return tech.value("area.shift_32_um2") * count / SHIFT_32_SELECTORS
 
 
 def register_pj(bits: float, tech: Technology) -> float:

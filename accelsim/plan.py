@@ -231,7 +231,7 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         activation = stored[op.inputs[0]]
         right = stored[op.inputs[1]] if op.kind is OpKind.MATMUL and len(op.inputs) > 1 else rule.right
         nonlinear = rule.nonlinear if function_of(op.recipe) else ""
-        op = replace(op, recipe=_recipe(op, plan.division, nonlinear if methods_sound else ""))
+        op = replace(op, recipe=_recipe(op, plan.division, nonlinear if methods_sound else "", rule.output))
         weights = rule.weights if op.weights else ()
         problems += table_problems(plan.name, op, weights)
         item = QuantizedOp(op, weights, activation, right, rule.output, rule.zero_point, rule.granularity, nonlinear)
@@ -246,11 +246,14 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
     return QuantizedWorkload(workload, plan, tuple(ops), bits)
 
 
-def _recipe(op: Op, division: str, nonlinear: str) -> Recipe | None:
-    """The op's recipe with the method of a divider or of a non-linear function; "" is the one that it has."""
+def _recipe(op: Op, division: str, nonlinear: str, output: Format) -> Recipe | None:
+    """The op's recipe with the method of a divider or of a non-linear function ("" is the one that it has) and with
+    what storing two-region codes takes.
+    """
+    from accelsim.nonlinear.regions import region_recipe
     from accelsim.workloads.recipes import division_recipe
 
     if op.recipe is None:
         return None
     recipe = division_recipe(op.recipe, division) if op.op_class == "division" else op.recipe
-    return method_recipe(recipe, nonlinear) if nonlinear else recipe
+    return region_recipe(method_recipe(recipe, nonlinear) if nonlinear else recipe, output)

@@ -31,7 +31,7 @@ Int64 = NDArray[np.int64]
 Pair = tuple[Format, Format]
 WIDE_BITS = 1 << 30
 WEIGHTS = ("u2", "u3", "u4", "u6", "u8", "u12", "u16", "pot3", "pot4", "apot8", "apot12")
-ACTIVATIONS = ("u2", "u4", "u8", "u16", "log2", "log4")
+ACTIVATIONS = ("u2", "u4", "u8", "u16", "log2", "log4", "r4n3", "r6p4", "r8p8")
 DENSE = (
     Loop(1, 1, 1, 1, 1), Loop(1, 3, 5, 7, 11), Loop(2, 4, 4, 16, 24), Loop(1, 2, 3, 33, 5, 3, 3), Loop(3, 1, 9, 4, 40),
 )  # fmt: skip
@@ -144,6 +144,9 @@ def _activations(shape: tuple[int, ...], activation: Format, rng: np.random.Gene
         codes = rng.integers(0, 1 << activation.bits, shape)
         return codes, decoded(codes, activation)
     limit = 1 << activation.bits - 1
+    if activation.scheme is Scheme.TWO_REGION:
+        codes = rng.integers(-limit, limit, shape) if activation.low_negative else rng.integers(0, 2 * limit, shape)
+        return codes, decoded(codes, activation)
     acts = rng.integers(-limit, limit, shape)
     return acts, acts
 

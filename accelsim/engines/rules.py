@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from accelsim.arch import Engine
-from accelsim.formats import Format
+from accelsim.formats import Format, Scheme
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.parts import (
     TREE_BITS,
@@ -49,7 +49,7 @@ class Stepped(NamedTuple):
     """How a slot is stepped: rows of the multiplier (0: a shifter), activation bits made of bricks, terms.
 
     `part_bits` are the activation bits of one pass (0: all of them).  `dynamic`: a streamed log2 code shifts the right
-    operand.
+    operand.  `aligned`: the multiplier takes two-region codes and shifts the products of the coarse ones.
     """
 
     row_bits: int = 0
@@ -57,6 +57,7 @@ class Stepped(NamedTuple):
     terms: int = 0
     part_bits: int = 0
     dynamic: bool = False
+    aligned: bool = False
 
 
 class EngineRules(ABC):
@@ -156,3 +157,13 @@ class EngineRules(ABC):
 def tree_add_pj(engine: Engine, tech: Technology) -> float:
     """Energy of one add of the adder tree in pJ."""
     return add_pj(min(TREE_BITS, engine.accumulator_bits), tech)
+
+
+def operand_levers(activation: Format) -> tuple[str, ...]:
+    """What would let an engine execute coded activations, () for plain integers."""
+    wide = f"a mode of {activation.value_bits}-bit activations"
+    if activation.scheme is Scheme.LOG2:
+        return "dynamic_shift: true on a shift_array", wide
+    if activation.scheme is Scheme.TWO_REGION:
+        return f"region_shift: {activation.region_shift} on a mac_array", wide
+    return ()

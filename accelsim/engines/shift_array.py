@@ -10,7 +10,7 @@ from accelsim.counts import MAX_TERMS
 from accelsim.engines.registry import register_engine
 from accelsim.engines.rules import EngineRules, Fault, Rate, Stepped, tree_add_pj
 from accelsim.formats import Format, Scheme
-from accelsim.parts import Convention, array_mac_pj, register_pj, shift_pj
+from accelsim.parts import Convention, array_mac_pj, register_pj, selectors_um2, shift_pj
 from accelsim.problems import AccelsimError, Problem
 from accelsim.technology import Technology
 
@@ -20,7 +20,6 @@ WIDEST_CODE = Format.parse("log4")
 DYNAMIC_BITS = ACTIVATION_BITS + WIDEST_CODE.max_exponent  # result of a shift by a log2 code
 # Selectors that a dynamic shift adds to a slot: what is shifted, by how much, and a fourth stage of the shifter.
 DYNAMIC_SELECTORS = ACTIVATION_BITS + WIDEST_CODE.bits + DYNAMIC_BITS
-SHIFT_32_SELECTORS = 5 * 32  # of a 32-bit shifter: five stages
 
 
 @register_engine("shift_array")
@@ -33,12 +32,14 @@ class ShiftArray(EngineRules):
     def column(self, engine: Engine, weight: Format, activation: Format) -> int | None:
         """Terms of the weight − 1, or the column of dynamic shifts.
 
-        Weights must be signed powers of two or sums of them, activations uniform (they are what is shifted); or, with
-        `dynamic_shift`, activations log2 codes and right operands uniform of 8 bits at most.
+        Weights must be signed powers of two or sums of them, activations uniform (they are what is shifted) or of two
+        regions with values of 8 bits at most, which are decoded; or, with `dynamic_shift`, activations log2 codes and
+        right operands uniform of 8 bits at most.
         """
         if activation.scheme is Scheme.LOG2 and weight.scheme is Scheme.UNIFORM and weight.bits <= ACTIVATION_BITS:
             return MAX_TERMS if engine.dynamic_shift and engine.terms else None
-        if not weight.is_shift or activation.scheme is not Scheme.UNIFORM or engine.terms < 1:
+        narrow = activation.scheme is Scheme.TWO_REGION and activation.value_bits <= ACTIVATION_BITS
+        if not weight.is_shift or not (activation.scheme is Scheme.UNIFORM or narrow) or engine.terms < 1:
             return None
         return weight.terms - 1
 
@@ -68,7 +69,7 @@ class ShiftArray(EngineRules):
         if engine.terms < 1:
             raise AccelsimError(Problem(engine.name, f"has {engine.terms} terms", "1 or more", ("terms",)))
         fixed = cells["pot4x"] if engine.terms == 1 else cells["apot8"] * engine.terms / 2
-        return fixed + _selectors_um2(tech) * engine.dynamic_shift
+        return fixed + selectors_um2(DYNAMIC_SELECTORS, tech) * engine.dynamic_shift
 
     def product_pj(
         self, engine: Engine, column: int, tech: Technology, clock_hz: int, convention: Convention
@@ -105,14 +106,10 @@ class ShiftArray(EngineRules):
         return Stepped(terms=engine.terms, dynamic=column == MAX_TERMS)
 
 
-def _selectors_um2(tech: Technology) -> float:
-    return tech.value("area.shift_32_um2") * DYNAMIC_SELECTORS / SHIFT_32_SELECTORS
-
-
 def _dynamic_pj(engine: Engine, tech: Technology, clock_hz: int, convention: Convention) -> float:
     if convention is Convention.SYNTHESIZED:
         ratio = tech.value("synthesized.shift_ratio.terms_1")
-        ratio += _selectors_um2(tech) / tech.pe_area_um2["pe_mac8x8_acc24"]
+        ratio += selectors_um2(DYNAMIC_SELECTORS, tech) / tech.pe_area_um2["pe_mac8x8_acc24"]
         return ratio * array_mac_pj("fixed", 8, 8, tech, clock_hz)
     registers = register_pj(WIDEST_CODE.bits + ACTIVATION_BITS, tech)
     return shift_pj(DYNAMIC_BITS, tech) + tree_add_pj(engine, tech) + registers

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from accelsim.arch import Engine
 from accelsim.engines.registry import rules_of
-from accelsim.engines.rules import Stepped
+from accelsim.engines.rules import Stepped, operand_levers
 from accelsim.formats import Format, Scheme, accumulator_bits_needed
 from accelsim.ir import Loop
-from accelsim.kernels import arrays, engine_forms, systolic_forms, systolic_outputs, systolic_stationary
+from accelsim.kernels import arrays, engine_forms, products, systolic_forms, systolic_outputs, systolic_stationary
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 
 Int64 = NDArray[np.int64]
@@ -34,8 +34,8 @@ class TileCost:
 def select_mode(engine: Engine, weight: Format, activation: Format) -> int | None:
     """Mode in which an engine executes this pair of formats (its count column), None when it cannot.
 
-    Arrays of modes: index into `engine.modes`.  Shift array: terms of the weight − 1, or its last column for products
-    with a log2 activation.
+    Arrays of modes: index into `engine.modes`, after those the same of products that are aligned.  Shift array:
+    terms of the weight − 1, or its last column for products with a log2 activation.
     """
     return rules_of(engine).column(engine, weight, activation)
 
@@ -55,9 +55,7 @@ def require(engine: Engine, tile: Loop, weight: Format, activation: Format) -> i
     if mode is None or not can_execute(engine, weight, activation, tile.depthwise):
         what = f"cannot execute {weight.name} weights with {activation.name} activations"
         what += " in depthwise mode" if tile.depthwise else ""
-        levers = ("another engine", "a mode that holds both widths")
-        if activation.scheme is Scheme.LOG2:
-            levers = ("dynamic_shift: true on a shift_array", f"a mode of {activation.value_bits}-bit activations")
+        levers = operand_levers(activation) or ("another engine", "a mode that holds both widths")
         raise InfeasibleError(Problem(where, what, levers=levers))
     needed = accumulator_bits_needed(weight, activation, tile.reduction)
     if needed > engine.accumulator_bits:
@@ -136,9 +134,14 @@ def _geometry(
             *clamp,
             *(inputs, stepped.brick_bits),
             *(stepped.part_bits, (1 << activation.bits) - 1 if stepped.dynamic else 0),
+            *((_region_flag(activation), activation.region_shift) if stepped.aligned else (0, 0)),
         ],
         np.int64,
     )
+
+
+def _region_flag(activation: Format) -> int:
+    return products.SIGN_FLAG if activation.low_negative else activation.low_codes
 
 
 def _stepped(engine: Engine, mode: int) -> Stepped:
@@ -165,8 +168,18 @@ def _check_shapes(tile: Loop, activations: Int64, codes: Int64, requant: Int64) 
 
 
 def decoded(codes: Int64, fmt: Format) -> Int64:
-    """Integers behind log2 codes of any shape, in units of the smallest power: 2^(max_exponent − q), 0 for the last."""
-    exponents = fmt.max_exponent - np.asarray(codes, np.int64)
+    """Integers behind coded activations of any shape.
+
+    Log2: 2^(max_exponent − q), 0 for the last code, in units of the smallest power.  Two regions, in fine steps: the
+    payload p or, with the flag, p << m; of a format with a negative region the code c < 0 or c << m.
+    """
+    stored = np.asarray(codes, np.int64)
+    if fmt.scheme is Scheme.TWO_REGION:
+        if fmt.low_negative:
+            return np.where(stored < 0, stored, np.maximum(stored, 0) << fmt.region_shift)
+        payload = stored & (fmt.low_codes - 1)
+        return np.where(stored & fmt.low_codes, payload << fmt.region_shift, payload)
+    exponents = fmt.max_exponent - stored
     return np.where(exponents < 0, 0, 1 << np.maximum(exponents, 0))
 
 
@@ -182,14 +195,16 @@ def walk_tile(
 ) -> tuple[TileCost, Int64]:
     """Step the engine through a tile cycle by cycle; returns the observed cost and the outputs [groups, rows, cols].
 
-    `activations` [groups, rows, taps, depth] (the operand of every product, as it is stored: log2 as codes;
+    `activations` [groups, rows, taps, depth] (the operand of every product, as it is stored: log2 and
+    two-region as codes, the latter two's complement or, without a negative region, the unsigned flag and payload;
     padding taps are zeros), `codes` [groups, cols, taps, depth, terms, 2] (`mac_array.uniform_codes` or
     `quant.levels.encode`), `requant` [groups, cols, 3] = bias, multiplier, shift.  Raises InfeasibleError like
     `require`, and AccelsimError when shapes do not match the tile or the arithmetic leaves the accumulators.
     """
     mode = require(engine, tile, weight, activation)
     _check_shapes(tile, activations, codes, requant)
-    if activation.scheme is Scheme.LOG2 and not _stepped(engine, mode).dynamic:
+    stepped = _stepped(engine, mode) if operand_levers(activation) else Stepped()
+    if operand_levers(activation) and not (stepped.dynamic or stepped.aligned):
         activations = decoded(activations, activation)
     left, right, scales = (np.ascontiguousarray(array, np.int64) for array in (activations, codes, requant))
     if rules_of(engine).form(engine) != systolic_forms.FORM_TREE:

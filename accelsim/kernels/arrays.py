@@ -14,7 +14,14 @@ import numpy as np
 
 from accelsim.kernels.bricks import brick_product
 from accelsim.kernels.jit import jit
-from accelsim.kernels.products import activation_part, dynamic_shift, shift_terms, split_product
+from accelsim.kernels.products import (
+    activation_part,
+    dynamic_shift,
+    region_payload,
+    region_places,
+    shift_terms,
+    split_product,
+)
 
 # Geometry of one tile on one array; the first fifteen are the arguments of `dense_tile`, in order.
 (
@@ -44,8 +51,10 @@ from accelsim.kernels.products import activation_part, dynamic_shift, shift_term
     BRICK_BITS,  # activation bits of a product made of bricks; 0: the slot is not a fusion unit
     PART_BITS,  # activation bits of a pass where the passes take parts of the activation, else 0
     ZERO_CODE,  # of a streamed log2 code that shifts the right operand; 0: the shifts are in the weights
+    REGION_FLAG,  # bit of a streamed two-region code that says coarse, or SIGN_FLAG; 0: no such codes
+    REGION_SHIFT,  # places by which the products of coarse codes are shifted
     GEOMETRY_SIZE,
-) = range(27)
+) = range(29)
 
 # What a walk returns.
 (
@@ -102,13 +111,18 @@ def _packed_weights(geo: Any, codes: Any, g: int, col: int, tap: int, d: int) ->
 @jit
 def _product(geo: Any, activation: int, packed: int, p: int, terms: Any, term_pass: int) -> int:
     """Product p of one slot: bricks, partial-product rows of a multiplier, the shifted terms of one pass, or an
-    operand (in the place of the first term's sign) that the activation shifts.
+    operand (in the place of the first term's sign) that the activation shifts.  Of a two-region code the multiplier
+    takes the payload, and the product is aligned behind it.
     """
     if geo[BRICK_BITS] > 0:
         field = geo[MULTIPLIER_BITS] // geo[PRODUCTS]
         return brick_product(activation, packed >> (p * field), geo[BRICK_BITS], field)
     if geo[ZERO_CODE] > 0:
         return dynamic_shift(activation, terms[0, 0], geo[ZERO_CODE])
+    if geo[REGION_FLAG] != 0:
+        payload = region_payload(activation, geo[REGION_FLAG])
+        value = split_product(payload, packed, p, geo[MULTIPLIER_BITS] // geo[PRODUCTS])
+        return value << region_places(activation, geo[REGION_FLAG], geo[REGION_SHIFT])
     if geo[PART_BITS] > 0:
         activation = activation_part(activation, term_pass, geo[PART_BITS])
     if geo[MULTIPLIER_BITS] > 0:

@@ -6,6 +6,8 @@ from typing import Any
 
 from accelsim.kernels.jit import jit
 
+SIGN_FLAG = -1  # of two-region codes that are two's complement numbers, coarse where they are not negative
+
 
 @jit
 def split_product(activation: int, packed: int, product: int, field_bits: int) -> int:
@@ -52,3 +54,16 @@ def activation_part(activation: int, part: int, bits: int) -> int:
     if part == 0:
         return activation & ((1 << bits) - 1)
     return activation >> bits
+
+
+@jit
+def region_payload(code: int, flag: int) -> int:
+    """What a multiplier takes of a two-region code: the code itself where its sign is the flag, else the bits below."""
+    return code if flag == SIGN_FLAG else code & (flag - 1)
+
+
+@jit
+def region_places(code: int, flag: int, shift: int) -> int:
+    """Places by which the product of a two-region code is shifted: all of a coarse code, none of a fine one."""
+    coarse = code >= 0 if flag == SIGN_FLAG else (code & flag) != 0
+    return shift if coarse else 0

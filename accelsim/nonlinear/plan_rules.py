@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from accelsim.formats import Scheme
 from accelsim.ir import Op, OpKind, Workload
 from accelsim.nonlinear.methods import FUNCTIONS, TABLE, function_of, method_of, methods_of
+from accelsim.nonlinear.regions import LOG2_SOFTMAX, region_problems
 from accelsim.problems import AccelsimError, Problem
 from accelsim.workloads.separate import separated_name
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 GELU = "gelu"
 FLOAT_GELU = "fqvit"  # FQ-ViT (arXiv 2111.13824) keeps GELU in floating point
-LOG2_SOFTMAX = "fqvit"  # its Log-Int-Softmax has log2 codes as its only result
 SEPARATE_LEVERS = ("--separate gelu", "accelsim.workloads.separate.separate_activations")
 
 
@@ -86,8 +86,8 @@ def _no_function(plan: QuantPlan, rule: Rule, ops: Sequence[Op]) -> Problem:
 
 
 def operand_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:
-    """Inputs wider than the widths for which a method is declared; log2 codes where nothing makes or reads them."""
-    found = [*_log2_problems(workload, plan, ops)]
+    """Inputs wider than the widths for which a method is declared; codes where nothing makes or reads them."""
+    found = [*_log2_problems(workload, plan, ops), *region_problems(workload, plan, ops)]
     for item in ops:
         if not item.nonlinear:
             continue

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from accelsim.arch import VectorUnit
 from accelsim.engines.vector_unit import MicroOp, OpCode, Operand, VectorCost, program_passes, walk_program
+from accelsim.formats import Format
 from accelsim.ir import VectorPass
 from accelsim.problems import AccelsimError, Problem
 
@@ -51,7 +52,8 @@ class Program:
 class Requantize:
     """Immediates of the last step: code = clamp((y · multiplier + addend) >> shift, low, high); 16 bits and sign.
 
-    `addend` holds the rounding and the zero point, zero · 2^shift + 2^(shift − 1).
+    `addend` holds the rounding and the zero point, zero · 2^shift + 2^(shift − 1).  With `regions`, a two-region
+    format, what is clamped are fine steps, and the code of the nearest level is stored.
     """
 
     multiplier: int
@@ -59,6 +61,7 @@ class Requantize:
     shift: int
     low: int = -128
     high: int = 127
+    regions: Format | None = None
 
 
 class Builder:
@@ -102,7 +105,7 @@ class Builder:
         self._append(code, dest, left, 0, bits, 0)
 
     def requantize(self, value: Register, store: Requantize, bits: int) -> Register:
-        """(value · M + C) >> s and the clamp to the stored codes; `value` has `bits` bits.
+        """(value · M + C) >> s, the clamp and the region, as the codes are stored; `value` has `bits` bits.
 
         Raises AccelsimError when M has more than 16 bits or C more than the product.
         """
@@ -111,7 +114,26 @@ class Builder:
         require_bits("requantization", "addend", store.addend, wide)
         product = self.op(OpCode.MULTIPLY, value, store.multiplier, bits, MULTIPLIER_BITS)
         moved = self.op(OpCode.SHIFT_RIGHT, self.op(OpCode.ADD, product, store.addend, wide), store.shift, wide)
-        return self.clamp(moved, store.low, store.high)
+        clamped = self.clamp(moved, store.low, store.high)
+        return self.region_code(clamped, store.regions) if store.regions else clamped
+
+    def region_code(self, steps: Register, fmt: Format) -> Register:
+        """The stored word of the level nearest to a number of fine steps in the range of a two-region format.
+
+        Ties go to the coarse level above, but between the regions to the fine one.  With a negative region the word is
+        min(v, (v + 2^(m−1)) >> m): the first is less where v is negative, the second where it is not.  Without one it
+        is (v + 2^(m−1)) >> m with the flag for v > T, else min(v, 2^(b−1) − 1); the flag is added before the shift,
+        and the sign of v − T − 1 selects.
+        """
+        shift, flag = fmt.region_shift, fmt.low_codes
+        half = 1 << shift >> 1
+        if fmt.low_negative:
+            coarse = self.op(OpCode.SHIFT_RIGHT, self.op(OpCode.ADD, steps, half), shift)
+            return self.op(OpCode.MIN, steps, coarse)
+        coarse = self.op(OpCode.SHIFT_RIGHT, self.op(OpCode.ADD, steps, half + (flag << shift)), shift)
+        above = self.op(OpCode.ADD, steps, -1 - last_fine_step(fmt))
+        fine = self.op(OpCode.MIN, steps, flag - 1)
+        return self.op(OpCode.MAX, fine, self.op(OpCode.SIGN, above, coarse))
 
     def clamp(self, value: Register, low: int, high: int) -> Register:
         """Two compares."""
@@ -188,3 +210,12 @@ def require_bits(where: str, name: str, value: int, bits: int) -> None:
     """Raise AccelsimError unless `value` is a signed number of `bits` bits."""
     if not -(1 << (bits - 1)) <= value < 1 << (bits - 1):
         raise AccelsimError(Problem(where, f"{name} = {value}", f"a signed number of {bits} bits", ("another scale",)))
+
+
+def last_fine_step(fmt: Format) -> int:
+    """T of a two-region format without a negative region: the largest number of fine steps stored in the fine region.
+
+    Halfway, rounded down, between 2^(b−1) − 1 and the smallest multiple of 2^m above.
+    """
+    top, coarse = fmt.low_codes - 1, 1 << fmt.region_shift
+    return (top + (top // coarse + 1) * coarse) // 2

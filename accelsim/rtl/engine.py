@@ -80,9 +80,10 @@ def check_engine(engine: Engine) -> None:
     known = {(8, 8, 1), (4, 8, 2)}
     modes = {(mode.weight_bits, mode.activation_bits, mode.products) for mode in engine.modes}
     buildable = (EngineKind.MAC_ARRAY, EngineKind.SHIFT_ARRAY)
-    if engine.kind not in buildable or not modes <= known or engine.terms > 3 or engine.dynamic_shift:
+    shifting = engine.dynamic_shift or engine.region_shift
+    if engine.kind not in buildable or not modes <= known or engine.terms > 3 or shifting:
         found = f"{engine.kind} with modes {sorted(modes)}, {engine.terms} terms"
-        found += " and dynamic shifts" * engine.dynamic_shift
+        found += " and dynamic shifts" * engine.dynamic_shift + " and aligned products" * bool(engine.region_shift)
         raise AccelsimError(
             Problem(f"rtl of engine {engine.name}", found,
                     "a multiplier array with 8x8 and two products of 4x8, or 1 to 3 shifted terms")
