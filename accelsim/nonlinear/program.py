@@ -120,13 +120,13 @@ class Builder:
     def region_code(self, steps: Register, fmt: Format) -> Register:
         """The stored word of the level nearest to a number of fine steps in the range of a two-region format.
 
-        Ties go to the coarse level above, but between the regions to the fine one.  With a negative region the word is
-        min(v, (v + 2^(m−1)) >> m): the first is less where v is negative, the second where it is not.  Without one it
-        is (v + 2^(m−1)) >> m with the flag for v > T, else min(v, 2^(b−1) − 1); the flag is added before the shift,
-        and the sign of v − T − 1 selects.
+        Ties go to the lower level.  With h = 2^(m−1) − 1 (0 for m = 0) and a negative region the word is
+        min(v, (v + h) >> m): the first is less where v is negative, the second where it is not.  Without one it
+        is (v + h) >> m with the flag for v > T, else min(v, 2^(b−1) − 1); the flag is added before the shift, and the
+        sign of v − T − 1 selects.
         """
         shift, flag = fmt.region_shift, fmt.low_codes
-        half = 1 << shift >> 1
+        half = max(0, (1 << shift) // 2 - 1)
         if fmt.low_negative:
             coarse = self.op(OpCode.SHIFT_RIGHT, self.op(OpCode.ADD, steps, half), shift)
             return self.op(OpCode.MIN, steps, coarse)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from accelsim.formats import Scheme
 from accelsim.nonlinear.methods import TABLE, function_of
 from quant.integer.build_vector import activation as table_activation
 from quant.integer.graph import Compiler, builds, float_island
@@ -9,6 +10,7 @@ from quant.integer.steps import Nonlinear, Step
 from quant.network import Node
 from quant.nonlinear.hardware import unit_program
 from quant.nonlinear.ops import Codes, integer_function
+from quant.regions.codes import nearest_region
 
 
 @builds("softmax", "layernorm")
@@ -30,5 +32,8 @@ def _computed(compiler: Compiler, node: Node) -> Step:
     source = Codes(float(scale), int(zero), *compiler.range(node, 0))
     factors = compiler.checkpoint.factors.get(node.name)
     asked = (function_of(node.op.recipe), compiler.method(node), node, source, compiler.output(node), factors)
-    unit_program(*asked)  # refuses constants that leave the widths that the method is priced for
-    return Nonlinear(node, integer_function(*asked))
+    stored = compiler.checkpoint.plan.rule_for(node.op).output
+    regions = stored if stored.scheme is Scheme.TWO_REGION else None
+    unit_program(*asked, regions)  # refuses constants that leave the widths that the method is priced for
+    steps = integer_function(*asked)
+    return Nonlinear(node, (lambda codes: nearest_region(steps(codes), regions)) if regions else steps)

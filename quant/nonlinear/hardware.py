@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from accelsim.formats import Format
 from accelsim.nonlinear.program import Program, Requantize
 from accelsim.nonlinear.programs_gelu import IBertGelu, IVitGelu, ibert_gelu, ivit_gelu
 from accelsim.nonlinear.programs_layernorm import Norm, ibert_layernorm, ivit_layernorm
@@ -40,7 +41,11 @@ from quant.nonlinear.ops import SOFTMAX_BITS, Codes
 
 @dataclass(frozen=True, eq=False)
 class UnitProgram:
-    """A program and the constants of its channels, by operand; "x", the codes of a row, is what is missing."""
+    """A program and the constants of its channels, by operand; "x", the codes of a row, is what is missing.
+
+    Its codes are those of the integer network, except those of a log2 or two-region format: they are the words that are
+    stored, and the network has the integers behind them.
+    """
 
     program: Program
     constants: dict[str, NDArray[np.int64]]
@@ -54,6 +59,7 @@ class _Op:
     source: Codes
     output: Affine
     factors: PtfFactors | None
+    regions: Format | None
 
     @property
     def where(self) -> str:
@@ -70,7 +76,7 @@ class _Op:
         ratio = torch.as_tensor(scale, dtype=torch.float64) / self.output.scale.double()
         stage = vector_stage(ratio, self.where, None, self.output.zero_point)
         numbers = (int(stage.multiplier), int(stage.constant), int(stage.shift))
-        return Requantize(*numbers, self.output.low, self.output.high)
+        return Requantize(*numbers, self.output.low, self.output.high, self.regions)
 
     def centred(self) -> None:
         """Raise AccelsimError unless code 0 of the input is the number 0: the program of a GELU multiplies codes."""
@@ -153,9 +159,17 @@ _MAKERS: dict[tuple[str, str], Callable[[_Op], UnitProgram]] = {
 
 
 def unit_program(
-    function: str, name: str, node: Node, source: Codes, output: Affine, factors: PtfFactors | None = None
+    function: str,
+    name: str,
+    node: Node,
+    source: Codes,
+    output: Affine,
+    factors: PtfFactors | None = None,
+    regions: Format | None = None,
 ) -> UnitProgram:
     """The program that the vector unit runs for an op, arguments as of `quant.nonlinear.ops.integer_function`.
+
+    `regions` is the two-region format in which the result is stored, `output` then holds its fine steps.
 
     Raises AccelsimError, naming the op, when a constant does not fit the widths of the method (a scale that is too
     fine or too coarse), and for a method without a program of its own (a table is data of the unit).
@@ -164,7 +178,7 @@ def unit_program(
         names = ", ".join(one for of, one in _MAKERS if of == function)
         raise AccelsimError(Problem(f"op {node.name}", f"no program for {name!r} of {function}", f"one of {names}"))
     try:
-        return _MAKERS[function, name](_Op(node, source, output, factors))
+        return _MAKERS[function, name](_Op(node, source, output, factors, regions))
     except AccelsimError as error:
         own = f"op {node.name}"
         raise AccelsimError(
