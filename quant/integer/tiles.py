@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from accelsim.formats import Format
+from accelsim.formats import Format, Scheme
 from accelsim.ir import Loop
 from accelsim.problems import AccelsimError, Problem
 from quant.integer.exact import patches
@@ -17,6 +17,7 @@ from quant.integer.graph import IntegerNetwork
 from quant.integer.run import run_integer
 from quant.integer.steps import ArrayStep, Convolution, Linear, Product
 from quant.levels import encode
+from quant.regions.codes import pack
 
 Int64 = NDArray[np.int64]
 MAX_ROWS, MAX_COLS, MAX_GROUPS = 6, 8, 8
@@ -26,9 +27,10 @@ MAX_ROWS, MAX_COLS, MAX_GROUPS = 6, 8, 8
 class SampledTile:
     """A part of an op with its real operands, in the shapes of `accelsim.engines.walk_tile`.
 
-    `activations` [groups, rows, taps, depth] are stored codes, the zero point where the op pads; `weights` [groups,
-    cols, taps, depth] integers of the format `weight` (of a product: the right operand); `requant` [groups, cols, 3] =
-    bias, multiplier, shift; `outputs` [groups, rows, cols] what the integer network has after the first requantization.
+    `activations` [groups, rows, taps, depth] are stored codes (words of a two-region format), the zero point where the
+    op pads; `weights` [groups, cols, taps, depth] integers of the format `weight` (of a product: the right operand);
+    `requant` [groups, cols, 3] = bias, multiplier, shift; `outputs` [groups, rows, cols] what the integer network has
+    after the first requantization.
     """
 
     op: str
@@ -93,10 +95,14 @@ def _kinds(network: IntegerNetwork) -> dict[tuple[str, str], list[_Member]]:
 
 
 def _width(network: IntegerNetwork, step: ArrayStep, position: int) -> Format:
-    """Stored format of an operand: the width of its codes."""
-    name = step.node.operands[position].source
+    """Stored format of an operand: two regions where the plan says so, else the width of its codes."""
+    name, workload = step.node.operands[position].source, network.checkpoint.network.workload
     while name not in network.checkpoint.stored:
         name = network.checkpoint.network.node(name).operands[0].source
+    if name in workload.op_by_name:
+        stored = network.checkpoint.plan.rule_for(workload.op_by_name[name]).output
+        if stored.scheme is Scheme.TWO_REGION:
+            return stored
     return Format.parse(f"u{(network.checkpoint.stored[name].high + 1).bit_length()}")
 
 
@@ -176,6 +182,8 @@ def _tile(
     results: Tensor,
 ) -> SampledTile:  # fmt: skip
     name, kind, clamp = step.node.name, step.node.op.op_class, (step.stage.low, step.stage.high)
+    if formats[1].scheme is Scheme.TWO_REGION:
+        acts = pack(acts, formats[1])
     left, right, outputs = (np.ascontiguousarray(value.numpy()) for value in (acts, weights, results))
     return SampledTile(name, kind, loop, *formats, left, right, requant, clamp, outputs)
 
