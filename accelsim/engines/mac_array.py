@@ -33,7 +33,6 @@ Int64 = NDArray[np.int64]
 MAX_PASSES = 2  # halves of an activation
 # What a multiplier can take: integers, and codes with an integer behind them.
 INTEGER_SCHEMES = (Scheme.UNIFORM, Scheme.LOG2, Scheme.TWO_REGION)
-PRODUCT_BITS = 16  # of an 8×8 multiplier, in front of the shifter that aligns regions
 
 
 def multiplier_mode(engine: Engine, weight: Format, activation: Format, max_passes: int = 1) -> int | None:
@@ -234,22 +233,28 @@ class MacArray(EngineRules):
         return "scalable_4" if narrowest >= 4 else "scalable_2"
 
 
+def _aligned_bits(engine: Engine) -> int:
+    """Bits of the widest product that is aligned, after the shift: 16 + region_shift with 8×8 multipliers."""
+    widths = (mode.weight_bits + mode.activation_bits for mode in engine.modes if mode.passes == 1)
+    return max(widths, default=0) + engine.region_shift
+
+
 def _alignment_selectors(engine: Engine) -> int:
-    """Selectors of a shifter by 0 … region_shift behind an 8×8 multiplier: a stage for every bit of the amount."""
-    return (PRODUCT_BITS + engine.region_shift) * engine.region_shift.bit_length()
+    """Selectors of a shifter by 0 … region_shift behind a multiplier: a stage for every bit of the amount."""
+    return _aligned_bits(engine) * engine.region_shift.bit_length()
 
 
 def _alignment_pj(engine: Engine, tech: Technology, clock_hz: int, convention: Convention) -> float:
     """Energy in pJ that aligning adds to a product (an interpretation: no published array does it).
 
-    Arithmetic: a shift with a result of 16 + region_shift bits, and so many bits more in the tree's add.  Synthesized:
-    the 8×8 MAC of a fixed array times the area of the selectors as a share of the 8×8 PE.
+    Arithmetic: a shift of the product, with the widest result, and `region_shift` bits more in the tree's add.
+    Synthesized: the 8×8 MAC of a fixed array times the area of the selectors as a share of the 8×8 PE.
     """
     if convention is Convention.SYNTHESIZED:
         share = selectors_um2(_alignment_selectors(engine), tech) / tech.pe_area_um2["pe_mac8x8_acc24"]
         return share * array_mac_pj("fixed", 8, 8, tech, clock_hz)
     wide = add_pj(min(TREE_BITS + engine.region_shift, engine.accumulator_bits), tech)
-    return shift_pj(PRODUCT_BITS + engine.region_shift, tech) + wide - tree_add_pj(engine, tech)
+    return shift_pj(_aligned_bits(engine), tech) + wide - tree_add_pj(engine, tech)
 
 
 def uniform_codes(weights: Int64, weight: Format) -> Int64:
