@@ -152,7 +152,6 @@ def _made(
     arguments: argparse.Namespace, plan: QuantPlan | None, accelerator: Accelerator, budget: Budget | None, folder: Path
 ) -> tuple[QuantPlan, Checkpoint, float]:
     """The plan (the given one, or the method's) and its checkpoint, and how many seconds that took after loading."""
-
     from codesign.method_choice import choose
     from codesign.models import data_of, load_model
     from quant.quantize import quantize, quantize_plan

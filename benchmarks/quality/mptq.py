@@ -24,7 +24,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 from mnq import CALIBRATION_IMAGES, CONTROL_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
-from quant.smooth import channel_skew
 from run import HERE, read_results
 
 from codesign.quantize_command import calibration_images
@@ -35,6 +34,7 @@ from quant.data.small import GREY_32
 from quant.methods.mptq import MPTQ
 from quant.network import Network, forward
 from quant.quantize import quantize
+from quant.smooth import channel_skew
 
 RESULTS = HERE / "mptq.jsonl"
 MODELS = (NATURAL, "glyph_vit_scale10", "glyph_vit_scale40", "glyph_vit_offset", "glyph_vit_outlier")
