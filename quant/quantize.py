@@ -44,6 +44,24 @@ def quantize(
     batches = _batches(calibration)
     network = method.prepare(as_network(model, batches), batches)
     statistics = gather(network, batches, method)
+    return quantize_prepared(network, batches, method, statistics, options, reconstruction, about, progress)
+
+
+def quantize_prepared(
+    network: Network,
+    batches: Sequence[Tensor],
+    method: Method,
+    statistics: Statistics,
+    options: Calibration | None = None,
+    reconstruction: Reconstruction | None = None,
+    about: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> tuple[QuantPlan, Checkpoint]:
+    """`quantize` of a network that the method has prepared, with statistics of `gather`.
+
+    Methods that prepare and gather alike (the same smoothing, the same tensors observed by channel, weighted alike)
+    may share both.
+    """
     plan = make_plan(network, method, statistics)
     made = {"method": type(method).__name__, "method_options": asdict(method), **(about or {})}
     checkpoint = calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)

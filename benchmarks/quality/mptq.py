@@ -29,11 +29,12 @@ from run import HERE, read_results
 from codesign.quantize_command import calibration_images
 from quant.calibrate import Calibration
 from quant.checkpoint import Model
+from quant.collect import Statistics
 from quant.data.dataset import DataSet
 from quant.data.small import GREY_32
 from quant.methods.mptq import MPTQ
 from quant.network import Network, forward
-from quant.quantize import quantize
+from quant.quantize import gather, quantize_prepared
 from quant.smooth import channel_skew
 
 RESULTS = HERE / "mptq.jsonl"
@@ -83,12 +84,19 @@ def _cells(
         found = evaluated(lambda batch: forward(network, batch), images)
         skew = [asdict(one) for one in channel_skew(network, calibration)]
         yield {**head, "bits": 32, "arm": "reference", **figures_of(found), "skew": skew}
+    shared: dict[tuple[Any, ...], tuple[Network, Statistics]] = {}
     for bits in widths:
         for name, arm in arms_of(model, seed, bits).items():
             if (model, seed, bits, name) in done:
                 continue
             start = time.perf_counter()
-            plan, checkpoint = quantize(network, calibration, arm.method, arm.options)
+            method = arm.method
+            alike = (method.smooth, method.offsets, method.weighted_regions)
+            if alike not in shared:
+                smoothed = method.prepare(network, calibration)
+                shared[alike] = (smoothed, gather(smoothed, calibration, method))
+            smoothed, statistics = shared[alike]
+            plan, checkpoint = quantize_prepared(smoothed, calibration, method, statistics, arm.options)
             seconds = round(time.perf_counter() - start, 1)
             formats = {rule.match: rule.output.name for rule in plan.rules if rule.output.region_shift}
             figures = figures_of(evaluated(Model(checkpoint), images))
@@ -103,9 +111,9 @@ def arms_of(model: str, seed: int, bits: int) -> dict[str, Arm]:
     for smoothing, points in product(SMOOTHINGS, POINTS):
         method = replace(base, smooth=smoothing, zero_points=points != "symmetric", offsets=points == "channel")
         found[f"{smoothing}/{points}/mse"] = Arm(method, mse)
-        if seed == 0 and model in ALL_SEEDS:
+        if bits == 4 and seed == 0 and model in ALL_SEEDS:
             found[f"{smoothing}/{points}/minmax"] = Arm(method, replace(mse, observer="minmax"))
-        if points == "symmetric" and model == NATURAL:
+        if bits == 4 and points == "symmetric" and model == NATURAL:
             found[f"{smoothing}/{points}/mse/tensor"] = Arm(method, replace(mse, weights="tensor"))
     if model == NATURAL:
         found |= {f"regions/{name}": Arm(method, mse) for name, method in _region_arms(base).items()}
@@ -116,7 +124,7 @@ def _region_arms(base: MPTQ) -> dict[str, MPTQ]:
     """Two-region formats of softmax and GELU outputs; all else as in `base`.  "alone/…": all else has 8 bits."""
     arms: dict[str, MPTQ] = {}
     alone = replace(base, activation_bits=8, weight_bits=8, region_bits=base.activation_bits)
-    for prefix, method in (("", base), ("alone/", alone)):
+    for prefix, method in (("", base), ("alone/", alone))[: 2 if base.activation_bits == 4 else 1]:
         arms[f"{prefix}uniform"] = replace(method, regions="none")
         arms[f"{prefix}uniform_points"] = replace(method, regions="none", region_points=True)
         for shift in FIXED_SHIFTS:
