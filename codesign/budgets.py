@@ -39,12 +39,12 @@ class Budget:
         return bit_operations(apply_plan(workload, QuantPlan("uniform", (image, rest))))
 
 
-def parse_budget(text: str) -> Budget:
-    """The budget of ``KIND=VALUE``.  Raises AccelsimError with the kinds otherwise."""
+def parse_budget(text: str, kinds: tuple[str, ...] = KINDS) -> Budget:
+    """The budget of ``KIND=VALUE``, one of `kinds`.  Raises AccelsimError with the kinds otherwise."""
     kind, _, number = text.partition("=")
     where = f"--budget {text}"
-    if kind not in KINDS:
-        raise AccelsimError(Problem(where, f"unknown kind {kind!r}", f"KIND=VALUE with one of {', '.join(KINDS)}"))
+    if kind not in kinds:
+        raise AccelsimError(Problem(where, f"unknown kind {kind!r}", f"KIND=VALUE with one of {', '.join(kinds)}"))
     try:
         value = float(number)
     except ValueError:

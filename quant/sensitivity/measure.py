@@ -71,7 +71,7 @@ def sensitivity(
     chosen = Settings() if settings is None else settings
     metrics = metrics_named(chosen.metrics or metric_names())
     data = {CALIBRATION: calibration, VALIDATION: validation}
-    seen = {split: _look(batches) for split, batches in data.items()}
+    seen = {split: look(batches) for split, batches in data.items()}
     found = components(network, chosen.kinds)
     _check(metrics, seen)
     cells = [Cell(one, bits) for one in found for bits in chosen.bits(one.kind)]
@@ -111,7 +111,7 @@ def network_fingerprint(network: Network) -> str:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What a walk over batches found: hash of all images and labels, batch sizes, whether all have labels."""
 
     fingerprint: str
@@ -119,17 +119,18 @@ class _Seen:
     labelled: bool
 
 
-def _look(batches: Batches) -> _Seen:
+def look(batches: Batches) -> Seen:
+    """Walk over batches of images and labels once."""
     state, sizes, labelled = hashlib.sha256(), [], True
     for images, labels in batches:
         state.update(repr(tuple(images.shape)).encode() + images.contiguous().numpy().tobytes())
         state.update(b"-" if labels is None else labels.contiguous().numpy().tobytes())
         sizes.append(len(images))
         labelled &= labels is not None
-    return _Seen(state.hexdigest()[:16], tuple(sizes), labelled)
+    return Seen(state.hexdigest()[:16], tuple(sizes), labelled)
 
 
-def _check(metrics: Iterable[Metric], seen: dict[str, _Seen]) -> None:
+def _check(metrics: Iterable[Metric], seen: dict[str, Seen]) -> None:
     problems = []
     if not seen[CALIBRATION].sizes:
         problems.append(Problem("sensitivity: calibration", "there are no images", "at least one batch"))
@@ -201,7 +202,7 @@ def _row(store: Cache, keys: dict[str, str], cell: Cell, metrics: Iterable[Metri
 
 
 def _channels(
-    store: Cache, keys: dict[str, str], cell: Cell, metrics: Iterable[Metric], seen: dict[str, _Seen]
+    store: Cache, keys: dict[str, str], cell: Cell, metrics: Iterable[Metric], seen: dict[str, Seen]
 ) -> ChannelRow:
     values = {}
     for one in metrics:

@@ -1,0 +1,150 @@
+"""What a greedy walk is compared with: random walks, one width for all, and the knapsack of single losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.problems import InfeasibleError
+from codesign.allocate.flat import exact_groups
+from codesign.allocate.problem import Floats
+from codesign.greedy.trajectory import Component, State, WidthProblem, too_low
+
+ROUNDS = 12
+ROUNDING = 1e-9  # of the cost at the start: a predicted cost this close is exact
+
+
+def random_state(problem: WidthProblem, target: float, rng: np.random.Generator) -> State:
+    """Where a walk ends that makes a random component one width narrower until the cost is at most the target.
+
+    Raises InfeasibleError when the narrowest state costs more.
+    """
+    state, costs = [one.widths[0] for one in problem.components], []
+    while True:
+        costs.append(_cost(problem, tuple(state)))
+        if costs[-1] <= target:
+            return tuple(state)
+        open_ = [k for k, one in enumerate(problem.components) if state[k] > one.widths[-1]]
+        if not open_:
+            raise too_low(min(costs), target)
+        k = int(rng.choice(open_))
+        state[k] = next(bits for bits in problem.components[k].widths if bits < state[k])
+
+
+def uniform_states(components: tuple[Component, ...]) -> dict[int, State]:
+    """The state of every width: each component at its widest that is no wider, at its narrowest where there is none."""
+    every = sorted({bits for one in components for bits in one.widths}, reverse=True)
+    return {bits: tuple(_at_most(one, bits) for one in components) for bits in every}
+
+
+def _at_most(component: Component, bits: int) -> int:
+    return next((one for one in component.widths if one <= bits), component.widths[-1])
+
+
+@dataclass(frozen=True)
+class KnapsackChoice:
+    """A state whose summed single losses are least, what they add up to, its cost, and losses measured for it."""
+
+    state: State
+    predicted_rise: float
+    cost: float
+    evaluations: int
+
+
+def knapsack(problem: WidthProblem, target: float) -> KnapsackChoice:
+    """The state of the least sum of single losses within the target.
+
+    The loss of a component at a width is what it alone adds to the widest state, never below 0 nor below that of a
+    wider one; they are taken to add up.  Costs are those of single changes.  Where costs add up the choice is exact
+    (`codesign.allocate.flat.exact_groups`).  Where they do not (bit operations, simulated costs) the changes are priced
+    around the best state that was found, and the limit is bisected between one that was kept and one that was not: the
+    best of the states that were tried.  Raises InfeasibleError when none of them meets the target.
+    """
+    first = tuple(one.widths[0] for one in problem.components)
+    problem.settle(first)
+    here = problem.loss(first)
+    count = max(len(one.widths) for one in problem.components)
+    rises = np.full((len(problem.components), count), np.inf)
+    for k, one in enumerate(problem.components):
+        losses = [0.0, *(problem.loss(_with(first, k, bits)) - here for bits in one.widths[1:])]
+        rises[k, : len(losses)] = np.maximum.accumulate(losses)
+    search = _Limits(problem, target, first)
+    for _ in range(ROUNDS):
+        if search.tried(_choice(problem, search.context, search.limit, rises), rises):
+            break
+    if search.best is None:
+        raise too_low(search.least, target)
+    evaluations = 1 + sum(len(one.widths) - 1 for one in problem.components)
+    return KnapsackChoice(search.best[1], search.best[0], search.best[2], evaluations)
+
+
+class _Limits:
+    """Around which state changes are priced, and what they may add up to."""
+
+    def __init__(self, problem: WidthProblem, target: float, first: State) -> None:
+        self.cost: Callable[[State], float] = lambda state: _cost(problem, state)
+        self.components, self.target, self.context, self.limit = problem.components, target, first, target
+        self.start = self.least = problem.cost(first)
+        self.best: tuple[float, State, float] | None = None
+        self.missed = math.inf  # the least limit around this context whose state cost more than the target
+
+    def tried(self, found: tuple[State, float], rises: Floats) -> bool:
+        """Note what a choice costs beside what was predicted; True when another round would find nothing better."""
+        state, predicted = found
+        used = self.cost(state)
+        self.least = min(self.least, used)
+        rise = float(sum(rises[k, one.widths.index(state[k])] for k, one in enumerate(self.components)))
+        exact = abs(used - predicted) <= ROUNDING * abs(self.start)
+        if used > self.target:
+            self.missed = self.limit
+            known = -math.inf if self.best is None else self.best[2]
+            self.limit = (self.limit + known) / 2 if self.best is not None else self.limit - (used - self.target)
+            if self.best is None and math.isfinite(used):
+                self.context = state
+            return False
+        if self.best is None or rise < self.best[0]:
+            self.best = (rise, state, used)
+            self.context, self.limit, self.missed = state, self.target, math.inf
+            return exact
+        if exact and self.limit >= self.target:
+            return True
+        self.limit = (self.limit + self.missed) / 2 if math.isfinite(self.missed) else 2 * self.target - used
+        return False
+
+
+def _choice(problem: WidthProblem, context: State, limit: float, rises: Floats) -> tuple[State, float]:
+    """The state of the least sum of rises whose changes of a context's cost fit the limit, and what they add up to.
+
+    Where none fits it is the cheapest.
+    """
+    here = problem.cost(context)
+    changes = np.full(rises.shape, np.inf)
+    for k, one in enumerate(problem.components):
+        changes[k, : len(one.widths)] = [_cost(problem, _with(context, k, bits)) - here for bits in one.widths]
+    able = np.isfinite(changes) & np.isfinite(rises)
+    least = np.where(able, changes, np.inf).min(axis=1)
+    room = limit - here - float(least.sum())
+    try:
+        if room <= 0:
+            raise too_low(here + float(least.sum()), limit)
+        costs = np.where(able, changes - least[:, None], 0.0) / room
+        choice = exact_groups(np.where(able, rises, np.inf), costs[None], np.ones(1))
+    except InfeasibleError:
+        choice = np.argmin(np.where(able, changes, np.inf), axis=1)
+    state = tuple(one.widths[int(k)] for one, k in zip(problem.components, choice, strict=True))
+    return state, here + float(changes[np.arange(len(choice)), choice].sum())
+
+
+def _cost(problem: WidthProblem, state: State) -> float:
+    """The cost; infinite where the state cannot be had."""
+    try:
+        return problem.cost(state)
+    except InfeasibleError:
+        return math.inf
+
+
+def _with(state: State, k: int, bits: int) -> State:
+    return (*state[:k], bits, *state[k + 1 :])
