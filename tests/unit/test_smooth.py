@@ -216,6 +216,10 @@ def test_a_layer_without_bias_gets_one_only_when_moved(base):
     moved, scaled = (smooth(bare, [batch], Smooth(method)) for method in ("sq_b", "smoothquant"))
     assert moved.node("b0.fc1").bias is not None
     assert scaled.node("b0.fc1").bias is None
+    bare = replace(network, nodes=tuple(replace(n, bias=None) if n.name == "b0.qkv" else n for n in network.nodes))
+    scaled = smooth(bare, [batch], Smooth("smoothquant", values="shift"))
+    assert scaled.node("b0.qkv").bias is None
+    moved = smooth(bare, [batch], Smooth("sq_b", values="shift"))
     for found in (moved, scaled):
         assert torch.allclose(forward(found, batch), forward(bare, batch), rtol=1e-9, atol=1e-9)
 
@@ -230,7 +234,7 @@ def test_skew(base):
     gain = torch.ones(16, dtype=torch.float64)
     gain[:2] = torch.tensor([0.0, 8.0])
     offset = torch.zeros(16, dtype=torch.float64)
-    offset[5] = 100.0
+    offset[[0, 5]] = torch.tensor([3.0, 100.0], dtype=torch.float64)
     nodes = tuple(replace(n, weight=gain, bias=offset) if n.name == "b0.norm1" else n for n in base.nodes)
     batch = images(16)
     before = {one.norm: one for one in channel_skew(base, [batch])}
