@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,10 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
     if "budget" in summary:
         one = summary["budget"]
         print(f"  budget          {one['kind']}: {one['spent']:.6g} of {one['limit']:.6g} ({one['chosen']})")
+    if "greedy" in summary:
+        print("\n".join(_greedy(summary["greedy"])))
+    if checkpoint.untied:
+        print("  integers        none: steps that are not tied are not executable in integers (--regions opt is)")
     if "nonlinear" in summary:
         from codesign.nonlinear.text import lines
 
@@ -40,6 +45,19 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
     print(f"  next            accelsim eval {folder} --data {summary['data']}")
     other = "" if arch == DEFAULT_ARCH else f" --arch {arch}"
     print(f"                  accelsim run {folder}/workload.json --plan {folder}/plan.yaml{other}")
+
+
+def _greedy(found: dict[str, Any]) -> list[str]:
+    """How a search went, and how many layers and tensors have which width."""
+    lines = [
+        f"  greedy          {found['moves']} moves, {found['evaluations']} losses on {found['images']} images: "
+        f"{found['start_loss']:.4f} → {found['loss']:.4f} nats ({found['score']}, {found['search']})"
+    ]
+    for title, widths in (("weights", found["weight_bits"]), ("activations", found["tensor_bits"])):
+        counts = Counter(widths.values())
+        each = ", ".join(f"{counts[bits]} of {bits} bits" for bits in sorted(counts, reverse=True))
+        lines.append(f"    {title:14}{each}")
+    return lines
 
 
 def figures(result: Evaluation, of: Evaluation | None = None) -> dict[str, Any]:

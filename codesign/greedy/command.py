@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codesign.greedy.walk import SCORES, SEARCHES
-
 from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import KINDS, Budget
+from codesign.greedy.walk import SCORES, SEARCHES
 
 if TYPE_CHECKING:
     from torch import Tensor

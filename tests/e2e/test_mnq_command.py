@@ -125,7 +125,7 @@ def test_budget_gives_the_hardware_aware_map(model: str) -> None:
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
-        (("--ratio", "0.5"), "the method mnq has no such option"),
+        (("--ratio", "0.5"), "the method mnq has no ratio"),
         (("--reconstruct",), "rounds to nearest"),
         (("--bits", "9"), "codes of 2 … 8 bits"),
         (("--bits", "1"), "codes of 2 … 8 bits"),
@@ -163,12 +163,12 @@ def test_an_impossible_budget_is_found_before_accuracy_is_measured(
     assert not Path("q").exists()
 
 
-@pytest.mark.parametrize("options", [("--maps", "3"), ("--images", "4")])
+@pytest.mark.parametrize("options", [("--maps", "3"), ("--images", "4"), ("--smooth", "sq_b"), ("--full",)])
 def test_other_methods_refuse_what_they_do_not_read(
     model: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["quantize", model, "--method", "uniform", *SMALL[:4], "-o", "q", *options]) == 2
-    assert f"{options[0]}: only the method mnq compares maps" in capsys.readouterr().err
+    assert f"the method uniform has no {options[0][2:]}" in capsys.readouterr().err
     assert not Path("q").exists()
 
 

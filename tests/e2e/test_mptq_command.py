@@ -1,0 +1,164 @@
+"""`accelsim quantize --method mptq`, as a user calls it: one width, widths within a budget, resume, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codesign.cli import main
+
+pytest.importorskip("sklearn")
+
+VIT = """
+import torch
+
+from accelsim.workloads.vit import Variant
+from quant.data.small import GREY_32
+from quant.models.vit import VisionTransformer
+
+
+def make():
+    torch.manual_seed(0)
+    return VisionTransformer(Variant(16, 1, 2, patch=8, classes=10, in_channels=1), 32).eval(), GREY_32
+"""
+CNN = """
+import torch
+from torch import nn
+
+from quant.data.small import GREY_32
+
+
+def make():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3, stride=4), nn.Hardswish(), nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(384, 10)
+    return nn.Sequential(*layers).eval(), GREY_32
+"""
+SMALL = ("--data", "digits", "--calibration-images", "32")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "tiny_vit.py").write_text(VIT)
+    (tmp_path / "tiny_cnn.py").write_text(CNN)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def quantized(model: str, *more: str) -> dict[str, Any]:
+    given = ["quantize", f"{model}.py:make", "--method", "mptq", *SMALL, "-o", "q", "--json", "q.json"]
+    assert main([*given, *more]) == 0
+    return dict(json.loads(Path("q.json").read_text()))
+
+
+def outputs() -> dict[str, str]:
+    import yaml
+
+    rules = yaml.safe_load(Path("q/plan.yaml").read_text())["rules"]
+    return {rule["match"]: rule["output"] for rule in rules}
+
+
+def cycles(capsys: pytest.CaptureFixture[str]) -> int:
+    """Of the run that the command prints."""
+    command = next(line.split() for line in capsys.readouterr().out.splitlines() if "accelsim run" in line)
+    assert main([*command[1:], "--json", "r.json"]) == 0
+    return int(json.loads(Path("r.json").read_text())["cycles_total"])
+
+
+def test_one_width_is_executed_in_integers_and_simulated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quantized("tiny_vit", "--bits", "5", "--functions", "ivit")
+    formats = outputs()
+    assert formats["b0.softmax"].startswith("r5p")
+    assert formats["b0.fc1"].startswith("r5n")
+    assert (formats["b0.norm1"], formats["b0.qkv"], formats["b0.proj"], formats["head"]) == ("u5", "u5", "u8", "u8")
+    assert cycles(capsys) > 0
+    assert main(["eval", "q", "--data", "digits", "--images", "40", "--integer", "--json", "e.json"]) == 0
+    integer = json.loads(Path("e.json").read_text())["integer"]
+    assert integer["float_islands"] == []
+    assert integer["agreement"] > 0.9
+
+
+def test_fully_quantized_and_uniform_formats(folder: Path) -> None:
+    quantized("tiny_vit", "--bits", "4", "--full", "--regions", "none", "--smooth", "none")
+    formats = outputs()
+    kept = {"head"}  # logits
+    assert {formats[name] for name in formats if name not in {*kept, "*"}} == {"u4"}
+
+
+def test_a_budget_gives_widths_and_a_killed_search_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = quantized("tiny_vit", "--budget", "layer_bits=6", "--images", "40", "--full")
+    assert made["budget"]["spent"] <= 6
+    printed = capsys.readouterr().out
+    assert "greedy widths" in printed
+    assert f"{made['greedy']['evaluations']} losses" in printed
+    widths = {**made["greedy"]["weight_bits"], **made["greedy"]["tensor_bits"]}
+    assert len(set(widths.values())) > 1
+    formats = outputs()
+    assert all(formats[name][1] == str(bits) for name, bits in made["greedy"]["tensor_bits"].items() if name in formats)
+    whole = Path("q/evaluations.jsonl").read_bytes()
+    files = {name: (Path("q") / name).read_bytes() for name in ("plan.yaml", "checkpoint.safetensors")}
+    # A kill: half of the losses and a torn line are left.
+    lines = whole.splitlines(keepends=True)
+    Path("q/evaluations.jsonl").write_bytes(b"".join(lines[: len(lines) // 2]) + b'{"state": [8, 8')
+    again = quantized("tiny_vit", "--budget", "layer_bits=6", "--images", "40", "--full")
+    assert Path("q/evaluations.jsonl").read_bytes() == whole
+    assert {name: (Path("q") / name).read_bytes() for name in files} == files
+    assert again["greedy"]["weight_bits"] == made["greedy"]["weight_bits"]
+
+
+def test_edp_budget_on_the_accelerator(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quantized("tiny_vit", "--bits", "8")
+    cycles(capsys)
+    edp_pj_s = json.loads(Path("r.json").read_text())["edp_pj_s"]
+    made = quantized("tiny_vit", "--budget", f"edp_pj_s={0.9 * edp_pj_s}", "--images", "40")
+    cycles(capsys)
+    assert json.loads(Path("r.json").read_text())["edp_pj_s"] == pytest.approx(made["budget"]["spent"])
+    assert made["budget"]["spent"] <= 0.9 * edp_pj_s
+
+
+def test_a_network_without_layernorm_has_greedy_widths_only(folder: Path) -> None:
+    made = quantized("tiny_cnn", "--budget", "uniform=6", "--images", "40")
+    assert made["method_options"]["smooth"] == "none"
+    assert made["method_options"]["zero_points"] is True
+    assert made["budget"]["spent"] <= made["budget"]["limit"]
+    assert all(name.startswith("u") for name in outputs().values())
+
+
+def test_untied_steps_have_no_integers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quantized("tiny_vit", "--bits", "6", "--regions", "ptq4vit")
+    assert "not executable in integers" in capsys.readouterr().out
+    assert main(["eval", "q", "--data", "digits", "--images", "40"]) == 0
+    assert main(["eval", "q", "--data", "digits", "--images", "40", "--integer"]) == 2
+    assert "not executable in integers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--ratio", "0.5"), "the method mptq has no ratio"),
+        (("--maps", "3"), "the method mptq has no maps"),
+        (("--bits", "2"), "two-region formats lack it"),
+        (("--bits", "9"), "two-region formats lack it"),
+        (("--bits", "4", "--budget", "uniform=5"), "is chosen by the budget"),
+        (("--search", "exact"), "is read with a budget only"),
+        (("--budget", "cycles=4"), "unknown kind"),
+        (("--budget", "edp_pj_s=1e-9"), "the least cost is"),
+        (("--budget", "layer_bits=3"), "the least cost is"),
+    ],
+)
+def test_faults_leave_no_folder(
+    folder: Path, options: tuple[str, ...], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quantize", "tiny_vit.py:make", "--method", "mptq", *SMALL, "-o", "q", *options]) == 2
+    assert fault in capsys.readouterr().err
+    assert not Path("q").exists()
+
+
+def test_smoothing_needs_a_layernorm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["quantize", "tiny_cnn.py:make", "--method", "mptq", *SMALL, "-o", "q", "--smooth", "sq_b"]
+    assert main(given) == 2
+    assert "no LayerNorm whose outputs only linear layers read" in capsys.readouterr().err
