@@ -142,6 +142,9 @@ def test_which_mode_executes_them() -> None:
     assert select_mode(ALIGNED, fmt("u8"), fmt("u8")) == 1
     assert select_mode(ALIGNED, fmt("apot8"), fmt("r8p8")) is None
     assert select_mode(ALIGNED, fmt("u9"), fmt("r8p8")) is None
+    passes = replace(ALIGNED, modes=(Mode(4, 4), Mode(4, 8, 1, 2)))
+    assert select_mode(passes, fmt("u4"), fmt("r4p8")) == 2 + 0
+    assert select_mode(passes, fmt("u4"), fmt("r5p8")) is None  # a mode of two passes aligns nothing
     assert rules_of(ALIGNED).columns(ALIGNED) == 6
     assert rules_of(PLAIN).columns(PLAIN) == 3
 
