@@ -12,7 +12,7 @@ from accelsim.ir import Tensor as Stored
 from accelsim.workloads import recipes
 from quant.capture import capture
 from quant.models.registry import load_reference
-from quant.network import Network, Operand, forward
+from quant.network import Network, Node, Numerics, Operand, forward
 from quant.smooth import (
     Smooth,
     channel_skew,
@@ -215,3 +215,31 @@ def test_the_hybrid_has_nothing_to_smooth():
     assert smoothable(network) == ()
     assert value_products(network) == ()
     assert smooth(network, [torch.zeros(1, 1, 32, 32)], Smooth(values="shift")) is network
+
+
+class Rounded(Numerics):
+    """Rounds shares to multiples of 1 / 8: their rows do not sum to one any more."""
+
+    def stored(self, node: Node, value: torch.Tensor) -> torch.Tensor:
+        return (8 * value).round() / 8 if node.function == "softmax" else value
+
+
+def test_moved_values_lose_nothing_by_rows_that_do_not_sum_to_one():
+    """Against the float network: (p̂ − p)·(v − b) instead of (p̂ − p)·v, whatever the values' offset is."""
+    plain = double(attention())
+    v, proj, offset = plain.node("v"), plain.node("proj"), 20 * torch.tensor([1.0, -1, 1, 1, -1, 1]).double()
+    changed = {
+        "v": replace(v, bias=v.bias + offset),
+        "proj": replace(proj, bias=proj.bias - proj.weight @ offset),
+    }
+    apart = replace(plain, nodes=tuple(changed.get(node.name, node) for node in plain.nodes))
+    images = images_of(plain, 8).double()
+    expected = forward(plain, images)
+
+    def error(network: Network, values: str) -> float:
+        found = forward(smooth(network, [images], Smooth(values=values)), images, Rounded())
+        return float((found - expected).norm() / expected.norm())
+
+    assert error(apart, "shift") == pytest.approx(error(plain, "shift"), rel=1e-6)
+    assert error(apart, "scale") == pytest.approx(error(apart, "no"), rel=1e-6)
+    assert error(apart, "no") > 5 * error(apart, "shift")
