@@ -6,6 +6,7 @@ They have the ops, views and operand order that `capture` gives for the referenc
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -191,6 +192,16 @@ def tiny_vit(seed: int = 0, depth: int = 2, dim: int = 12, heads: int = 2) -> Ne
     token = b.net.view("class_token", (x,), 1, 1, dim)
     b.node(token, "identity", [Operand(x, (View("select", (1, 0)),))])
     return b.build(b.linear("head", "fc", b.layernorm("norm", token), CLASSES))
+
+
+def in_float64(network: Network) -> Network:
+    """The same network with float64 parameters."""
+
+    def cast(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.double()
+
+    nodes = tuple(replace(node, weight=cast(node.weight), bias=cast(node.bias)) for node in network.nodes)
+    return replace(network, nodes=nodes)
 
 
 def images_of(network: Network, count: int, seed: int = 1) -> Tensor:

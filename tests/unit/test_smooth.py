@@ -20,7 +20,7 @@ from quant.network import Network, forward, run
 from quant.observers import minmax
 from quant.smooth import Smooth, channel_skew, layernorm_outputs, offset_and_scale, smooth
 from quant.views import View
-from tests.support.networks import NetBuilder, images_of, tiny_hybrid
+from tests.support.networks import NetBuilder, images_of, in_float64, tiny_hybrid
 
 SMALL = Variant(dim=16, depth=2, heads=2, patch=4, classes=5, in_channels=1)
 OPTIONS = [(method, values) for method in ("sq_b", "smoothquant") for values in ("no", "scale", "shift")]
@@ -32,16 +32,9 @@ def model(seed: int) -> VisionTransformer:
         return VisionTransformer(SMALL, 8).eval()
 
 
-def double(network: Network) -> Network:
-    def cast(value):
-        return None if value is None else value.double()
-
-    return replace(network, nodes=tuple(replace(n, weight=cast(n.weight), bias=cast(n.bias)) for n in network.nodes))
-
-
 @pytest.fixture(scope="module")
 def base() -> Network:
-    return double(capture(model(0), (1, 8, 8)))
+    return in_float64(capture(model(0), (1, 8, 8)))
 
 
 def wild(network: Network, seed: int) -> Network:
@@ -123,7 +116,7 @@ def test_several_readers_share_the_weight_maximum():
     b = NetBuilder("fan", 4, 0)
     x = b.layernorm("norm", b.linear("first", "mlp", "image", 6, views=(View("permute", ((0, 2, 3, 1),)),)))
     names = [b.linear(name, "mlp", x, 6) for name in ("one", "two")]
-    network = double(b.build(b.add("sum", *names)))
+    network = in_float64(b.build(b.add("sum", *names)))
     batch = images_of(network, 8).double()
     low, high = ranges(network, batch, "norm")
     rows = np.concatenate([network.node(name).weight.numpy() for name in names])
@@ -191,7 +184,7 @@ def test_rounding_errors_fall_on_the_controls(bits):
     offset, scaled = with_output_offsets(plain, 8.0, 0), with_output_scales(plain, 40.0, 0)
     errors = {}
     for name, one in (("plain", plain), ("offset", offset), ("scale", scaled)):
-        network = double(capture(one, (1, 8, 8)))
+        network = in_float64(capture(one, (1, 8, 8)))
         for method in ("none", "smoothquant", "sq_b"):
             errors[name, method] = relative_error(smooth(network, [batch], Smooth(method)), batch, bits)
     assert errors["offset", "sq_b"] < errors["offset", "smoothquant"] / 3

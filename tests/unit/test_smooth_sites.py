@@ -23,18 +23,10 @@ from quant.smooth import (
     value_products,
 )
 from quant.views import Batch, View
-from tests.support.networks import NetBuilder, images_of, tiny_hybrid, tiny_vit
+from tests.support.networks import NetBuilder, images_of, in_float64, tiny_hybrid, tiny_vit
 
 DIM, TOKENS = 6, 16
 FLAT = (View("reshape", ((Batch(), 1, TOKENS),)), View("permute", ((0, 2, 1),)))
-
-
-def double(network: Network) -> Network:
-    def cast(value):
-        return None if value is None else value.double()
-
-    nodes = tuple(replace(node, weight=cast(node.weight), bias=cast(node.bias)) for node in network.nodes)
-    return replace(network, nodes=nodes)
 
 
 def start() -> tuple[NetBuilder, str]:
@@ -45,7 +37,7 @@ def start() -> tuple[NetBuilder, str]:
 
 def unchanged(network: Network, options: Smooth) -> Network:
     """The smoothed network, after checking that it computes the same on other images."""
-    network = double(network)
+    network = in_float64(network)
     found = smooth(network, [images_of(network, 8).double()], options)
     fresh = images_of(network, 4, seed=5).double()
     assert torch.allclose(forward(found, fresh), forward(network, fresh), rtol=1e-9, atol=1e-9)
@@ -122,7 +114,7 @@ def test_the_others_are_smoothed_beside_one_that_is_not():
     found = unchanged(network, Smooth())
     assert smoothable(network) == (("second", ("last",)),)
     assert set(not_smoothable(network)) == {"norm"}
-    original = double(network)
+    original = in_float64(network)
     assert torch.equal(found.node("norm").weight, original.node("norm").weight)
     assert torch.equal(found.node("fc").weight, original.node("fc").weight)
     assert not torch.equal(found.node("second").weight, original.node("second").weight)
@@ -148,7 +140,7 @@ def test_channels_are_followed_through_views(views, method):
     network = b.build(tip)
     assert smoothable(network) == (("norm", ("fc",)),)
     found = unchanged(network, Smooth(method))
-    assert not torch.equal(found.node("fc").weight, double(network).node("fc").weight)
+    assert not torch.equal(found.node("fc").weight, in_float64(network).node("fc").weight)
 
 
 def test_a_pointwise_convolution_reads_channels():
@@ -189,7 +181,7 @@ def test_values_are_found_in_a_transformer():
 def test_values_move_by_the_offset_over_the_factor_of_the_product(scale):
     network = attention(scale=scale)
     assert value_products(network) == (("values", "v", ("proj",)),)
-    found, original = unchanged(network, Smooth(values="shift")), double(network)
+    found, original = unchanged(network, Smooth(values="shift")), in_float64(network)
     assert torch.equal(found.node("qk").weight, original.node("qk").weight)
     plain = unchanged(network, Smooth("smoothquant", values="shift"))
     assert torch.equal(plain.node("proj").bias, original.node("proj").bias)
@@ -199,8 +191,8 @@ def test_values_move_by_the_offset_over_the_factor_of_the_product(scale):
 def test_rows_that_need_not_sum_to_one_are_scaled_only():
     network = attention(views=(View("permute", ((0, 2, 1),)),))  # columns of shares
     found = unchanged(network, Smooth(values="shift"))
-    assert torch.equal(found.node("proj").bias, double(network).node("proj").bias)
-    assert not torch.equal(found.node("proj").weight, double(network).node("proj").weight)
+    assert torch.equal(found.node("proj").bias, in_float64(network).node("proj").bias)
+    assert not torch.equal(found.node("proj").weight, in_float64(network).node("proj").weight)
 
 
 @pytest.mark.parametrize("seen", ["keys", "add"])
@@ -226,7 +218,7 @@ class Rounded(Numerics):
 
 def test_moved_values_lose_nothing_by_rows_that_do_not_sum_to_one():
     """Against the float network: (p̂ − p)·(v − b) instead of (p̂ − p)·v, whatever the values' offset is."""
-    plain = double(attention())
+    plain = in_float64(attention())
     v, proj, offset = plain.node("v"), plain.node("proj"), 20 * torch.tensor([1.0, -1, 1, 1, -1, 1]).double()
     changed = {
         "v": replace(v, bias=v.bias + offset),
