@@ -155,11 +155,12 @@ def test_a_pointwise_convolution_reads_channels():
 def attention(*, scale: float = 1.0, views: tuple[View, ...] = (), seen: str = "") -> Network:
     """Attention of one head over 16 tokens: queries and keys from one layer, values from another.
 
-    `seen`: what else reads the values, "keys" (they are the keys) or "add"; `views` stand in front of the shares.
+    `seen`: what else reads the values, "keys" (they are the keys) or "add"; or what is wrong with them: "ones" (beside
+    them), "gelu" (behind their layer), "turned" (channels are summed).  `views`: in front of the shares.
     """
     b, x = start()
     qk = b.linear("qk", "qkv", x, 2 * DIM)
-    v = b.linear("v", "qkv", x, DIM)
+    v = b.linear("v", "qkv", x, DIM, activation="gelu" if seen == "gelu" else "")
     queries = Operand(qk, (View("slice", (2, 0, DIM, 1)),))
     turned = View("permute", ((0, 2, 1),))
     keys = Operand(v, (turned,)) if seen == "keys" else Operand(qk, (View("slice", (2, DIM, 2 * DIM, 1)), turned))
@@ -167,7 +168,14 @@ def attention(*, scale: float = 1.0, views: tuple[View, ...] = (), seen: str = "
     recipe = recipes.softmax(1, TOKENS, 1, TOKENS)
     b.net.vector("softmax", "softmax", (scores,), recipe, Stored("softmax", TOKENS, 1, TOKENS))
     shares = Operand(b.node("softmax", "softmax", [Operand(scores)]), views)
-    mixed = b.matmul("values", "attn_values", shares, Operand(v), Loop(1, TOKENS, 1, DIM, TOKENS), scale=scale)
+    values, loop = Operand(v), Loop(1, TOKENS, 1, DIM, TOKENS)
+    if seen == "ones":
+        values = Operand(v, (View("ones_row", (2,)),))
+        loop = Loop(1, TOKENS, 1, DIM + 1, TOKENS, right_implicit_cols=1)
+    elif seen == "turned":
+        shares, values = Operand(shares.source, (View("slice", (2, 0, DIM, 1)),)), Operand(v, (turned,))
+        loop = Loop(1, TOKENS, 1, TOKENS, DIM)
+    mixed = b.matmul("values", "attn_values", shares, values, loop, scale=scale)
     tip = b.linear("proj", "proj", mixed, DIM)
     return b.build(b.add("sum", tip, v) if seen == "add" else tip)
 
@@ -195,8 +203,8 @@ def test_rows_that_need_not_sum_to_one_are_scaled_only():
     assert not torch.equal(found.node("proj").weight, in_float64(network).node("proj").weight)
 
 
-@pytest.mark.parametrize("seen", ["keys", "add"])
-def test_values_that_something_else_reads_are_left_alone(seen):
+@pytest.mark.parametrize("seen", ["keys", "add", "ones", "gelu", "turned"])
+def test_values_that_cannot_move_alone_are_left_alone(seen):
     network = attention(seen=seen)
     assert value_products(network) == ()
     assert smooth(network, [images_of(network, 2)], Smooth(values="shift")) is network
