@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from accelsim.formats import Scheme
 from accelsim.nonlinear.methods import TABLE, function_of
 from quant.integer.build_vector import activation as table_activation
 from quant.integer.graph import Compiler, builds, float_island
@@ -32,8 +31,7 @@ def _computed(compiler: Compiler, node: Node) -> Step:
     source = Codes(float(scale), int(zero), *compiler.range(node, 0))
     factors = compiler.checkpoint.factors.get(node.name)
     asked = (function_of(node.op.recipe), compiler.method(node), node, source, compiler.output(node), factors)
-    stored = compiler.checkpoint.plan.rule_for(node.op).output
-    regions = stored if stored.scheme is Scheme.TWO_REGION else None
+    regions = compiler.regions(node)
     unit_program(*asked, regions)  # refuses constants that leave the widths that the method is priced for
     steps = integer_function(*asked)
     return Nonlinear(node, (lambda codes: nearest_region(steps(codes), regions)) if regions else steps)

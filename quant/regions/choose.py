@@ -37,7 +37,10 @@ class Choice:
 
 
 def sample_of(statistics: Statistics, name: str, group: int = 0) -> tuple[Tensor, Tensor | None]:
-    """Values of a stored tensor [n] and the weights of their errors [n], None where no slopes were gathered."""
+    """Values of a scale group [n] and the weights of their errors [n], None where no slopes were gathered.
+
+    A sample with slopes is of the whole tensor, for any group.
+    """
     seen = statistics.slopes.get(name)
     if seen is not None:
         return seen.values, seen.weights

@@ -30,8 +30,8 @@ FORMATS = st.builds(two_region, st.integers(3, 8), st.integers(0, 15), st.boolea
 
 
 def brute_nearest(value: Fraction, fmt: Format) -> int:
-    """The nearest level in exact arithmetic, the lower one of two."""
-    return min((abs(value - int(level)), int(level)) for level in region_levels(fmt))[1]
+    """The nearest level in exact arithmetic, of two the one nearer to zero."""
+    return min((abs(value - int(level)), abs(int(level)), int(level)) for level in region_levels(fmt))[2]
 
 
 def test_the_levels_of_two_small_formats() -> None:
@@ -41,7 +41,7 @@ def test_the_levels_of_two_small_formats() -> None:
 
 
 @given(FORMATS, st.lists(st.integers(-(1 << 24), 1 << 24), max_size=20), st.data())
-def test_an_integer_goes_to_the_nearest_level_and_a_tie_to_the_lower_one(
+def test_an_integer_goes_to_the_nearest_level_and_a_tie_towards_zero(
     fmt: Format, far: list[int], data: st.DataObject
 ) -> None:
     levels = region_levels(fmt)
