@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,9 +58,9 @@ def knapsack(problem: WidthProblem, target: float) -> KnapsackChoice:
 
     The loss of a component at a width is what it alone adds to the widest state, never below 0 nor below that of a
     wider one; they are taken to add up.  Costs are those of single changes.  Where costs add up the choice is exact
-    (`codesign.allocate.flat.exact_groups`).  Where they do not (bit operations, simulated costs) the changes are priced
-    around the best state that was found, and the limit is bisected between one that was kept and one that was not: the
-    best of the states that were tried.  Raises InfeasibleError when none of them meets the target.
+    (`codesign.allocate.flat.exact_groups`).  Where they do not (bit operations, simulated costs) changes are priced
+    anew around every choice until none is better.  Raises InfeasibleError when no choice that was tried meets the
+    target.
     """
     first = tuple(one.widths[0] for one in problem.components)
     problem.settle(first)
@@ -71,9 +70,11 @@ def knapsack(problem: WidthProblem, target: float) -> KnapsackChoice:
     for k, one in enumerate(problem.components):
         losses = [0.0, *(problem.loss(_with(first, k, bits)) - here for bits in one.widths[1:])]
         rises[k, : len(losses)] = np.maximum.accumulate(losses)
-    search = _Limits(problem, target, first)
+    search = _Rounds(problem, target, first)
     for _ in range(ROUNDS):
-        if search.tried(_choice(problem, search.context, search.limit, rises), rises):
+        state, predicted = _choice(problem, search.context, search.limit, rises)
+        rise = sum(float(rises[k, one.widths.index(state[k])]) for k, one in enumerate(problem.components))
+        if search.done(state, predicted, rise):
             break
     if search.best is None:
         raise too_low(search.least, target)
@@ -81,38 +82,30 @@ def knapsack(problem: WidthProblem, target: float) -> KnapsackChoice:
     return KnapsackChoice(search.best[1], search.best[0], search.best[2], evaluations)
 
 
-class _Limits:
-    """Around which state changes are priced, and what they may add up to."""
+class _Rounds:
+    """Around which state changes are priced (the last one), and what they may add up to."""
 
     def __init__(self, problem: WidthProblem, target: float, first: State) -> None:
-        self.cost: Callable[[State], float] = lambda state: _cost(problem, state)
-        self.components, self.target, self.context, self.limit = problem.components, target, first, target
+        self.problem, self.target, self.context, self.limit = problem, target, first, target
         self.start = self.least = problem.cost(first)
         self.best: tuple[float, State, float] | None = None
-        self.missed = math.inf  # the least limit around this context whose state cost more than the target
 
-    def tried(self, found: tuple[State, float], rises: Floats) -> bool:
-        """Note what a choice costs beside what was predicted; True when another round would find nothing better."""
-        state, predicted = found
-        used = self.cost(state)
+    def done(self, state: State, predicted: float, rise: float) -> bool:
+        """Note a choice with its predicted cost and rise; True when another round would find nothing better.
+
+        What costs more than the target lowers the limit by as much.
+        """
+        used = _cost(self.problem, state)
         self.least = min(self.least, used)
-        rise = float(sum(rises[k, one.widths.index(state[k])] for k, one in enumerate(self.components)))
-        exact = abs(used - predicted) <= ROUNDING * abs(self.start)
+        if math.isfinite(used):
+            self.context = state
         if used > self.target:
-            self.missed = self.limit
-            known = -math.inf if self.best is None else self.best[2]
-            self.limit = (self.limit + known) / 2 if self.best is not None else self.limit - (used - self.target)
-            if self.best is None and math.isfinite(used):
-                self.context = state
+            self.limit -= min(used - self.target, abs(self.target))
             return False
-        if self.best is None or rise < self.best[0]:
-            self.best = (rise, state, used)
-            self.context, self.limit, self.missed = state, self.target, math.inf
-            return exact
-        if exact and self.limit >= self.target:
+        if self.best is not None and rise >= self.best[0]:
             return True
-        self.limit = (self.limit + self.missed) / 2 if math.isfinite(self.missed) else 2 * self.target - used
-        return False
+        self.best, self.limit = (rise, state, used), self.target
+        return abs(used - predicted) <= ROUNDING * abs(self.start)
 
 
 def _choice(problem: WidthProblem, context: State, limit: float, rises: Floats) -> tuple[State, float]:

@@ -145,7 +145,6 @@ class _Search:
         """Make a move."""
         self.here = point_after(self.here, move)
         self.least = min(self.least, self.here.cost)
-        self.known.pop(move.component, None)
         self.problem.settle(self.here.state)
 
     def _by_cost(self) -> Step | None:

