@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accelsim.problems import InfeasibleError
 from codesign.budgets import Budget
 from codesign.greedy.costs import PlanCosts
 from codesign.greedy.evaluations import NAME
 from codesign.greedy.mixed import ACTIVATION, WEIGHT, FormatOf, MixedNetwork, WidthSettings, uniform_format
-from codesign.greedy.trajectory import Component, Point, State, Trajectory
+from codesign.greedy.trajectory import Component, Point, State, Trajectory, too_low
 from codesign.greedy.walk import WalkSettings, walk
 
 if TYPE_CHECKING:
@@ -116,14 +117,15 @@ def greedy_plan(
 
     chosen = GreedySettings() if settings is None else settings
     path = None if folder is None else Path(folder) / NAME
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
     mixed = MixedNetwork(
         method.prepare(network, batches), batches, images, method, chosen.widths,
         Calibration() if options is None else options, format_of, path,
     )  # fmt: skip
     cost = PlanCosts(mixed.network.workload, accelerator, mixed.plan).of(budget.kind)
     limit = budget.limit(mixed.network.workload)
+    _require_possible(mixed, cost, limit)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     total = sum(len(one.widths) - 1 for one in mixed.components)
 
     def report(here: Point) -> None:
@@ -137,3 +139,13 @@ def greedy_plan(
         mixed, mixed.plan(end.state), mixed.widths(end.state, WEIGHT), mixed.widths(end.state, ACTIVATION), end, limit,
         found,
     )  # fmt: skip
+
+
+def _require_possible(mixed: MixedNetwork, cost: Callable[[State], float], limit: float) -> None:
+    """Raise InfeasibleError, before any loss is measured, where the narrowest state costs more than the limit."""
+    try:
+        least = cost(tuple(one.widths[-1] for one in mixed.components))
+    except InfeasibleError:
+        return  # nothing runs so narrow; the walk finds out how low it comes
+    if least > limit:
+        raise too_low(least, limit)
