@@ -180,6 +180,26 @@ def test_training_starts_at_the_checkpoint_and_trains_what_is_behind_it(
         assert_levels(integers(compile_integer(trained), trained), FORMATS)
 
 
+def test_the_gradient_of_a_step_is_balanced_as_those_of_other_scales(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def none(numel: int, high: int) -> float:
+        asked.append((numel, high))
+        return 0.0
+
+    monkeypatch.setattr("quant.finetune.numerics.gradient_multiplier", none)
+    images = images_of(checkpoint.network, 8, seed=5)
+    model = Trainable(checkpoint, tiny_vit(), learn_scales=True)
+    model.logits(images).square().sum().backward()  # type: ignore[no-untyped-call]
+    assert (8 * 5 * 24, 31 << 4) in asked  # values of b0.fc1, highest level of r6n4
+    for name in FORMATS:
+        growth = model.parameters_by_name()[f"stored/{name}/growth"].grad
+        assert growth is not None
+        assert not growth.any(), name
+
+
 def test_onnx_refuses_two_regions_by_name(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(AccelsimError, match="two-region format has no ONNX form") as error:
         export_onnx(checkpoint, tmp_path / "model.onnx")
