@@ -174,8 +174,8 @@ def test_training_starts_at_the_checkpoint_and_trains_what_is_behind_it(
             assert growth is not None
             assert bool(growth.any()), name
         with torch.no_grad():
-            for value in model.scales.values():
-                value.growth += 0.1
+            for one in model.scales.values():
+                one.growth += 0.1
         trained = model.trained()
         assert_levels(integers(compile_integer(trained), trained), FORMATS)
 
