@@ -32,7 +32,7 @@ from quant.checkpoint import Model
 from quant.collect import Statistics
 from quant.data.dataset import DataSet
 from quant.data.small import GREY_32
-from quant.methods.mptq import MPTQ
+from quant.methods.mptq import FIXED_SHIFT, MPTQ
 from quant.network import Network, forward
 from quant.quantize import gather, quantize_prepared
 from quant.smooth import channel_skew
@@ -104,11 +104,14 @@ def _cells(
 
 
 def arms_of(model: str, seed: int, bits: int) -> dict[str, Arm]:
-    """Arms of a model at a width, by name: smoothing/zero points/observer[/weights], or regions/what."""
+    """Arms of a model at a width, by name: smoothing/zero points/observer[/weights], or regions/what.
+
+    At 6 bits, where little is lost, there are fewer.
+    """
     mse = Calibration()
     base = MPTQ(activation_bits=bits, weight_bits=bits)
     found = {}
-    for smoothing, points in product(SMOOTHINGS, POINTS):
+    for smoothing, points in product(SMOOTHINGS, POINTS if bits < 6 else POINTS[:1]):
         method = replace(base, smooth=smoothing, zero_points=points != "symmetric", offsets=points == "channel")
         found[f"{smoothing}/{points}/mse"] = Arm(method, mse)
         if bits == 4 and seed == 0 and model in ALL_SEEDS:
@@ -117,24 +120,28 @@ def arms_of(model: str, seed: int, bits: int) -> dict[str, Arm]:
             found[f"{smoothing}/{points}/mse/tensor"] = Arm(method, replace(mse, weights="tensor"))
     if model == NATURAL:
         found |= {f"regions/{name}": Arm(method, mse) for name, method in _region_arms(base).items()}
+        if bits == 4 and seed == 0:
+            # All but the tensors in question at 8 bits.
+            alone = replace(base, activation_bits=8, weight_bits=8, region_bits=bits)
+            found |= {f"regions/alone/{name}": Arm(method, mse) for name, method in _region_arms(alone).items()}
     return found
 
 
 def _region_arms(base: MPTQ) -> dict[str, MPTQ]:
-    """Two-region formats of softmax and GELU outputs; all else as in `base`.  "alone/…": all else has 8 bits."""
-    arms: dict[str, MPTQ] = {}
-    alone = replace(base, activation_bits=8, weight_bits=8, region_bits=base.activation_bits)
-    for prefix, method in (("", base), ("alone/", alone))[: 2 if base.activation_bits == 4 else 1]:
-        arms[f"{prefix}uniform"] = replace(method, regions="none")
-        arms[f"{prefix}uniform_points"] = replace(method, regions="none", region_points=True)
-        for shift in FIXED_SHIFTS:
-            arms[f"{prefix}fixed{shift}"] = replace(method, regions="fixed", fixed_shift=shift)
-        arms[f"{prefix}opt"] = method
-        arms[f"{prefix}closed_form"] = replace(method, regions="closed_form")
-        arms[f"{prefix}weighted"] = replace(method, weighted_regions=True)
-        arms[f"{prefix}ptq4vit"] = replace(method, regions="ptq4vit")
-        if not prefix:
-            arms |= {f"functions/{name}": replace(method, functions=name) for name in ("ibert", "ivit")}
+    """Formats of softmax and GELU outputs; all else as in `base`."""
+    arms = {
+        "uniform": replace(base, regions="none"),
+        "uniform_points": replace(base, regions="none", region_points=True),
+        "opt": base,
+        "closed_form": replace(base, regions="closed_form"),
+        "weighted": replace(base, weighted_regions=True),
+        "ptq4vit": replace(base, regions="ptq4vit"),
+    }
+    narrow = 4 in (base.activation_bits, base.region_bits)
+    for shift in FIXED_SHIFTS if narrow else (FIXED_SHIFT,):
+        arms[f"fixed{shift}"] = replace(base, regions="fixed", fixed_shift=shift)
+    if narrow and not base.region_bits:
+        arms |= {f"functions/{name}": replace(base, functions=name) for name in ("ibert", "ivit")}
     return arms
 
 

@@ -12,11 +12,17 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from statistics import mean
 
 from mptq import BITS, FIXED_SHIFTS, MODELS, NATURAL, POINTS, RESULTS, SMOOTHINGS
 from mptq_greedy import RESULTS as GREEDY
-from mptq_greedy_tables import budget_table, front_picture, search_table, term_table
+from mptq_greedy_tables import (
+    budget_table,
+    cost_table,
+    front_picture,
+    random_widths_table,
+    search_table,
+    term_table,
+)
 from paired import Row, change_text, mean_change, of, p_text, pairs, seeds_of, tops
 from report import write_page
 from run import read_results
@@ -51,6 +57,8 @@ def main() -> int:
         "shifts": shift_table(rows),
         "budgets": budget_table(greedy),
         "terms": term_table(greedy),
+        "random": random_widths_table(greedy),
+        "costs": cost_table(greedy),
         "search": search_table(greedy),
     }
     if arguments.page:
@@ -162,11 +170,6 @@ def shift_table(rows: Sequence[Row]) -> str:
             kinds.append(" ".join(chosen))
         lines.append(f"| {bits} | {REGION_NAMES[name]} | {' | '.join(kinds)} |")
     return "\n".join(lines)
-
-
-def mean_top1(rows: Sequence[Row]) -> float:
-    """Mean accuracy of rows, in %."""
-    return 100 * mean(row["top1"] for row in rows)
 
 
 if __name__ == "__main__":
