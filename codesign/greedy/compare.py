@@ -89,18 +89,21 @@ class _Rounds:
         self.problem, self.target, self.context, self.limit = problem, target, first, target
         self.start = self.least = problem.cost(first)
         self.best: tuple[float, State, float] | None = None
+        self.dear: set[State] = set()  # choices that cost more than the target
 
     def done(self, state: State, predicted: float, rise: float) -> bool:
         """Note a choice with its predicted cost and rise; True when another round would find nothing better.
 
-        What costs more than the target lowers the limit by as much.
+        Around a choice that costs too much changes are priced anew; when it comes again the limit falls by the excess.
         """
         used = _cost(self.problem, state)
         self.least = min(self.least, used)
         if math.isfinite(used):
             self.context = state
         if used > self.target:
-            self.limit -= min(used - self.target, abs(self.target))
+            if state in self.dear:
+                self.limit -= min(used - self.target, abs(self.target))
+            self.dear.add(state)
             return False
         if self.best is not None and rise >= self.best[0]:
             return True

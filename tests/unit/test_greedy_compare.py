@@ -72,18 +72,15 @@ def test_the_knapsack_is_exact_where_costs_add_up(seed: int, share: float) -> No
 
 
 def test_the_knapsack_is_nearly_exact_where_costs_multiply() -> None:
-    """Of 40 problems: the best state in nearly all, and never over the target."""
-    equal = excess = whole = 0.0
-    for seed in range(40):
+    """Of 32 problems with tight targets: the best state in nearly all, never over the target."""
+    equal = 0
+    for seed in (*range(40, 71), 152):  # the choices of 152 come again until the limit falls
         problem = Products(seed)
-        target = problem.target(0.1 + 0.8 * seed / 40)
+        target = problem.target(0.02 + 0.3 * (seed % 40) / 40)
         found = knapsack(problem, target)
         assert problem.cost(found.state) == found.cost <= target
-        best = problem.best(target)
-        equal += abs(found.predicted_rise - best) < 1e-9
-        excess, whole = excess + found.predicted_rise - best, whole + best
-    assert equal >= 38
-    assert excess < 0.1 * whole
+        equal += abs(found.predicted_rise - problem.best(target)) < 1e-9
+    assert equal >= 31
 
 
 @given(seed=st.integers(0, 5000), share=st.floats(0, 1))

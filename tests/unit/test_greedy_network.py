@@ -178,6 +178,19 @@ def test_shared_runs_give_the_losses_of_whole_runs(network: Network, memory_byte
     assert mixed.runs.blocks_run == whole if not memory_bytes else mixed.runs.blocks_run < 0.9 * whole
 
 
+def test_a_run_that_was_the_last_one_is_not_run_again_when_it_is_settled(network: Network) -> None:
+    runs = SharedRuns(network, [pictures(4, 9)], 1 << 20)
+    count = len(runs.blocks)
+    runs.outputs((0,) * count, Numerics)
+    assert runs.blocks_run == count
+    runs.settle((0,) * count, Numerics)
+    runs.outputs((*[0] * (count - 2), 1, 0), Numerics)
+    assert runs.blocks_run == count + 2
+    runs.settle((0, *[1] * (count - 1)), Numerics)  # not the last one: run from block 1 when it is needed
+    runs.outputs((0, *[1] * (count - 2), 2), Numerics)
+    assert runs.blocks_run == count + 2 + (count - 1) + 1
+
+
 def test_kept_activations_stay_within_the_memory(network: Network) -> None:
     images = [pictures(4, 9)]
     runs = {memory: SharedRuns(network, images, memory) for memory in (1 << 20, 3000, 0)}
