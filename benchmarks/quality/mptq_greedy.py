@@ -32,7 +32,7 @@ from accelsim.config import load_accelerator
 from codesign.greedy.compare import knapsack, random_state, uniform_states
 from codesign.greedy.costs import PlanCosts
 from codesign.greedy.evaluations import NAME
-from codesign.greedy.mixed import MixedNetwork, WidthSettings
+from codesign.greedy.mixed import WEIGHT, MixedNetwork, WidthSettings
 from codesign.greedy.plan import PricedNetwork
 from codesign.greedy.trajectory import State
 from codesign.greedy.walk import WalkSettings, walk
@@ -53,6 +53,7 @@ ARCH = "m2vit_regions"
 WIDTHS, BUDGETS = (8, 6, 5, 4, 3), (5, 4)
 KINDS = ("layer_bits", "edp_pj_s", "bops", "size_bits")
 TERMS = KINDS[:2]  # with either term alone, too, and on all checkpoints
+WEIGHTS_ONLY = "uniform_weights"
 LOSS_IMAGES, RANDOM_IMAGES, RANDOM_STATES = 128, 400, 20
 # The exact search is compared with the lazy one on fewer widths: it measures every move at every step.
 EXACT_WIDTHS, EXACT_TARGET = (8, 6, 4), 6.0
@@ -131,6 +132,8 @@ class Case:
         uniform = uniform_states(self.full.components)
         for bits in WIDTHS:
             yield from self._row(bits, "uniform", lambda bits=bits: (uniform[bits], {}))  # type: ignore[misc]
+        for bits in BUDGETS:
+            yield from self._row(bits, WEIGHTS_ONLY, lambda bits=bits: (self._weights_only(bits), {}))  # type: ignore[misc]
         for kind in TERMS if self.seed else KINDS:
             cost = self.costs.of(kind)
             problem = PricedNetwork(self.full, cost)
@@ -143,6 +146,11 @@ class Case:
             if kind == KINDS[0] and not self.seed:
                 for bits, target in targets.items():
                     yield from self._random(kind, bits, problem, target)
+
+    def _weights_only(self, bits: int) -> State:
+        """One width for all weights, activations at their widest: what a budget of weight storage should be met by."""
+        names = [one.name for one in self.full.components]
+        return tuple(bits if name.startswith(WEIGHT) else WIDTHS[0] for name in names)
 
     def _walked(
         self, kind: str, score: str, problem: PricedNetwork, targets: dict[int, float]

@@ -7,7 +7,7 @@ from itertools import product
 from statistics import mean
 from typing import Any
 
-from mptq_greedy import BUDGETS, HYBRID, KINDS, NATURAL, TERMS, WIDTHS
+from mptq_greedy import BUDGETS, HYBRID, KINDS, NATURAL, TERMS, WEIGHTS_ONLY, WIDTHS
 from paired import Row, change_text, correct, mean_change, of, p_text, pairs, tops
 
 from quant.statistics import compare, holm
@@ -23,9 +23,9 @@ def budget_table(rows: Sequence[Row]) -> str:
     """Greedy widths against one width and the knapsack at equal cost; Holm over all tests of the table."""
     found, tests = [], []
     for model, kind, bits in product(MODELS, KINDS, BUDGETS):
-        compared = [
-            pairs(rows, model, bits, other, f"{kind}/combined") for other in ("uniform", f"{kind}/knapsack")
-        ]  # fmt: skip
+        # Activations cost no weight storage: there the one width is that of the weights, activations have 8 bits.
+        one = WEIGHTS_ONLY if kind == "size_bits" else "uniform"
+        compared = [pairs(rows, model, bits, other, f"{kind}/combined") for other in (one, f"{kind}/knapsack")]
         if all(compared):
             found.append((model, kind, bits, compared))
             tests += [compare(a, b).p_value for kept in compared for a, b in kept]
@@ -87,18 +87,20 @@ def random_widths_table(rows: Sequence[Row]) -> str:
 def cost_table(rows: Sequence[Row]) -> str:
     """All costs of the widths that were found for one of them, first checkpoint; relative to one width."""
     lines = [
-        "| model | as much as | equal | mean width | weight storage | bit operations | latency | energy | EDP |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | as much as | equal | mean width | weight storage | bit operations | latency | energy | EDP "
+        "| top-1, % |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     names = ("layer_bits", "size_bits", "bops", "latency_s", "energy_pj", "edp_pj_s")
     for model, bits in product(MODELS, BUDGETS):
         base = of(rows, model, bits, "uniform")
-        for kind in KINDS:
-            row = of(rows, model, bits, f"{kind}/combined")
+        arms = {WEIGHTS_ONLY: "– (weights only, activations 8 bits)"} | {f"{k}/combined": KIND_NAMES[k] for k in KINDS}
+        for arm, name in arms.items():
+            row = of(rows, model, bits, arm)
             if row is not None and base is not None:
-                ratios = (row["costs"][name] / base["costs"][name] for name in names)
+                ratios = (row["costs"][cost] / base["costs"][cost] for cost in names)
                 cells = " | ".join(f"{ratio:.3f}" for ratio in ratios)
-                lines.append(f"| {model} | {bits} bits | {KIND_NAMES[kind]} | {cells} |")
+                lines.append(f"| {model} | {bits} bits | {name} | {cells} | {100 * row['top1']:.2f} |")
     return "\n".join(lines)
 
 
