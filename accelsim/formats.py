@@ -60,7 +60,7 @@ class Format:
         if self.scheme is Scheme.UNIFORM:
             return 1 << (self.bits - 1)
         if self.scheme is Scheme.TWO_REGION:
-            return max(self.low_codes, (self.low_codes - 1) << self.region_shift)
+            return max(self.low_codes - (not self.low_negative), (self.low_codes - 1) << self.region_shift)
         return self.terms << self.max_exponent
 
     @property

@@ -334,7 +334,9 @@ def _require_engines(accelerator: Accelerator, table: OpTable, modes: Int64) -> 
         weight, activation, depthwise, reduction = table.combos[int(part[S_COMBO])]
         what = f"no engine executes {weight.name} weights with {activation.name} activations"
         what += " in depthwise mode" if depthwise else ""
-        levers = operand_levers(activation) or ("another plan", "a mode or engine for this format")
+        readable = any(rules_of(one).column(one, weight, activation) is not None for one in accelerator.engines)
+        levers = () if readable else operand_levers(activation)
+        levers = levers or ("another plan", "a mode or engine for this format")
         problems.append(
             Problem(
                 f"op {table.op_names[k]} on {accelerator.name}",

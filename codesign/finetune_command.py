@@ -126,7 +126,22 @@ def _network(arguments: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Net
         what = f"was made from {name}, whose float weights are not here"
         levers = ("--model MODEL", "--model MODEL --weights FILE", "--from-integers")
         raise AccelsimError(Problem(arguments.checkpoint, what, "the float network", levers))
-    return load_model(name, arguments.weights)[0], name
+    return _smoothed(load_model(name, arguments.weights)[0], checkpoint), name
+
+
+def _smoothed(network: Network, checkpoint: Checkpoint) -> Network:
+    """The float network as it was when its filters were rounded: smoothed, on the same images, if it was."""
+    about = checkpoint.about
+    if "smooth" not in about:
+        return network
+    from codesign.quantize_command import calibration_images
+    from quant.data.dataset import Preprocess
+    from quant.smooth import Smooth, smooth
+
+    stored = about.get("preprocess")
+    preprocess = None if stored is None else Preprocess(**stored)
+    images = calibration_images(about["data"], preprocess, about["calibration"]["images"], about["seed"])
+    return smooth(network, images, Smooth(**about["smooth"]))
 
 
 def _data(arguments: argparse.Namespace, checkpoint: Checkpoint) -> tuple[DataSet, DataSet]:

@@ -49,7 +49,9 @@ def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
             what = "is given without --plan: a method separates the functions that it needs so"
             raise AccelsimError(Problem(f"--separate {arguments.separate}", what, "--plan FILE", ("leave it out",)))
         return None
-    beside = [_flag(name) for name in ("budget", *READ_BY) if getattr(arguments, name) is not None]
+    # What was smoothed is not in a plan: --smooth does it again.
+    choosing = [name for name in ("budget", *READ_BY) if name != "smooth"]
+    beside = [_flag(name) for name in choosing if getattr(arguments, name) is not None]
     if beside:
         raise AccelsimError(Problem(beside[0], "is given beside --plan, which has all formats", "one of the two"))
     from accelsim.config import load_plan

@@ -88,7 +88,8 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     )
     width.add_argument(
         "--budget", metavar="KIND=VALUE",
-        help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits)",
+        help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits); of "
+        "mptq greedy widths, also within layer_bits",
     )  # fmt: skip
     parser.add_argument("--activation-bits", type=positive, help="of stored tensors (default 8)")
     parser.add_argument("--ratio", help="of power-of-two filters of m2q: 0 … 1 (default 0.5), or balanced: from --arch")
@@ -167,14 +168,18 @@ def _made(
     if preprocess is not None:
         about["preprocess"] = asdict(preprocess)
     if plan is not None:
+        if arguments.smooth not in (None, "none"):
+            network, about["smooth"] = _smoothed(network, images, arguments.smooth)
         made = quantize_plan(network, images, plan, options, recipe, about, _progress)
         return *made, time.perf_counter() - start
     method: Method
     if arguments.method == mnq.NAME:
         method, note = mnq.mixed_methods(arguments, network, images, accelerator, budget, options, data, preprocess)
     elif arguments.method == mptq.NAME:
-        asked = (arguments, network, images, accelerator, budget, options, data, preprocess, folder)
+        asked = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, _progress)
         method, note = mptq.chosen_method(*asked)
+        if method.smooth != "none":
+            note["smooth"] = {"method": method.smooth, "alpha": method.alpha, "values": method.values}
     else:
         method, note = choose(arguments, network, images, accelerator, budget)
     made = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
@@ -191,6 +196,17 @@ def _settings(arguments: argparse.Namespace) -> tuple[Calibration, Reconstructio
         return options, None
     bytes_ = arguments.max_memory << 20
     return options, Reconstruction(steps=arguments.steps, seed=arguments.seed, max_memory_bytes=bytes_)
+
+
+def _smoothed(network: Network, images: list[Tensor], how: str) -> tuple[Network, dict[str, Any]]:
+    """The network smoothed as a method does it, and what to note; AccelsimError where nothing can be smoothed."""
+    from quant.smooth import Smooth, layernorm_outputs, smooth
+
+    if not layernorm_outputs(network):
+        what = f"{network.workload.name} has no LayerNorm whose outputs only linear layers read"
+        raise AccelsimError(Problem(f"--smooth {how}", what, "without it"))
+    chosen = Smooth(how)
+    return smooth(network, images, chosen), asdict(chosen)
 
 
 def _separated(network: Network, function: str) -> Network:

@@ -41,7 +41,8 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
         from codesign.nonlinear.text import lines
 
         print("\n".join(lines(summary)))
-    print(f"  written         {folder}/plan.yaml, workload.json, checkpoint.json, checkpoint.safetensors")
+    more = ", evaluations.jsonl" if "greedy" in summary else ""
+    print(f"  written         {folder}/plan.yaml, workload.json, checkpoint.json, checkpoint.safetensors{more}")
     print(f"  next            accelsim eval {folder} --data {summary['data']}")
     other = "" if arch == DEFAULT_ARCH else f" --arch {arch}"
     print(f"                  accelsim run {folder}/workload.json --plan {folder}/plan.yaml{other}")

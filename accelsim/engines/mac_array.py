@@ -186,6 +186,8 @@ class MacArray(EngineRules):
     def area_um2(self, engine: Engine, node_nm: int, tech: Technology) -> dict[str, float]:
         """As of every adder-tree array; the adders of a tree of aligned products are wider by the `region_shift`."""
         parts = super().area_um2(engine, node_nm, tech)
+        if not engine.region_shift:
+            return parts
         return {**parts, "adder_tree": parts["adder_tree"] * (TREE_BITS + engine.region_shift) / TREE_BITS}
 
     def product_pj(

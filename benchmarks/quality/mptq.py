@@ -26,6 +26,7 @@ import torch
 from mnq import CALIBRATION_IMAGES, CONTROL_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
 from run import HERE, read_results
 
+from accelsim.formats import Scheme
 from codesign.quantize_command import calibration_images
 from quant.calibrate import Calibration
 from quant.checkpoint import Model
@@ -43,6 +44,7 @@ BITS = (4, 5, 6)
 SMOOTHINGS = ("none", "smoothquant", "sq_b")
 POINTS = ("symmetric", "tensor", "channel")
 FIXED_SHIFTS = (2, 4, 6)
+SOFTMAXES = tuple(f"b{k}.softmax" for k in range(4))  # of all models
 ALL_SEEDS = (NATURAL, "glyph_vit_scale10", "glyph_vit_offset")  # others: the first checkpoint only
 
 
@@ -98,7 +100,7 @@ def _cells(
             smoothed, statistics = shared[alike]
             plan, checkpoint = quantize_prepared(smoothed, calibration, method, statistics, arm.options)
             seconds = round(time.perf_counter() - start, 1)
-            formats = {rule.match: rule.output.name for rule in plan.rules if rule.output.region_shift}
+            formats = {r.match: r.output.name for r in plan.rules if r.output.scheme is Scheme.TWO_REGION}
             figures = figures_of(evaluated(Model(checkpoint), images))
             yield {**head, "bits": bits, "arm": name, **figures, "seconds": seconds, "formats": formats}
 
@@ -127,11 +129,17 @@ def arms_of(model: str, seed: int, bits: int) -> dict[str, Arm]:
     return found
 
 
+def _wider(base: MPTQ) -> int:
+    return (base.region_bits or base.activation_bits) + 1
+
+
 def _region_arms(base: MPTQ) -> dict[str, MPTQ]:
     """Formats of softmax and GELU outputs; all else as in `base`."""
     arms = {
         "uniform": replace(base, regions="none"),
         "uniform_points": replace(base, regions="none", region_points=True),
+        # Signed codes of one bit more hold what unsigned ones of the width would.
+        "unsigned": replace(base, regions="none", region_points=True, widths=dict.fromkeys(SOFTMAXES, _wider(base))),
         "opt": base,
         "closed_form": replace(base, regions="closed_form"),
         "weighted": replace(base, weighted_regions=True),

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -53,7 +53,7 @@ ARCH = "m2vit_regions"
 WIDTHS, BUDGETS = (8, 6, 5, 4, 3), (5, 4)
 KINDS = ("layer_bits", "edp_pj_s", "bops", "size_bits")
 TERMS = KINDS[:2]  # with either term alone, too, and on all checkpoints
-WEIGHTS_ONLY = "uniform_weights"
+WEIGHTS_ONLY, PRODUCTS_ONLY = "uniform_weights", "uniform_products"
 LOSS_IMAGES, RANDOM_IMAGES, RANDOM_STATES = 128, 400, 20
 # The exact search is compared with the lazy one on fewer widths: it measures every move at every step.
 EXACT_WIDTHS, EXACT_TARGET = (8, 6, 4), 6.0
@@ -133,7 +133,8 @@ class Case:
         for bits in WIDTHS:
             yield from self._row(bits, "uniform", lambda bits=bits: (uniform[bits], {}))  # type: ignore[misc]
         for bits in BUDGETS:
-            yield from self._row(bits, WEIGHTS_ONLY, lambda bits=bits: (self._weights_only(bits), {}))  # type: ignore[misc]
+            for arm in (PRODUCTS_ONLY, WEIGHTS_ONLY):
+                yield from self._row(bits, arm, lambda bits=bits, arm=arm: (self._some(bits, arm), {}))  # type: ignore[misc]
         for kind in TERMS if self.seed else KINDS:
             cost = self.costs.of(kind)
             problem = PricedNetwork(self.full, cost)
@@ -147,10 +148,15 @@ class Case:
                 for bits, target in targets.items():
                     yield from self._random(kind, bits, problem, target)
 
-    def _weights_only(self, bits: int) -> State:
-        """One width for all weights, activations at their widest: what a budget of weight storage should be met by."""
+    def _some(self, bits: int, arm: str) -> State:
+        """One width for all weights and, unless the arm is weights only, what products read; the rest at its widest."""
+        settings = WidthSettings(weight_widths=WIDTHS, activation_widths=WIDTHS)
+        counted = {one.name for one in replace(self.full, settings=settings, path=None).components}
         names = [one.name for one in self.full.components]
-        return tuple(bits if name.startswith(WEIGHT) else WIDTHS[0] for name in names)
+        return tuple(
+            bits if name.startswith(WEIGHT) or (arm == PRODUCTS_ONLY and name in counted) else WIDTHS[0]
+            for name in names
+        )
 
     def _walked(
         self, kind: str, score: str, problem: PricedNetwork, targets: dict[int, float]

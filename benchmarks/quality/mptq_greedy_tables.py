@@ -7,7 +7,7 @@ from itertools import product
 from statistics import mean
 from typing import Any
 
-from mptq_greedy import BUDGETS, HYBRID, KINDS, NATURAL, TERMS, WEIGHTS_ONLY, WIDTHS
+from mptq_greedy import BUDGETS, HYBRID, KINDS, NATURAL, PRODUCTS_ONLY, TERMS, WEIGHTS_ONLY, WIDTHS
 from paired import Row, change_text, correct, mean_change, of, p_text, pairs, tops
 
 from quant.statistics import compare, holm
@@ -16,6 +16,8 @@ MODELS = (NATURAL, HYBRID)
 KIND_NAMES = {
     "layer_bits": "mean width", "edp_pj_s": "simulated EDP", "bops": "bit operations", "size_bits": "weight storage",
 }  # fmt: skip
+# One width of what the cost counts: all else keeps 8 bits there in greedy widths, too.
+SAME_COMPONENTS = {"size_bits": WEIGHTS_ONLY, "bops": PRODUCTS_ONLY}
 SCORES = {"combined": "both", "performance": "performance alone", "compressibility": "compressibility alone"}
 
 
@@ -23,8 +25,7 @@ def budget_table(rows: Sequence[Row]) -> str:
     """Greedy widths against one width and the knapsack at equal cost; Holm over all tests of the table."""
     found, tests = [], []
     for model, kind, bits in product(MODELS, KINDS, BUDGETS):
-        # Activations cost no weight storage: there the one width is that of the weights, activations have 8 bits.
-        one = WEIGHTS_ONLY if kind == "size_bits" else "uniform"
+        one = SAME_COMPONENTS.get(kind, "uniform")
         compared = [pairs(rows, model, bits, other, f"{kind}/combined") for other in (one, f"{kind}/knapsack")]
         if all(compared):
             found.append((model, kind, bits, compared))
@@ -87,14 +88,18 @@ def random_widths_table(rows: Sequence[Row]) -> str:
 def cost_table(rows: Sequence[Row]) -> str:
     """All costs of the widths that were found for one of them, first checkpoint; relative to one width."""
     lines = [
-        "| model | as much as | equal | mean width | weight storage | bit operations | latency | energy | EDP "
+        "| model | as much as | widths | mean width | weight storage | bit operations | latency | energy | EDP "
         "| top-1, % |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     names = ("layer_bits", "size_bits", "bops", "latency_s", "energy_pj", "edp_pj_s")
     for model, bits in product(MODELS, BUDGETS):
         base = of(rows, model, bits, "uniform")
-        arms = {WEIGHTS_ONLY: "– (weights only, activations 8 bits)"} | {f"{k}/combined": KIND_NAMES[k] for k in KINDS}
+        arms = {
+            PRODUCTS_ONLY: "one width of weights and what products read, the rest 8 bits",
+            WEIGHTS_ONLY: "one width of weights, activations 8 bits",
+            **{f"{kind}/combined": f"greedy, {KIND_NAMES[kind]}" for kind in KINDS},
+        }
         for arm, name in arms.items():
             row = of(rows, model, bits, arm)
             if row is not None and base is not None:
@@ -105,20 +110,25 @@ def cost_table(rows: Sequence[Row]) -> str:
 
 
 def search_table(rows: Sequence[Row]) -> str:
-    """Losses measured and wall time of every search; and lazy beside exact on one problem."""
+    """Losses measured by every search down to the smaller budget; lazy beside exact on one problem, with wall time.
+
+    Other searches of a checkpoint share the losses that were measured, so only counts of theirs mean something.
+    """
     lines = [
-        "| search | model | cost | moves | losses measured | wall, s | loss | top-1, % |",
+        "| search | model | cost | moves | losses asked for | wall, s | loss | top-1, % |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         kind, _, name = row["arm"].partition("/")
         if "wall_s" not in row or (kind != "search" and row["bits"] != min(BUDGETS)) or row["seed"]:
             continue
-        label = {"search": f"{name}, 3 widths", "knapsack": "knapsack"}.get(kind, f"lazy, {SCORES.get(name, name)}")
+        alone = kind == "search"
+        label = f"{name}, widths 8, 6, 4" if alone else "knapsack" if name == "knapsack" else f"lazy, {SCORES[name]}"
         cost = KIND_NAMES.get(kind, f"mean width {row['bits']}")
+        wall = f"{row['wall_s']:.0f}" if alone else "–"
         lines.append(
-            f"| {'knapsack' if name == 'knapsack' else label} | {row['model']} | {cost} | {row.get('moves', '–')} "
-            f"| {row['evaluations']} | {row['wall_s']:.0f} | {row['loss']:.4f} | {100 * row['top1']:.2f} |"
+            f"| {label} | {row['model']} | {cost} | {row.get('moves', '–')} | {row['evaluations']} | {wall} "
+            f"| {row['loss']:.4f} | {100 * row['top1']:.2f} |"
         )
     return "\n".join(lines)
 

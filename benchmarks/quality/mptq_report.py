@@ -32,7 +32,9 @@ from quant.statistics import compare, holm
 SMOOTH_NAMES = {"none": "none", "smoothquant": "SmoothQuant", "sq_b": "SQ-b"}
 POINT_NAMES = {"symmetric": "symmetric", "tensor": "zero point per tensor", "channel": "zero point per channel"}
 REGION_NAMES = {
-    "uniform": "uniform, symmetric", "uniform_points": "uniform, GELU with zero point",
+    "uniform": "uniform, symmetric (half of the codes of shares unused)",
+    "uniform_points": "the same, GELU with zero point",
+    "unsigned": "the same, and shares of one bit more (as unsigned)",
     **{f"fixed{m}": f"two regions, m = {m}" for m in FIXED_SHIFTS}, "closed_form": "OPT-m, closed form",
     "weighted": "OPT-m, weighted by gradients", "ptq4vit": "PTQ4ViT, untied steps", "opt": "OPT-m",
 }  # fmt: skip

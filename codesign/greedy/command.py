@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelsim.problems import AccelsimError, Problem
-from codesign.budgets import KINDS, Budget
+from accelsim.formats import TWO_REGION_BITS
+from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from codesign.budgets import KINDS as BUDGET_KINDS
+from codesign.budgets import Budget
+from codesign.greedy.trajectory import BUDGET_PLACE
 from codesign.greedy.walk import SCORES, SEARCHES
 
 if TYPE_CHECKING:
@@ -24,13 +27,17 @@ if TYPE_CHECKING:
 NAME = "mptq"
 ARCH = "m2vit_regions"  # the preset with an alignment shift behind its multipliers
 SMOOTH = ("sq_b", "smoothquant", "none")
-REGIONS = ("opt", "closed_form", "fixed", "ptq4vit", "none")
+UNTIED = "ptq4vit"
+REGIONS = ("opt", "closed_form", "fixed", UNTIED, "none")
 POINTS = ("symmetric", "tensor", "channel")
 FUNCTIONS = ("ibert", "ivit")
-BUDGETS = (*KINDS, "layer_bits")
+BUDGETS = (*BUDGET_KINDS, "layer_bits")
 OF_BUDGET = ("score", "search", "images")  # options that only a budget reads
+# Kinds that do not change with the widths of some tensors: those of all, those that no product reads.
+STORAGE = ("size_bits", "avg_bits")
+OF_PRODUCTS = (*STORAGE, "bops", "uniform")
 OWN = ("smooth", "regions", "zero_points", "functions", "full", "score", "search")
-BITS = range(3, 9)
+BITS = range(2, 9)
 DEFAULT_BITS, OTHER_BITS, START_BITS, IMAGES = 6, 8, 8, 256
 
 
@@ -55,28 +62,42 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
-    """Raise AccelsimError for options that do not go together, and widths that two-region formats lack."""
+    """Raise AccelsimError for options that do not go together, and widths out of range."""
     for name in OF_BUDGET:
         if budget is None and getattr(arguments, name) is not None:
             raise AccelsimError(Problem(f"--{name}", "is read with a budget only", "--budget KIND=VALUE beside it"))
     for name in ("bits", "activation_bits"):
         value = getattr(arguments, name)
-        flag = f"--{name.replace('_', '-')}"
-        if value is not None and budget is not None:
-            raise AccelsimError(Problem(flag, "is chosen by the budget", f"--budget or {flag}", ("leave one out",)))
         if value is not None and value not in BITS:
-            raise AccelsimError(Problem(f"{flag} {value}", "two-region formats lack it", f"{BITS[0]} … {BITS[-1]}"))
+            flag = f"--{name.replace('_', '-')} {value}"
+            raise AccelsimError(Problem(flag, "is no width of this method", f"{BITS[0]} … {BITS[-1]}"))
+    if arguments.regions == UNTIED and arguments.reconstruct:
+        what = "roundings would be chosen against steps that are tied"
+        raise AccelsimError(Problem("--reconstruct", what, f"without it, or not --regions {UNTIED}"))
+    if budget is not None:
+        _check_budget(arguments, budget)
+
+
+def _check_budget(arguments: argparse.Namespace, budget: Budget) -> None:
+    """Raise AccelsimError for options that a budget of this kind has no use for."""
+    if arguments.activation_bits is not None and budget.kind not in STORAGE:
+        raise AccelsimError(Problem("--activation-bits", "is chosen by the budget", "one of the two"))
+    if arguments.full and budget.kind in OF_PRODUCTS:
+        what = f"{budget.kind} does not change with what only LayerNorms, softmaxes and sums read"
+        levers = ("--budget layer_bits=5", "--budget edp_pj_s=…", "without --full")
+        raise AccelsimError(Problem("--full", what, "a budget of mean width, time or energy", levers))
+    if arguments.regions == UNTIED:
+        what = "greedy losses are measured with tied steps"
+        raise AccelsimError(Problem(f"--regions {UNTIED}", what, "--bits instead of a budget"))
 
 
 def method_of(arguments: argparse.Namespace, network: Network, bits: int) -> MPTQ:
-    """The method of the options at one width.  Raises AccelsimError for a smoothing that the network has no use for."""
+    """The method of the options at one width.  Raises AccelsimError for options that the network has no use for."""
     from quant.methods.mptq import MPTQ
     from quant.smooth import layernorm_outputs
 
     smoothable = bool(layernorm_outputs(network))
-    if not smoothable and arguments.smooth not in (None, "none"):
-        what = "no LayerNorm whose outputs only linear layers read"
-        raise AccelsimError(Problem(f"--smooth {arguments.smooth}", f"{network.workload.name} has {what}", "none"))
+    _check_network(arguments, network, smoothable, arguments.activation_bits or bits)
     points = arguments.zero_points or ("symmetric" if smoothable else "tensor")
     return MPTQ(
         weight_bits=bits,
@@ -90,6 +111,29 @@ def method_of(arguments: argparse.Namespace, network: Network, bits: int) -> MPT
     )
 
 
+def _check_network(arguments: argparse.Namespace, network: Network, smoothable: bool, bits: int) -> None:
+    from accelsim.nonlinear.methods import function_of
+    from quant.methods.mptq import region_kind
+    from quant.structure import readers
+
+    functions = {function_of(node.op.recipe) for node in network.nodes}
+    regions = any(region_kind(network, name) for name in readers(network))
+    lacking = "no LayerNorm whose outputs only linear layers read"
+    asked = (
+        ("smooth", arguments.smooth not in (None, "none"), smoothable, lacking),
+        ("zero_points", arguments.zero_points == "channel", smoothable, lacking),
+        ("regions", arguments.regions not in (None, "none"), regions, "no softmax or GELU outputs that products read"),
+        ("functions", arguments.functions is not None, functions & {"softmax", "layernorm"}, "no softmax or LayerNorm"),
+    )
+    for name, given, useful, what in asked:
+        if given and not useful:
+            flag = f"--{name.replace('_', '-')} {getattr(arguments, name)}"
+            raise AccelsimError(Problem(flag, f"{network.workload.name} has {what}", "without it"))
+    if regions and arguments.regions != "none" and bits not in TWO_REGION_BITS:
+        levers = ("--regions none",)
+        raise AccelsimError(Problem("two-region formats", f"have no {bits} bits", f"{TWO_REGION_BITS[0]} …", levers))
+
+
 def chosen_method(
     arguments: argparse.Namespace,
     network: Network,
@@ -100,42 +144,62 @@ def chosen_method(
     data: str,
     preprocess: Preprocess | None,
     folder: Path,
+    progress: Callable[[str, int, int], None],
 ) -> tuple[MPTQ, dict[str, Any]]:
     """The method of the options and, with a budget, what to note about the widths that Greedy MP found.
 
     Losses that were measured are kept in `folder`.  `check_options` has passed.  Raises InfeasibleError when nothing
-    meets the budget, AccelsimError for data without labels.
+    meets the budget.
     """
     if budget is None:
         return method_of(arguments, network, arguments.bits or DEFAULT_BITS), {}
-    from codesign.greedy.mixed import WidthSettings
+    from codesign.greedy.mixed import KINDS, WEIGHT, WidthSettings
     from codesign.greedy.plan import GreedySettings, greedy_plan
     from codesign.greedy.walk import WalkSettings
 
     method = method_of(arguments, network, START_BITS)
     walk = WalkSettings(arguments.score or WalkSettings.score, arguments.search or WalkSettings.search)
-    settings = GreedySettings(walk, WidthSettings(full=bool(arguments.full)))
-    labelled = _labelled(data, preprocess, arguments.images or IMAGES)
-    found = greedy_plan(
-        network, images, labelled, method, accelerator, budget, settings, folder, options, method.format_of, _progress
-    )
+    kinds = (WEIGHT,) if budget.kind in STORAGE else KINDS
+    settings = GreedySettings(walk, WidthSettings(kinds, full=bool(arguments.full)))
+    measured = _measured_on(data, preprocess, arguments.images or IMAGES)
+    try:
+        found = greedy_plan(
+            network,
+            images,
+            measured,
+            method,
+            accelerator,
+            budget,
+            settings,
+            folder,
+            options,
+            method.format_of,
+            progress,
+        )
+    except InfeasibleError as error:
+        raise _restated(error, budget) from None
     spent = {"kind": budget.kind, "limit": found.limit, "spent": found.point.cost, "chosen": "greedy widths"}
-    note = {**found.note(), "images": sum(len(batch) for batch, _ in labelled), "arch": accelerator.name}
+    note = {**found.note(), "images": sum(len(batch) for batch, _ in measured), "arch": accelerator.name}
     widths = replace(method, weight_widths=found.weight_bits, widths=found.tensor_bits)
     return widths, {"budget": spent, "greedy": note}
 
 
-def _labelled(data: str, preprocess: Preprocess | None, count: int) -> list[tuple[Tensor, Tensor | None]]:
-    """Validation images with labels, spread over the split."""
+def _measured_on(data: str, preprocess: Preprocess | None, count: int) -> list[tuple[Tensor, Tensor | None]]:
+    """Validation images spread over the split, with labels where it has them."""
     from codesign.quantize_command import BATCH
     from quant.data import load_data
 
     split = load_data(data, "val", preprocess)
-    if split.labels is None:
-        raise AccelsimError(Problem(split.name, "has no labels", "one folder per class, to measure losses"))
     return list(split.every(0, max(1, len(split) // count)).first(count).batches(BATCH))
 
 
-def _progress(what: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{what} {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+def _restated(error: InfeasibleError, budget: Budget) -> InfeasibleError:
+    """The error with the option that asked for it, where it is the budget's."""
+    levers = ("a larger budget", "another kind of budget")
+    return InfeasibleError(
+        [
+            Problem(f"--budget {budget.kind}={budget.value:g}", one.what, one.expected, levers)
+            if one.where == BUDGET_PLACE else one
+            for one in error.problems
+        ]
+    )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from accelsim.problems import InfeasibleError
 from codesign.allocate.flat import exact_groups
 from codesign.allocate.problem import Floats
-from codesign.greedy.trajectory import Component, State, WidthProblem, too_low
+from codesign.greedy.trajectory import Component, State, WidthProblem, too_low, with_width
 
 ROUNDS = 12
 ROUNDING = 1e-9  # of the cost at the start: a predicted cost this close is exact
@@ -68,7 +68,7 @@ def knapsack(problem: WidthProblem, target: float) -> KnapsackChoice:
     count = max(len(one.widths) for one in problem.components)
     rises = np.full((len(problem.components), count), np.inf)
     for k, one in enumerate(problem.components):
-        losses = [0.0, *(problem.loss(_with(first, k, bits)) - here for bits in one.widths[1:])]
+        losses = [0.0, *(problem.loss(with_width(first, k, bits)) - here for bits in one.widths[1:])]
         rises[k, : len(losses)] = np.maximum.accumulate(losses)
     search = _Rounds(problem, target, first)
     for _ in range(ROUNDS):
@@ -119,7 +119,7 @@ def _choice(problem: WidthProblem, context: State, limit: float, rises: Floats) 
     here = problem.cost(context)
     changes = np.full(rises.shape, np.inf)
     for k, one in enumerate(problem.components):
-        changes[k, : len(one.widths)] = [_cost(problem, _with(context, k, bits)) - here for bits in one.widths]
+        changes[k, : len(one.widths)] = [_cost(problem, with_width(context, k, bits)) - here for bits in one.widths]
     able = np.isfinite(changes) & np.isfinite(rises)
     least = np.where(able, changes, np.inf).min(axis=1)
     room = limit - here - float(least.sum())
@@ -140,7 +140,3 @@ def _cost(problem: WidthProblem, state: State) -> float:
         return problem.cost(state)
     except InfeasibleError:
         return math.inf
-
-
-def _with(state: State, k: int, bits: int) -> State:
-    return (*state[:k], bits, *state[k + 1 :])

@@ -212,7 +212,8 @@ class MixedNetwork:
         widths = [(one.name, one.widths) for one in self.components]
         images = [look(self.images).fingerprint, look([(batch, None) for batch in self.batches]).fingerprint]
         network, plan = network_fingerprint(self.network), self._base_plan.fingerprint()
-        return digest([network, plan, images, asdict(self.options), widths, sorted(formats.items())])
+        method = [type(self.method).__name__, asdict(self.method)]
+        return digest([network, plan, images, asdict(self.options), method, widths, sorted(formats.items())])
 
     def _measured(self, state: State) -> float:
         import torch

@@ -126,6 +126,7 @@ def greedy_plan(
     _require_possible(mixed, cost, limit)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        len(mixed.evaluations)  # a file of another search is refused before anything is calibrated
     total = sum(len(one.widths) - 1 for one in mixed.components)
 
     def report(here: Point) -> None:

@@ -8,7 +8,13 @@ from typing import Any, Protocol
 
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 
+BUDGET_PLACE = "greedy budget"  # where an error of a target says that it is
 State = tuple[int, ...]  # bits of every component
+
+
+def with_width(state: State, component: int, bits: int) -> State:
+    """The state with another width of one component."""
+    return (*state[:component], bits, *state[component + 1 :])
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Move:
 
     def applied(self, state: State) -> State:
         """The state after the move."""
-        return (*state[: self.component], self.to_bits, *state[self.component + 1 :])
+        return with_width(state, self.component, self.to_bits)
 
 
 @dataclass(frozen=True)
@@ -163,4 +169,4 @@ def filled(step: Step, target: float, score: str) -> Move:
 def too_low(least: float, target: float) -> InfeasibleError:
     """The error for a target below the least cost of a walk."""
     levers = ("a larger budget", "more narrow widths", "more components")
-    return InfeasibleError(Problem("greedy budget", f"the least cost is {least:.6g}", f"at most {target:.6g}", levers))
+    return InfeasibleError(Problem(BUDGET_PLACE, f"the least cost is {least:.6g}", f"at most {target:.6g}", levers))

@@ -21,7 +21,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
-from codesign.greedy.trajectory import Component, Move, Point, State, Step, Trajectory, WidthProblem, filled, too_low
+from codesign.greedy.trajectory import (
+    Component,
+    Move,
+    Point,
+    State,
+    Step,
+    Trajectory,
+    WidthProblem,
+    filled,
+    too_low,
+    with_width,
+)
 from codesign.greedy.trajectory import after as point_after
 
 SCORES = ("combined", "performance", "compressibility")
@@ -202,10 +213,10 @@ class _Search:
         return next((bits for bits in self._below(k) if self._gain(k, bits) > least), None)
 
     def _gain(self, k: int, bits: int) -> float:
-        return self.here.cost - self.asked.cost(_with(self.here.state, k, bits))
+        return self.here.cost - self.asked.cost(with_width(self.here.state, k, bits))
 
     def _measured(self, k: int, bits: int) -> Move:
-        state = _with(self.here.state, k, bits)
+        state = with_width(self.here.state, k, bits)
         loss, gain = self.asked.loss(state), self._gain(k, bits)
         rise = max(0.0, loss - self.here.running_loss)
         score = self._score(rise / self.loss_scale, gain / self.cost_scale)
@@ -222,10 +233,6 @@ class _Search:
     def _rank(move: Move) -> tuple[float, float, int]:
         """Better moves are larger; among equals the one that saves more, then the first component."""
         return move.score, move.gain, -move.component
-
-
-def _with(state: State, k: int, bits: int) -> State:
-    return (*state[:k], bits, *state[k + 1 :])
 
 
 def _scale(span: float, otherwise: float) -> float:

@@ -52,6 +52,8 @@ def engine_roofs(report: Report) -> list[tuple[str, str, float]]:
 
 
 def _bits(form: Format) -> str:
+    if form.scheme is Scheme.TWO_REGION:
+        return f"{form.bits} (two regions)"
     return str(form.bits) if form.scheme is Scheme.UNIFORM else f"{form.bits} (power of two)"
 
 

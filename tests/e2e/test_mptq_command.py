@@ -141,13 +141,16 @@ def test_untied_steps_have_no_integers(folder: Path, capsys: pytest.CaptureFixtu
     [
         (("--ratio", "0.5"), "the method mptq has no ratio"),
         (("--maps", "3"), "the method mptq has no maps"),
-        (("--bits", "2"), "two-region formats lack it"),
-        (("--bits", "9"), "two-region formats lack it"),
+        (("--bits", "2"), "have no 2 bits"),
+        (("--bits", "9"), "is no width of this method"),
+        (("--full", "--budget", "uniform=4"), "does not change with what only LayerNorms"),
+        (("--regions", "ptq4vit", "--budget", "layer_bits=5"), "measured with tied steps"),
+        (("--regions", "ptq4vit", "--reconstruct"), "steps that are tied"),
         (("--activation-bits", "4", "--budget", "uniform=5"), "is chosen by the budget"),
         (("--search", "exact"), "is read with a budget only"),
         (("--budget", "cycles=4"), "unknown kind"),
         (("--budget", "edp_pj_s=1e-9"), "the least cost is"),
-        (("--budget", "layer_bits=3"), "the least cost is"),
+        (("--budget", "layer_bits=3"), "--budget layer_bits=3: the least cost is"),
     ],
 )
 def test_faults_leave_no_folder(
@@ -158,7 +161,63 @@ def test_faults_leave_no_folder(
     assert not Path("q").exists()
 
 
-def test_smoothing_needs_a_layernorm(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["quantize", "tiny_cnn.py:make", "--method", "mptq", *SMALL, "-o", "q", "--smooth", "sq_b"]
-    assert main(given) == 2
-    assert "no LayerNorm whose outputs only linear layers read" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--smooth", "sq_b"), "no LayerNorm whose outputs only linear layers read"),
+        (("--zero-points", "channel"), "no LayerNorm whose outputs only linear layers read"),
+        (("--regions", "fixed"), "no softmax or GELU outputs"),
+        (("--functions", "ivit"), "no softmax or LayerNorm"),
+    ],
+)
+def test_options_without_use_are_refused(
+    folder: Path, options: tuple[str, ...], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quantize", "tiny_cnn.py:make", "--method", "mptq", *SMALL, "-o", "q", *options]) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_storage_budgets_choose_weights_only(folder: Path) -> None:
+    made = quantized("tiny_vit", "--budget", "avg_bits=6", "--activation-bits", "5", "--images", "40")
+    assert made["greedy"]["tensor_bits"] == {}
+    assert made["budget"]["spent"] <= 6
+    assert outputs()["b0.norm1"] == "u5"
+
+
+def test_its_plan_can_be_given_back_with_the_smoothing(folder: Path) -> None:
+    quantized("tiny_vit", "--bits", "5")
+    given = ["quantize", "tiny_vit.py:make", "--plan", "q/plan.yaml", *SMALL, "-o", "p"]
+    assert main([*given, "--smooth", "sq_b"]) == 0
+    for name in ("plan.yaml", "workload.json", "checkpoint.safetensors"):
+        assert (Path("p") / name).read_bytes() == (Path("q") / name).read_bytes()
+
+
+def test_training_starts_from_the_smoothed_filters(folder: Path) -> None:
+    from codesign.finetune_command import _smoothed
+    from codesign.models import load_model
+    from quant.checkpoint import load
+
+    quantized("tiny_vit", "--bits", "5")
+    checkpoint = load("q").checkpoint
+    network = load_model("tiny_vit.py:make", None)[0]
+
+    def outside(start: Any) -> float:
+        """Share of the weights of LayerNorms' readers that another integer is nearer to."""
+        weight, filters = start.node("b0.qkv").weight.detach(), checkpoint.filters["b0.qkv"]
+        codes = weight / filters.scale[:, None]
+        return float(((codes - filters.integers).abs() > 0.501).float().mean())
+
+    assert outside(network) > 0.05
+    assert outside(_smoothed(network, checkpoint)) < 0.02  # what is clipped
+
+
+def test_images_without_labels_are_judged_by_kl(folder: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    Path("photos").mkdir()
+    for k in range(8):
+        image.new("L", (32, 32), 30 * k).save(f"photos/{k}.png")
+    options = ("--data", "imagefolder:photos", "--calibration-images", "8", "--images", "8", "-o", "k")
+    given = ["quantize", "tiny_vit.py:make", "--method", "mptq", *options, "--budget", "layer_bits=6"]
+    assert main([*given, "--json", "k.json"]) == 0
+    made = json.loads(Path("k.json").read_text())
+    assert 0 <= made["greedy"]["start_loss"] < 0.1  # near the float network, whose own loss would be 2.3
