@@ -36,6 +36,8 @@ REGION_NAMES = {
     "uniform_points": "the same, GELU with zero point",
     "unsigned": "the same, and shares of one bit more (as unsigned)",
     **{f"fixed{m}": f"two regions, m = {m}" for m in FIXED_SHIFTS}, "closed_form": "OPT-m, closed form",
+    "functions/ibert": "OPT-m, softmax and LayerNorm by I-BERT in integers",
+    "functions/ivit": "OPT-m, softmax and LayerNorm by I-ViT in integers",
     "weighted": "OPT-m, weighted by gradients", "ptq4vit": "PTQ4ViT, untied steps", "opt": "OPT-m",
 }  # fmt: skip
 
