@@ -155,7 +155,7 @@ def front_picture(rows: Sequence[Row], path: str) -> None:
     axes[0].set_ylabel("top-1 on test images, %")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncol=4, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -167,6 +167,8 @@ def _panel(axis: Any, rows: Sequence[Row], kind: str, unit: float) -> None:
 
     styles = (
         ("one width", "uniform", WIDTHS[:-1], {"marker": "o", "linestyle": "-", "color": "#1b6ca8"}),
+        ("one width, the rest 8 bits", PRODUCTS_ONLY, BUDGETS, {"marker": "D", "color": "#1b6ca8", "markersize": 5}),
+        ("weights of one width, activations 8 bits", WEIGHTS_ONLY, BUDGETS, {"marker": "P", "color": "#5fa8d3"}),
         (
             "greedy",
             f"{kind}/combined",
