@@ -11,16 +11,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 from statistics import mean
 
 from mnq import MODELS, NATURAL, RESULTS
-from paired import Row, change_text, correct, mean_change, of, p_text, pairs, seeds_of, tops
-from report import write_page
+from paired import Row, change_text, correct, holm_texts, mean_change, of, p_text, pairs, seeds_of, tops
+from report import show
 from run import read_results
 
 from quant.methods.mnq import CANDIDATES, METHODS
-from quant.statistics import compare, holm
+from quant.statistics import compare
 
 BITS = (8, 6)
 ARMS = ("float", *METHODS, "output_only", "own_error")
@@ -46,10 +45,7 @@ def main() -> int:
         "cost": cost_table(rows),
         "tuned": tuned_table(rows),
     }
-    if arguments.page:
-        write_page(Path(arguments.page), text)
-    else:
-        print("\n\n".join(text.values()))
+    show(text, arguments.page)
     if arguments.picture:
         from mnq_picture import draw
 
@@ -62,14 +58,13 @@ def accuracy_table(rows: Sequence[Row]) -> str:
 
     The interval of the mean over checkpoints is a bootstrap over images: an image stays one image on all checkpoints.
     """
-    found, tests = [], []
+    found = []
     for model, bits in product(MODELS, BITS):
         for arm in ARMS:
             kept = pairs(rows, model, bits, arm, "mnq")
             if kept:
                 found.append((model, bits, arm, kept))
-                tests += [compare(a, b).p_value for a, b in kept]
-    adjusted = iter(holm(tests))
+    p_cells = iter(holm_texts([kept for *_, kept in found]))
     lines = [
         "| model | bits | against | its top-1 %, by checkpoint | MNQ | MNQ − arm, mean, points (95 %) "
         "| p by checkpoint (Holm) |",
@@ -77,9 +72,8 @@ def accuracy_table(rows: Sequence[Row]) -> str:
     ]
     for model, bits, arm, kept in found:
         theirs, ours = (tops(pair[k] for pair in kept) for k in range(2))
-        p = " / ".join(p_text(next(adjusted)) for _ in kept)
         change = change_text(mean_change(kept))
-        lines.append(f"| {model} | {bits} | {NAMES[arm]} | {theirs} | {ours} | {change} | {p} |")
+        lines.append(f"| {model} | {bits} | {NAMES[arm]} | {theirs} | {ours} | {change} | {next(p_cells)} |")
     return "\n".join(lines)
 
 

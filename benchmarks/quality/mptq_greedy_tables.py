@@ -8,9 +8,9 @@ from statistics import mean
 from typing import Any
 
 from mptq_greedy import BUDGETS, HYBRID, KINDS, NATURAL, PRODUCTS_ONLY, TERMS, WEIGHTS_ONLY, WIDTHS
-from paired import Row, change_text, correct, mean_change, of, p_text, pairs, tops
+from paired import Row, change_text, correct, holm_texts, mean_change, of, p_text, pairs, tops
 
-from quant.statistics import compare, holm
+from quant.statistics import compare
 
 MODELS = (NATURAL, HYBRID)
 KIND_NAMES = {
@@ -23,14 +23,13 @@ SCORES = {"combined": "both", "performance": "performance alone", "compressibili
 
 def budget_table(rows: Sequence[Row]) -> str:
     """Greedy widths against one width and the knapsack at equal cost; Holm over all tests of the table."""
-    found, tests = [], []
+    found = []
     for model, kind, bits in product(MODELS, KINDS, BUDGETS):
         one = SAME_COMPONENTS.get(kind, "uniform")
         compared = [pairs(rows, model, bits, other, f"{kind}/combined") for other in (one, f"{kind}/knapsack")]
         if all(compared):
             found.append((model, kind, bits, compared))
-            tests += [compare(a, b).p_value for kept in compared for a, b in kept]
-    adjusted = iter(holm(tests))
+    p_cells = iter(holm_texts([kept for *_, compared in found for kept in compared]))
     lines = [
         "| model | equal | as much as | one width | knapsack | greedy | greedy − one width, points (95 %) | p (Holm) "
         "| greedy − knapsack, points (95 %) | p (Holm) |",
@@ -38,10 +37,7 @@ def budget_table(rows: Sequence[Row]) -> str:
     ]
     for model, kind, bits, compared in found:
         values = [tops(a for a, _ in kept) for kept in compared] + [tops(b for _, b in compared[0])]
-        cells = []
-        for kept in compared:
-            p = " / ".join(p_text(next(adjusted)) for _ in kept)
-            cells.append(f"{change_text(mean_change(kept))} | {p}")
+        cells = [f"{change_text(mean_change(kept))} | {next(p_cells)}" for kept in compared]
         name = KIND_NAMES[kind]
         lines.append(f"| {model} | {name} | {bits} bits | {' | '.join(values)} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
 from mptq import BITS, FIXED_SHIFTS, MODELS, NATURAL, POINTS, RESULTS, SMOOTHINGS
 from mptq_greedy import RESULTS as GREEDY
@@ -23,11 +22,9 @@ from mptq_greedy_tables import (
     search_table,
     term_table,
 )
-from paired import Row, change_text, mean_change, of, p_text, pairs, seeds_of, tops
-from report import write_page
+from paired import Row, change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
+from report import show
 from run import read_results
-
-from quant.statistics import compare, holm
 
 SMOOTH_NAMES = {"none": "none", "smoothquant": "SmoothQuant", "sq_b": "SQ-b"}
 POINT_NAMES = {"symmetric": "symmetric", "tensor": "zero point per tensor", "channel": "zero point per channel"}
@@ -65,10 +62,7 @@ def main() -> int:
         "costs": cost_table(greedy),
         "search": search_table(greedy),
     }
-    if arguments.page:
-        write_page(Path(arguments.page), text)
-    else:
-        print("\n\n".join(text.values()))
+    show(text, arguments.page)
     if arguments.picture:
         front_picture(greedy, arguments.picture)
     return 0
@@ -76,14 +70,13 @@ def main() -> int:
 
 def smoothing_table(rows: Sequence[Row], observer: str) -> str:
     """SQ-b against SmoothQuant and no smoothing under every kind of zero point; Holm over all tests of the table."""
-    found, tests = [], []
+    found = []
     for model, points, bits in product(MODELS, POINTS, BITS):
         arms = [f"{name}/{points}/{observer}" for name in SMOOTHINGS]
         compared = [pairs(rows, model, bits, arm, arms[-1]) for arm in arms[:-1]]
         if all(compared):
             found.append((model, points, bits, compared))
-            tests += [compare(a, b).p_value for kept in compared for a, b in kept]
-    adjusted = iter(holm(tests))
+    p_cells = iter(holm_texts([kept for *_, compared in found for kept in compared]))
     lines = [
         "| model | LayerNorm outputs | bits | no smoothing | SmoothQuant | SQ-b | SQ-b − none, points (95 %) "
         "| p (Holm) | SQ-b − SmoothQuant, points (95 %) | p (Holm) |",
@@ -91,10 +84,7 @@ def smoothing_table(rows: Sequence[Row], observer: str) -> str:
     ]
     for model, points, bits, compared in found:
         values = [tops(a for a, _ in kept) for kept in compared] + [tops(b for _, b in compared[0])]
-        cells = []
-        for kept in compared:
-            p = " / ".join(p_text(next(adjusted)) for _ in kept)
-            cells.append(f"{change_text(mean_change(kept))} | {p}")
+        cells = [f"{change_text(mean_change(kept))} | {next(p_cells)}" for kept in compared]
         lines.append(f"| {model} | {POINT_NAMES[points]} | {bits} | {' | '.join(values)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -141,14 +131,13 @@ def granularity_table(rows: Sequence[Row]) -> str:
 
 def region_table(rows: Sequence[Row], prefix: str) -> str:
     """OPT-m against other formats of softmax and GELU outputs; Holm over all tests of the table."""
-    found, tests = [], []
+    found = []
     for bits in BITS:
         for name in REGION_NAMES:
             kept = pairs(rows, NATURAL, bits, f"regions/{prefix}{name}", f"regions/{prefix}opt")
             if kept:
                 found.append((bits, name, kept))
-                tests += [] if name == "opt" else [compare(a, b).p_value for a, b in kept]
-    adjusted = iter(holm(tests))
+    p_cells = iter(holm_texts([kept for _, name, kept in found if name != "opt"]))
     lines = [
         "| bits | format of softmax and GELU outputs | top-1, % | OPT-m − it, points (95 %) | p (Holm) |",
         "|---|---|---|---|---|",
@@ -156,7 +145,7 @@ def region_table(rows: Sequence[Row], prefix: str) -> str:
     for bits, name, kept in found:
         cells = "– | –"
         if name != "opt":
-            cells = f"{change_text(mean_change(kept))} | {' / '.join(p_text(next(adjusted)) for _ in kept)}"
+            cells = f"{change_text(mean_change(kept))} | {next(p_cells)}"
         lines.append(f"| {bits} | {REGION_NAMES[name]} | {tops(a for a, _ in kept)} | {cells} |")
     return "\n".join(lines)
 

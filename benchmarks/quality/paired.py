@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.statistics import Interval, paired_bootstrap
+from quant.statistics import Interval, compare, holm, paired_bootstrap
 
 Row = dict[str, Any]
 Bools = NDArray[np.bool_]
@@ -52,6 +52,12 @@ def mean_change(kept: Sequence[Pair]) -> Interval:
 def change_text(change: Interval) -> str:
     """`+0.99 (+0.40 … +1.63)`."""
     return f"{change.estimate:+.2f} ({change.low:+.2f} … {change.high:+.2f})"
+
+
+def holm_texts(groups: Sequence[Sequence[Pair]]) -> list[str]:
+    """McNemar's p of every pair of every group as a table's cell, with Holm's correction over all of them."""
+    adjusted = iter(holm([compare(a, b).p_value for kept in groups for a, b in kept]))
+    return [" / ".join(p_text(next(adjusted)) for _ in kept) for kept in groups]
 
 
 def p_text(value: float) -> str:

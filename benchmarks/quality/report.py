@@ -38,10 +38,7 @@ def main() -> int:
     for model in matrix["models"]:
         text[model] = arm_table(rows, model)
     text["pairs"] = pair_table(rows, matrix)
-    if arguments.page:
-        write_page(Path(arguments.page), text)
-    else:
-        print("\n\n".join(text.values()))
+    show(text, arguments.page)
     if arguments.picture:
         from picture import draw
 
@@ -136,6 +133,14 @@ def pair_table(rows: Sequence[Row], matrix: Row) -> str:
 
 def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def show(text: dict[str, str], page: str | None) -> None:
+    """Write tables into a page (`write_page`), or print them without one."""
+    if page:
+        write_page(Path(page), text)
+    else:
+        print("\n\n".join(text.values()))
 
 
 def write_page(path: Path, text: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def test_the_page_shows_the_results(tmp_path):
     text |= {name: report.arm_table(ROWS, name) for name in MATRIX["models"]}
     report.write_page(page, text)
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["mnq", "mptq"])
+def test_a_methods_page_shows_its_results(name, tmp_path, monkeypatch):
+    committed = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(committed.replace("| 4 |", "| 9 |").replace("| 8 |", "| 9 |"), encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["report", "--page", str(page)])
+    assert importlib.import_module(f"{name}_report").main() == 0
+    assert page.read_text(encoding="utf-8") == committed
 
 
 def test_the_gate_holds():
