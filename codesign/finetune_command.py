@@ -14,7 +14,7 @@ from codesign.arguments import not_negative, positive
 
 if TYPE_CHECKING:
     from quant.calibrated import Checkpoint
-    from quant.data.dataset import DataSet
+    from quant.data.dataset import DataSet, Preprocess
     from quant.evaluate import Evaluation
     from quant.finetune import FineTune
     from quant.network import Network
@@ -135,22 +135,25 @@ def _smoothed(network: Network, checkpoint: Checkpoint) -> Network:
     if "smooth" not in about:
         return network
     from codesign.quantize_command import calibration_images
-    from quant.data.dataset import Preprocess
     from quant.smooth import Smooth, smooth
 
-    stored = about.get("preprocess")
-    preprocess = None if stored is None else Preprocess(**stored)
-    images = calibration_images(about["data"], preprocess, about["calibration"]["images"], about["seed"])
+    images = calibration_images(about["data"], _preprocess(checkpoint), about["calibration"]["images"], about["seed"])
     return smooth(network, images, Smooth(**about["smooth"]))
+
+
+def _preprocess(checkpoint: Checkpoint) -> Preprocess | None:
+    """How the checkpoint's model sees images, None where that is not noted."""
+    from quant.data.dataset import Preprocess
+
+    stored = checkpoint.about.get("preprocess")
+    return None if stored is None else Preprocess(**stored)
 
 
 def _data(arguments: argparse.Namespace, checkpoint: Checkpoint) -> tuple[DataSet, DataSet]:
     """Training and validation images, as the checkpoint's model sees them."""
     from quant.data import load_data
-    from quant.data.dataset import Preprocess
 
-    stored = checkpoint.about.get("preprocess")
-    preprocess = None if stored is None else Preprocess(**stored)
+    preprocess = _preprocess(checkpoint)
     name = arguments.data or str(checkpoint.about.get("data", "glyphs"))
     if arguments.validation is None and name.startswith("imagefolder:"):
         what = "has no splits: accuracy would be that of the training images"

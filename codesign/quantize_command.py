@@ -119,13 +119,14 @@ def _quantize(arguments: argparse.Namespace) -> int:
     check_outputs([arguments.json])
     from accelsim.config import load_accelerator
     from codesign.budgets import KINDS, parse_budget
+    from codesign.greedy.costs import COSTS
     from codesign.method_choice import check_options, default_arch, given_plan
     from codesign.models import require_torch
 
     require_torch()
     from quant.checkpoint import save
 
-    kinds = mptq.BUDGETS if arguments.method == mptq.NAME else KINDS
+    kinds = COSTS if arguments.method == mptq.NAME else KINDS
     budget = None if arguments.budget is None else parse_budget(arguments.budget, kinds)
     plan = given_plan(arguments)
     if plan is None:
@@ -179,7 +180,7 @@ def _made(
         asked = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, _progress)
         method, note = mptq.chosen_method(*asked)
         if method.smooth != "none":
-            note["smooth"] = {"method": method.smooth, "alpha": method.alpha, "values": method.values}
+            note["smooth"] = asdict(method.smoothing)
     else:
         method, note = choose(arguments, network, images, accelerator, budget)
     made = quantize(network, images, method, options, recipe, {**about, **note}, _progress)

@@ -38,6 +38,7 @@ from quant.data import load_data
 from quant.data.small import GREY_32
 from quant.finetune import FineTune, fine_tune
 from quant.nonlinear.mixed import Mixed
+from quant.separate import separate
 
 ARMS = ("float", "ibert", "ivit", "fqvit", "mnq", "output_only", "own_error")
 
@@ -57,7 +58,7 @@ def main() -> int:
     settings = FineTune(steps=given.steps, rate=given.rate, augment=True, seed=given.seed)
     head = {"model": NATURAL, "seed": given.seed, "bits": given.bits}
     done = {(row["arm"], row["seed"], row["bits"]) for row in read_results(given.results)}
-    _, _, network = next(networks([NATURAL], [given.seed]))
+    network = separate(next(networks([NATURAL], [given.seed]))[2])
     mixed = Mixed(network, calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, given.seed), given.bits)
     maps = maps_of(mixed, mixed.table(), given.seed)
     training, test = load_data("glyphs", "train", GREY_32), glyph_images(TEST_IMAGES)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.formats import TWO_REGION_BITS
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
-from codesign.budgets import KINDS as BUDGET_KINDS
 from codesign.budgets import Budget
 from codesign.greedy.trajectory import BUDGET_PLACE
 from codesign.greedy.walk import SCORES, SEARCHES
@@ -31,7 +30,6 @@ UNTIED = "ptq4vit"
 REGIONS = ("opt", "closed_form", "fixed", UNTIED, "none")
 POINTS = ("symmetric", "tensor", "channel")
 FUNCTIONS = ("ibert", "ivit")
-BUDGETS = (*BUDGET_KINDS, "layer_bits")
 OF_BUDGET = ("score", "search", "images")  # options that only a budget reads
 # Kinds that do not change with the widths of some tensors: those of all, those that no product reads.
 STORAGE = ("size_bits", "avg_bits")
@@ -164,18 +162,9 @@ def chosen_method(
     measured = _measured_on(data, preprocess, arguments.images or IMAGES)
     try:
         found = greedy_plan(
-            network,
-            images,
-            measured,
-            method,
-            accelerator,
-            budget,
-            settings,
-            folder,
-            options,
-            method.format_of,
+            network, images, measured, method, accelerator, budget, settings, folder, options, method.format_of,
             progress,
-        )
+        )  # fmt: skip
     except InfeasibleError as error:
         raise _restated(error, budget) from None
     spent = {"kind": budget.kind, "limit": found.limit, "spent": found.point.cost, "chosen": "greedy widths"}

@@ -66,9 +66,12 @@ class MPTQ(Method):
 
     def prepare(self, network: Network, batches: Sequence[Tensor]) -> Network:
         """The network with smoothed LayerNorm outputs; the same one where nothing can be smoothed."""
-        if self.smooth == "none":
-            return network
-        return smooth(network, batches, Smooth(self.smooth, self.alpha, self.values))
+        return smooth(network, batches, self.smoothing)
+
+    @property
+    def smoothing(self) -> Smooth:
+        """What is folded into LayerNorms and the layers behind them."""
+        return Smooth(self.smooth, self.alpha, self.values)
 
     def channel_offsets(self, network: Network) -> tuple[str, ...]:
         """LayerNorm outputs that only linear layers read, if asked for."""

@@ -26,7 +26,7 @@ from quant.quantize import calibrated, gather, make_plan
 
 @dataclass(eq=False)
 class Mixed:
-    """Quantizations of a float network (GELUs as ops of their own, `MNQ.prepare`) under maps of methods.
+    """Quantizations of a float network (GELUs as ops of their own, `quant.separate`) under maps of methods.
 
     `batches` are calibration images [n, channels, h, w]; weights and activations have `bits`.
     """

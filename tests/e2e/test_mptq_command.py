@@ -67,6 +67,15 @@ def cycles(capsys: pytest.CaptureFixture[str]) -> int:
     return int(json.loads(Path("r.json").read_text())["cycles_total"])
 
 
+def test_choices_are_those_of_the_method() -> None:
+    from codesign.greedy import command
+    from quant.methods import mptq
+    from quant.smooth import fold
+
+    assert (command.REGIONS, command.UNTIED) == (mptq.REGIONS, mptq.UNTIED)
+    assert command.SMOOTH == fold.METHODS
+
+
 def test_one_width_is_executed_in_integers_and_simulated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quantized("tiny_vit", "--bits", "5", "--functions", "ivit")
     formats = outputs()
