@@ -17,7 +17,7 @@ SHARE_TOLERANCE = 1e-6
 MAX_BURST_TICKS = 1 << 40
 NEWER_PLAN_FIELDS: dict[type, tuple[str, ...]] = {
     QuantPlan: ("input_zero_point",),
-    Rule: ("zero_point", "granularity", "nonlinear"),
+    Rule: ("zero_point", "granularity", "nonlinear", "tokens"),
     WeightShare: ("channels",),
 }
 

@@ -13,6 +13,7 @@ from accelsim.formats import MAX_REGION_SHIFT, TWO_REGION_BITS, Format
 from accelsim.nonlinear.methods import method_names
 from accelsim.plan import GRANULARITIES, OLD_PLAN_FORMAT, PLAN_FORMAT, QuantPlan, Rule, WeightShare
 from accelsim.problems import AccelsimError
+from accelsim.token_groups import TokenGroups
 
 FORMATS: dict[str, type] = {
     "accelsim.accelerator/1": Accelerator,
@@ -186,6 +187,12 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "zero_point": Spec("the result is stored with a zero point"),
         "granularity": Spec("which channels of the result share a scale and an offset", choices=GRANULARITIES),
         "nonlinear": Spec("method of a softmax, GELU or LayerNorm of its own", choices=_MethodNames()),
+        "tokens": Spec("the first tokens have the output's format, the others fewer bits"),
+    },
+    TokenGroups: {
+        "layer": Spec("name of the layer that ranked the tokens", pattern=TITLE),
+        "high": Spec("tokens with all bits", 1, 1 << 24),
+        "drop_bits": Spec("bits fewer of the other tokens", 1, 14),
     },
     WeightShare: {
         "format": Spec("number format of the weights", choices=FORMAT_NAMES),

@@ -110,8 +110,13 @@ def read_value(hint: Any, spec: Spec, value: Any, path: str, source: Source) -> 
 def _alternative(hint: Any, value: Any) -> type:
     """The dataclass of a union that has most of the given fields; the first one among equals."""
     keys = value if isinstance(value, dict) else ()
-    classes: tuple[type, ...] = typing.get_args(hint)
+    classes: tuple[type, ...] = _dataclasses(hint)
     return max(classes, key=lambda cls: sum(member.name in keys for member in fields(cls)))
+
+
+def _dataclasses(hint: Any) -> tuple[type, ...]:
+    """The dataclasses of a union; None is no member of a file."""
+    return tuple(cls for cls in typing.get_args(hint) if cls is not type(None))
 
 
 def _unknown_keys(
@@ -274,7 +279,8 @@ def _schema_value(hint: Any, spec: Spec) -> dict[str, Any]:
         return {"anyOf": [{"enum": list(names)}, array]} if item is WeightShare else array
     if typing.get_origin(hint) in (typing.Union, UnionType):
         if is_dataclass(typing.get_args(hint)[0]):
-            return {"anyOf": [schema_of(cls) for cls in typing.get_args(hint)]}
+            found = [schema_of(cls) for cls in _dataclasses(hint)]
+            return {"anyOf": found} if len(found) > 1 else found[0]
         return {"anyOf": [{"const": BALANCED}, {"type": "number", "minimum": spec.low, "maximum": spec.high}]}
     if hint in (int, float):
         number = {"type": "integer" if hint is int else "number", "minimum": spec.low, "maximum": spec.high}

@@ -16,8 +16,10 @@ from accelsim.limits import check_products, check_times, check_vector_kinds
 from accelsim.plan import TABLE_ACTIVATIONS, QuantizedOp, QuantizedWorkload, QuantPlan, WeightShare
 from accelsim.problems import InfeasibleError, Problem
 from accelsim.program import Int64
+from accelsim.workloads.rank import GATHER, RANK
 
 KIND_CONV, KIND_MATMUL, KIND_VECTOR = range(3)
+UNCUT = (RANK, GATHER)  # classes of vector ops whose outputs need all of their inputs
 AXIS_ROWS, AXIS_GROUPS = 1, 2  # bit mask of the axes along which an op may be cut
 
 OP_COLUMNS: tuple[str, ...] = (
@@ -170,7 +172,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
         row["kernel_h"] = row["stride"] = 1
         row["in_h"] = recipe.rows_h
         row["axes"] = AXIS_ROWS * recipe.tiles_rows + AXIS_GROUPS * recipe.tiles_groups
-        row["group_axis_extent"] = recipe.groups
+        row["group_axis_extent"] = 1 if op.op_class in UNCUT else recipe.groups
         row["passes"] = len(recipe.passes)
         row["param_bits"] = 0 if _streams_parameters(item) else op.params_extra * plan.scale_bits
         if views[0]:

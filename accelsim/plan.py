@@ -12,6 +12,7 @@ from accelsim.formats import Format
 from accelsim.ir import Op, OpKind, Recipe, Workload, digest
 from accelsim.nonlinear.methods import FUNCTIONS, function_of, method_recipe
 from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import TokenGroups
 
 UNIFORM8 = Format.parse("u8")
 PLAN_FORMAT, OLD_PLAN_FORMAT = "accelsim.plan/2", "accelsim.plan/1"
@@ -52,7 +53,8 @@ class Rule:
     output is stored with a zero point, `granularity` which of its channels share a scale: all ("tensor"), a group of
     them such as a head ("group"), none ("channel_scale"), or that all share a scale and none an offset
     ("channel_offset").  `nonlinear` names the method of those matched ops that compute a softmax, a GELU or a LayerNorm
-    (`accelsim.nonlinear.methods`); "" leaves them the recipe of the workload.  `accelsim.plan_rules` has what is legal.
+    (`accelsim.nonlinear.methods`); "" leaves them the recipe of the workload.  `tokens` stores some tokens of the
+    output in fewer bits.  `accelsim.plan_rules` and `accelsim.token_rules` have what is legal.
     """
 
     match: str
@@ -63,6 +65,7 @@ class Rule:
     zero_point: bool = False
     granularity: str = PER_TENSOR
     nonlinear: str = ""
+    tokens: TokenGroups | None = None
 
     @property
     def names_one_op(self) -> bool:
@@ -86,6 +89,7 @@ class Rule:
             **({"zero_point": True} if self.zero_point else {}),
             **({"granularity": self.granularity} if self.granularity != PER_TENSOR else {}),
             **({"nonlinear": self.nonlinear} if self.nonlinear else {}),
+            **({"tokens": self.tokens.to_json()} if self.tokens is not None else {}),
         }
 
 
@@ -153,7 +157,9 @@ class QuantPlan:
 class QuantizedOp:
     """An op with its formats.  `weights` has one entry per slice of output channels, shares as in the plan.
 
-    `nonlinear` is the method whose recipe the op has, "" when the plan names none for it.
+    `nonlinear` is the method whose recipe the op has, "" when the plan names none for it.  `tokens` are the groups of
+    the output, `left_tokens` and `right_tokens` those of the operands; `right_axis` says along which axis of the nest
+    the tokens of the right operand lie: "cols" (keys), "depth" (values), "" when it has no groups.
     """
 
     op: Op
@@ -164,6 +170,10 @@ class QuantizedOp:
     zero_point: bool = False
     granularity: str = PER_TENSOR
     nonlinear: str = ""
+    tokens: TokenGroups | None = None
+    left_tokens: TokenGroups | None = None
+    right_tokens: TokenGroups | None = None
+    right_axis: str = ""
 
     @property
     def function(self) -> str:
@@ -208,10 +218,12 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
     """
     from accelsim.nonlinear.plan_rules import method_problems, operand_problems
     from accelsim.plan_rules import storage_problems, table_problems
+    from accelsim.token_rules import right_axis, token_problems
 
     problems = method_problems(workload, plan)
     methods_sound = not problems
     stored: dict[str, Format] = {}
+    groups: dict[str, TokenGroups | None] = {workload.input: None}
     first_rule = plan.rule_for(workload.ops[0])
     stored[workload.input] = first_rule.activation
     ops = []
@@ -227,6 +239,7 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
                     Problem(f"plan {plan.name}: {op.name}", f"joins {parts}", "tensors of one format", levers)
                 )
             bits[op.output] = stored[op.output].bits
+            groups[op.output] = groups[op.inputs[0]]
             continue
         activation = stored[op.inputs[0]]
         right = stored[op.inputs[1]] if op.kind is OpKind.MATMUL and len(op.inputs) > 1 else rule.right
@@ -234,11 +247,16 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         op = replace(op, recipe=_recipe(op, plan.division, nonlinear if methods_sound else "", rule.output))
         weights = rule.weights if op.weights else ()
         problems += table_problems(plan.name, op, weights)
-        item = QuantizedOp(op, weights, activation, right, rule.output, rule.zero_point, rule.granularity, nonlinear)
+        left_tokens, right_tokens = groups[op.inputs[0]], groups[op.inputs[1]] if len(op.inputs) > 1 else None
+        item = QuantizedOp(
+            op, weights, activation, right, rule.output, rule.zero_point, rule.granularity, nonlinear, rule.tokens,
+            left_tokens, right_tokens, right_axis(workload, op, right_tokens),
+        )  # fmt: skip
         ops.append(item)
+        groups[op.output] = rule.tokens
         stored[op.output] = rule.output
         bits[op.output] = rule.output.bits
-    problems += storage_problems(workload, plan, ops)
+    problems += storage_problems(workload, plan, ops) + token_problems(workload, plan, ops)
     if methods_sound:
         problems += operand_problems(workload, plan, ops)
     if problems:

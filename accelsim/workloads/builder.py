@@ -209,5 +209,7 @@ def _vector_faults(op: Op, inputs: list[Tensor], output: Tensor) -> list[str]:
         faults.append(f"the recipe visits {recipe.elements} elements, {inputs[0].name!r} has {inputs[0].elements}")
     # A recipe cut along channels only may read a second operand with one element per channel (a gate).
     sizes = {recipe.elements} if recipe.tiles_rows else {recipe.elements, recipe.groups}
+    if op.op_class == "gather":
+        sizes.add(recipe.rows_h)
     faults += [f"{tensor.name!r} has another size" for tensor in inputs[1:] if tensor.elements not in sizes]
     return faults

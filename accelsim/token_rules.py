@@ -1,0 +1,84 @@
+"""What a plan may ask of token groups: ranked layers, operands of array engines, one count for a layer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from accelsim.ir import Op, OpKind, Workload
+from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import TokenGroups
+from accelsim.workloads.rank import GATHER
+
+if TYPE_CHECKING:
+    from accelsim.plan import QuantizedOp, QuantPlan
+
+COLS, DEPTH = "cols", "depth"
+LEVERS = ("accelsim.workloads.rank.rank_tokens", "no `tokens` in this rule")
+
+
+def right_axis(workload: Workload, op: Op, tokens: TokenGroups | None) -> str:
+    """The axis of a matmul's nest along which the tokens of its right operand lie.
+
+    Keys are columns, values are summed over: their left operand is what a softmax made.
+    """
+    if tokens is None or op.loop is None or op.kind is not OpKind.MATMUL:
+        return ""
+    makers = {workload.op_by_name[name].output: workload.op_by_name[name] for name in workload.op_by_name}
+    left = makers.get(op.inputs[0])
+    softmax = left is not None and left.recipe is not None and left.recipe.name.startswith("softmax")
+    return DEPTH if softmax else COLS
+
+
+def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:
+    """Token groups that nothing ranks, that no engine reads as rows, or that do not agree within a layer."""
+    asked = [item for item in ops if item.tokens is not None]
+    if not asked:
+        return []
+    readers: dict[str, list[QuantizedOp]] = defaultdict(list)
+    for item in ops:
+        for root in dict.fromkeys(root for name in item.op.inputs for root in workload.storage_of(name)):
+            readers[root].append(item)
+    place = {op.name: k for k, op in enumerate(workload.ops)}
+    first: dict[str, TokenGroups] = {}
+    found = []
+    for item in asked:
+        assert item.tokens is not None
+        faults = [*_own_faults(workload, item, place), *_reader_faults(workload, item, readers[item.op.output])]
+        known = first.setdefault(item.tokens.layer, item.tokens)
+        if known.high != item.tokens.high:
+            what = f"{item.tokens.high} full tokens, but {known.high} in another op of layer {known.layer}"
+            faults.append((what, "one number for a layer"))
+        found += [Problem(f"plan {plan.name}: {item.op.name}: tokens", *fault, LEVERS) for fault in faults]
+    return found
+
+
+def _own_faults(workload: Workload, item: QuantizedOp, place: dict[str, int]) -> Iterator[tuple[str, str]]:
+    assert item.tokens is not None
+    tokens = workload.tensor_by_name[item.op.output].h
+    if item.tokens.high > tokens:
+        yield f"{item.tokens.high} full tokens of {tokens}", f"1 … {tokens}"
+    gather = f"{item.tokens.layer}.{GATHER}"
+    if place.get(gather, len(place)) >= place[item.op.name]:
+        yield f"no op {gather} has put the tokens into their order", "a workload that ranks the tokens of this layer"
+    if item.granularity.startswith("channel"):
+        yield f"token groups of an output with {item.granularity}", "granularity: tensor or group"
+    try:
+        item.tokens.narrow(item.output)
+    except AccelsimError as error:
+        yield error.problems[0].what, error.problems[0].expected
+
+
+def _reader_faults(workload: Workload, item: QuantizedOp, readers: Sequence[QuantizedOp]) -> Iterator[tuple[str, str]]:
+    tokens = workload.tensor_by_name[item.op.output].h
+    for reader in readers:
+        op, loop = reader.op, reader.op.loop
+        if loop is None:
+            yield f"{op.name}, a vector op, reads them", "array engines as the only readers"
+        elif op.kind is OpKind.CONV and (loop.taps > 1 or loop.groups > 1 or loop.rows != tokens):
+            yield f"{op.name} does not read them token by token", "layers with one output row per token"
+        elif op.kind is OpKind.MATMUL and loop.rows not in (1, tokens):
+            # One row is that of the class token, which is always full.
+            expected = "products with one row per token, or that of the first"
+            yield f"{op.name} has {loop.rows} rows for {tokens} tokens", expected
