@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from accelsim.api import simulate
-from accelsim.config import dump_yaml, load_accelerator, load_plan
+from accelsim.config import dump_plan, load_accelerator, load_plan
 from accelsim.formats import Format
 from accelsim.ir import Workload
 from accelsim.optable import op_table
@@ -69,7 +69,7 @@ def test_plans_with_groups_are_read_back(ranked: Workload, tmp_path: pytest.Temp
     plan = sliced_plan(ranked)
     path = f"{tmp_path}/plan.yaml"
     with open(path, "w", encoding="utf-8") as file:
-        file.write(dump_yaml(plan.to_json()))
+        file.write(dump_plan(plan))
     assert load_plan(path) == plan
     assert token_layers(plan) == {"b1": TokenGroups("b1", 5, 2)}
     assert with_counts(plan, {"b1": 9}).fingerprint() != plan.fingerprint()
