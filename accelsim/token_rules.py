@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from accelsim.ir import Op, OpKind, Workload
 from accelsim.problems import AccelsimError, Problem
 from accelsim.token_groups import TokenGroups
-from accelsim.workloads.rank import GATHER
+from accelsim.workloads.rank import GATHER, ranked_layers
 
 if TYPE_CHECKING:
     from accelsim.plan import QuantizedOp, QuantPlan
@@ -31,6 +31,32 @@ def right_axis(workload: Workload, op: Op, tokens: TokenGroups | None) -> str:
     return DEPTH if softmax else COLS
 
 
+def sliced_ops(workload: Workload, layer: str) -> tuple[str, ...]:
+    """Ops of a layer of `ranked_layers` whose outputs can have token groups, in order.
+
+    They have a row for every token, and nothing but array engines reads them, token by token.  The layer ends where
+    the next one starts.  Empty for another name.
+    """
+    layers = {one.name: one for one in ranked_layers(workload)}
+    if layer not in layers:
+        return ()
+    place = {op.name: k for k, op in enumerate(workload.ops)}
+    norms = sorted(place[one.norm] for one in layers.values())
+    start = place[layers[layer].norm]
+    stop = next((place for place in norms if place > start), len(workload.ops))
+    readers: dict[str, list[Op]] = defaultdict(list)
+    for op in workload.ops:
+        if op.kind is not OpKind.VIEW:
+            for root in dict.fromkeys(root for name in op.inputs for root in workload.storage_of(name)):
+                readers[root].append(op)
+    found = []
+    for op in workload.ops[start:stop]:
+        rows = op.kind is not OpKind.VIEW and workload.tensor_by_name[op.output].h == layers[layer].tokens
+        if rows and readers[op.output] and not any(_reader_faults(workload, op.output, readers[op.output])):
+            found.append(op.name)
+    return tuple(found)
+
+
 def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:
     """Token groups that nothing ranks, that no engine reads as rows, or that do not agree within a layer."""
     asked = [item for item in ops if item.tokens is not None]
@@ -45,7 +71,8 @@ def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedO
     found = []
     for item in asked:
         assert item.tokens is not None
-        faults = [*_own_faults(workload, item, place), *_reader_faults(workload, item, readers[item.op.output])]
+        of_it = [reader.op for reader in readers[item.op.output]]
+        faults = [*_own_faults(workload, item, place), *_reader_faults(workload, item.op.output, of_it)]
         known = first.setdefault(item.tokens.layer, item.tokens)
         if known.high != item.tokens.high:
             what = f"{item.tokens.high} full tokens, but {known.high} in another op of layer {known.layer}"
@@ -70,10 +97,10 @@ def _own_faults(workload: Workload, item: QuantizedOp, place: dict[str, int]) ->
         yield error.problems[0].what, error.problems[0].expected
 
 
-def _reader_faults(workload: Workload, item: QuantizedOp, readers: Sequence[QuantizedOp]) -> Iterator[tuple[str, str]]:
-    tokens = workload.tensor_by_name[item.op.output].h
-    for reader in readers:
-        op, loop = reader.op, reader.op.loop
+def _reader_faults(workload: Workload, output: str, readers: Sequence[Op]) -> Iterator[tuple[str, str]]:
+    tokens = workload.tensor_by_name[output].h
+    for op in readers:
+        loop = op.loop
         if loop is None:
             yield f"{op.name}, a vector op, reads them", "array engines as the only readers"
         elif op.kind is OpKind.CONV and (loop.taps > 1 or loop.groups > 1 or loop.rows != tokens):

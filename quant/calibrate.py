@@ -12,15 +12,17 @@ from torch.nn import functional as F  # noqa: N812
 from accelsim.formats import Format, Scheme
 from accelsim.plan import QuantizedWorkload, QuantPlan, WeightShare, apply_plan
 from accelsim.problems import AccelsimError, Problem
+from accelsim.workloads.rank import GATHER, RANK
 from quant.calibrated import Checkpoint, Divisor, Filters, PtfFactors
 from quant.collect import Statistics
-from quant.functional import Affine, log2_code
+from quant.functional import Affine, code_range, log2_code
 from quant.groups import Groups, narrow, operand_values, spread_values
 from quant.network import Network, Node
 from quant.nonlinear.finest import finest_input
 from quant.nonlinear.fqvit import ptf_factors
 from quant.nonlinear.ops import log2_values
 from quant.observers import Observed, channel_midpoint, migration_ratio, minmax, mse, percentile, quantile, weight_scale
+from quant.patchwise.narrow import aligned
 from quant.regions.choose import choose, sample_of
 from quant.regions.codes import region_format, region_range
 from quant.rounding import bias_correction
@@ -125,9 +127,18 @@ def stored_quantizer(
     if rule.granularity in ("channel_scale", "channel_offset"):
         make = _channel_scales if rule.granularity == "channel_scale" else _channel_offsets
         return make(statistics.channels[name], bits, rule.zero_point, options)
+    if workload.op_by_name[name].op_class == RANK:
+        return rank_quantizer(bits)
     found = grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
+    if rule.tokens is not None:
+        found = aligned(found, rule.tokens.drop_bits)
     # Finer steps leave the widths of a program; the codes then reach further than the values do.
     return replace(found, scale=found.scale.clamp(min=finest_scale(name, quantized)))
+
+
+def rank_quantizer(bits: int) -> Affine:
+    """The identity: rank words are whole numbers without a sign, 0 … 2^bits − 1 (other uniform codes have one)."""
+    return Affine(torch.tensor(1.0), torch.tensor(0.0), *code_range(bits, symmetric=False, signed=False))
 
 
 def region_quantizer(name: str, regions: Format, statistics: Statistics, groups: Groups) -> Affine:
@@ -146,9 +157,12 @@ def region_quantizer(name: str, regions: Format, statistics: Statistics, groups:
 
 def finest_scale(name: str, quantized: QuantizedWorkload) -> float:
     """The finest scale of a stored tensor that the methods of its readers take under a plan; 0 for any."""
+    workload = quantized.workload
 
     def roots(inputs: Sequence[str]) -> set[str]:
-        return {root for one in inputs for root in quantized.workload.storage_of(one)}
+        found = {root for one in inputs for root in workload.storage_of(one)}
+        copies = [workload.op_by_name[root] for root in found if root in workload.op_by_name]
+        return found.union(*(roots(op.inputs[:1]) for op in copies if op.op_class == GATHER))
 
     finest = 0.0
     for item in quantized.ops:

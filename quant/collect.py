@@ -60,6 +60,8 @@ class _Collect(Numerics):
         return value
 
     def operand(self, node: Node, position: int, value: Tensor) -> Tensor:
+        if position:
+            return value
         if node.has_filters:
             self._moments(node, value)
         elif node.function == "layernorm":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from accelsim.nonlinear.methods import TABLE, named_method
+from accelsim.workloads.rank import RANK
 from quant.calibrated import Checkpoint, Divisor
 from quant.functional import (
     NO_LEADING_ONE,
@@ -19,6 +20,7 @@ from quant.functional import (
     quantize,
 )
 from quant.network import Node, Numerics
+from quant.patchwise.narrow import Narrow, narrow_of
 from quant.regions.codes import region_format, region_values, region_values_ste
 
 if TYPE_CHECKING:
@@ -33,9 +35,11 @@ class FakeQuantized(Numerics):
 
     def __init__(self, checkpoint: Checkpoint, gradients: bool = False) -> None:
         self.checkpoint = checkpoint
+        self.gradients = gradients
         self._round = fake_quantize_ste if gradients else fake_quantize
         self._round_regions = region_values_ste if gradients else region_values
         self._weights: dict[str, tuple[Tensor | None, Tensor | None]] = {}
+        self._narrow: dict[str, Narrow | None] = {}
         self._compiler: Compiler | None = None
         self._integer: dict[str, tuple[Step, Affine, Affine] | None] = {}
 
@@ -48,6 +52,12 @@ class FakeQuantized(Numerics):
         if node.name not in self._weights:
             self._weights[node.name] = self._make(node)
         return self._weights[node.name]
+
+    def operand(self, node: Node, position: int, value: Tensor) -> Tensor:
+        """What a ranking sums: whole codes, so that its order is that of the integers."""
+        if node.function != RANK:
+            return value
+        return quantize(value.detach(), self.checkpoint.stored[node.operands[position].source])
 
     def accumulator(self, node: Node, value: Tensor) -> Tensor:
         """Before a table activation: the table's input."""
@@ -90,6 +100,21 @@ class FakeQuantized(Numerics):
         affine, divisor = self.checkpoint.stored.get(name), self.checkpoint.divisors.get(name)
         result = value if affine is None else self._rounded(node, value, affine)
         return result if divisor is None else torch.where(divisor.rows, log2_divisor(value, divisor), result)
+
+    def narrowed(self, node: Node, value: Tensor, operands: list[Tensor]) -> Tensor:
+        """The output with narrow rows where the plan has token groups; gradients pass straight through."""
+        if node.name not in self._narrow:
+            self._narrow[node.name] = narrow_of(self.checkpoint, node)
+        narrow = self._narrow[node.name]
+        if narrow is None:
+            return value
+        affine = self.checkpoint.stored[node.op.output]
+        result = dequantize(narrow(quantize(value.detach(), affine), operands), affine)
+        if not self.gradients:
+            return result
+        from quant.finetune.straight import shown_as
+
+        return shown_as(value, result.detach())
 
     def _rounded(self, node: Node, value: Tensor, affine: Affine) -> Tensor:
         untied = self.checkpoint.untied.get(node.op.output)

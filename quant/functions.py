@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from quant.models.blocks import activate
 from quant.network import Node, Numerics
+from quant.patchwise.order import importances, places, rank_words
 
 Function = Callable[[Node, list[Tensor], Numerics], Tensor]
 FUNCTIONS: dict[str, Function] = {}
@@ -152,6 +153,18 @@ def pool_mixer(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
 def concat(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
     """Tensors side by side along `settings["dim"]`."""
     return torch.cat(operands, dim=int(node.settings["dim"]))
+
+
+@function("rank")
+def rank(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
+    """Rank words [n, tokens] of shares of attention [n, heads, rows, tokens]: `quant.patchwise.order` has them."""
+    return rank_words(importances(operands[0].detach()), node.settings).to(operands[0].dtype)
+
+
+@function("gather")
+def gather(node: Node, operands: list[Tensor], rules: Numerics) -> Tensor:
+    """Rows of [n, tokens, c] in the order of rank words [n, tokens]."""
+    return operands[0].gather(1, places(operands[1])[..., None].expand(operands[0].shape))
 
 
 @function("identity")

@@ -56,8 +56,18 @@ def channel_axis(node: Node) -> int:
 
 
 def keeps_scale(node: Node) -> bool:
-    """True for an op that passes codes on: ReLU on its own is max(code, 0)."""
+    """True for an op that passes codes on: ReLU on its own is max(code, 0), a gather copies."""
+    return node.function == "gather" or compares(node)
+
+
+def compares(node: Node) -> bool:
+    """True for a ReLU that is an op of its own."""
     return node.function == "activation" and node.activation == "relu"
+
+
+def passed_on(node: Node) -> range:
+    """Positions of the operands whose codes an op passes on: all of a view, the first of an op that keeps scales."""
+    return range(1 if keeps_scale(node) else len(node.operands))
 
 
 def stored_shapes(network: Network) -> dict[str, torch.Size]:
@@ -78,7 +88,7 @@ def scale_groups(network: Network, per_channel: Collection[str] = ()) -> dict[st
     labels = {network.workload.input: torch.zeros(shapes[network.workload.input], dtype=torch.long)}
     by_head = _head_by_head(network)
     for node in network.nodes:
-        operands = [operand_values(labels, node, k, ONES) for k in range(len(node.operands))]
+        operands = [operand_values(labels, node, k, ONES) for k in passed_on(node)]
         name = node.op.output
         labels[name] = _output_labels(node, operands, shapes[name], name in per_channel)
         if name in by_head:
@@ -92,6 +102,8 @@ def _with_row(value: Tensor, view: View, content: float) -> Tensor:
 
 
 def _output_labels(node: Node, operands: list[Tensor], shape: torch.Size, per_channel: bool) -> Tensor:
+    if node.function == "gather" and not bool((operands[0] == operands[0][:, :1]).all()):
+        _refuse(node, "the new order of tokens", "move values between places of different scales")
     if node.op.kind is OpKind.VIEW or keeps_scale(node):
         return _joined(node, operands)
     if node.function == "matmul":
@@ -153,10 +165,10 @@ def _check_reduction(node: Node, labels: Tensor) -> None:
         _refuse(node, "a convolution or linear layer")
 
 
-def _refuse(node: Node, what: str) -> None:
+def _refuse(node: Node, what: str, fault: str = "add values of different scales") -> None:
     raise AccelsimError(
         Problem(
-            f"op {node.name}", f"{what} would add values of different scales", "one scale along the reduction",
+            f"op {node.name}", f"{what} would {fault}", "one scale along the reduction",
             ("tensor granularity for its input",),
         )
     )  # fmt: skip
@@ -178,7 +190,7 @@ def spread_values(network: Network, given: Mapping[str, Tensor], ones: float) ->
     for node in network.nodes:
         name = node.op.output
         if node.op.kind is OpKind.VIEW or keeps_scale(node):
-            parts = [operand_values(values, node, k, ones) for k in range(len(node.operands))]
+            parts = [operand_values(values, node, k, ones) for k in passed_on(node)]
             values[name] = parts[0] if len(parts) == 1 else torch.cat(parts, dim=int(node.settings["dim"]))
         elif name in given:
             values[name] = given[name].expand(shapes[name])

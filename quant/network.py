@@ -108,6 +108,10 @@ class Numerics:
         """The op's output as it is stored (views are not stored)."""
         return value
 
+    def narrowed(self, node: Node, value: Tensor, operands: list[Tensor]) -> Tensor:
+        """The stored output with fewer bits in some of its rows (`quant.patchwise`)."""
+        return value
+
 
 def run(
     network: Network,
@@ -138,7 +142,9 @@ def run(
         read = [rearrange(values[operand.source], operand.views, count) for operand in node.operands]
         operands = [rules.operand(node, position, value) for position, value in enumerate(read)]
         value = FUNCTIONS[node.function](node, operands, rules)
-        values[node.op.output] = value if node.op.kind is OpKind.VIEW else rules.stored(node, value)
+        if node.op.kind is not OpKind.VIEW:
+            value = rules.narrowed(node, rules.stored(node, value), operands)
+        values[node.op.output] = value
         for name in {operand.source for operand in node.operands}:
             if last[name] == k and name not in wanted:
                 values.pop(name, None)

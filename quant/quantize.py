@@ -18,6 +18,7 @@ from quant.collect import Statistics, collect
 from quant.groups import scale_groups
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network
+from quant.patchwise.plans import ranking_rules
 from quant.reconstruct import Reconstruction, reconstruct
 from quant.regions.slopes import slopes
 from quant.structure import without_zero_point
@@ -209,4 +210,5 @@ def make_plan(network: Network, method: Method, statistics: Statistics) -> Quant
         rules.append(rule)
     division = "log2_shift" if method.log2_divisor else "divide"
     rules.append(Rule("*"))
-    return QuantPlan(type(method).__name__.lower(), tuple(rules), division, input_zero_point=True)
+    plan = QuantPlan(type(method).__name__.lower(), tuple(rules), division, input_zero_point=True)
+    return ranking_rules(network, plan)

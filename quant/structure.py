@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from accelsim.ir import OpKind
-from quant.groups import keeps_scale
+from quant.groups import compares, keeps_scale, passed_on
 from quant.network import Network, Node
 
 MULTIPLYING = ("conv", "linear", "matmul")  # functions of the array engines: sums of products of codes
-MULTIPLIED = ("matmul", "gate", "divide", "normalize")  # functions that need codes without a zero point
+# Functions that need codes without a zero point: they multiply, divide, or compare sums with a share of the total.
+MULTIPLIED = ("matmul", "gate", "divide", "normalize", "rank")
 
 
 def readers(network: Network) -> dict[str, tuple[tuple[Node, int], ...]]:
-    """Of every stored tensor the ops that read its codes, with the operand's position; views and ReLU pass codes on."""
+    """Of every stored tensor the ops that read its codes, with the operand's position; what passes codes on is not."""
     origin: dict[str, frozenset[str]] = {network.workload.input: frozenset({network.workload.input})}
     found: dict[str, list[tuple[Node, int]]] = {network.workload.input: []}
     for node in network.nodes:
         sources = [origin[operand.source] for operand in node.operands]
         if node.op.kind is OpKind.VIEW or keeps_scale(node):
-            origin[node.op.output] = frozenset().union(*sources)
+            origin[node.op.output] = frozenset().union(*(sources[k] for k in passed_on(node)))
+            for position in range(len(passed_on(node)), len(sources)):
+                for name in sources[position]:
+                    found[name].append((node, position))
             continue
         origin[node.op.output] = frozenset({node.op.output})
         found[node.op.output] = []
@@ -32,8 +36,8 @@ def without_zero_point(network: Network) -> frozenset[str]:
 
     A zero point there would need sums that change with the image; these tensors have none.
     """
-    names = {node.op.output for node in network.nodes if keeps_scale(node)}
-    names |= {origin for node in network.nodes if keeps_scale(node) for origin in _origins(network, node)}
+    names = {node.op.output for node in network.nodes if compares(node)}
+    names |= {origin for node in network.nodes if compares(node) for origin in _origins(network, node)}
     for name, nodes in readers(network).items():
         if any(node.function in MULTIPLIED for node, _ in nodes):
             names.add(name)

@@ -104,6 +104,9 @@ class _Record(Numerics):
     def nonlinear(self, node: Node, operands: list[Tensor]) -> Tensor | None:
         return self.inner.nonlinear(node, operands)
 
+    def narrowed(self, node: Node, value: Tensor, operands: list[Tensor]) -> Tensor:
+        return self.inner.narrowed(node, value, operands)
+
     def stored(self, node: Node, value: Tensor) -> Tensor:
         result = self.inner.stored(node, value)
         if node.name in self.wanted:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from accelsim.ir import OpKind
 from accelsim.problems import AccelsimError, Problem
-from quant.groups import channel_axis, keeps_scale, operand_values, stored_shapes
+from quant.groups import channel_axis, keeps_scale, operand_values, passed_on, stored_shapes
 from quant.network import Network, Node
 from quant.sensitivity.table import KINDS, Component, Ranges
 
@@ -74,7 +74,7 @@ def _channel_labels(network: Network) -> tuple[dict[str, Tensor], list[tuple[str
     for node in network.nodes:
         name = node.op.output
         if node.op.kind is OpKind.VIEW or keeps_scale(node):
-            parts = [operand_values(labels, node, k, NOTHING) for k in range(len(node.operands))]
+            parts = [operand_values(labels, node, k, NOTHING) for k in passed_on(node)]
             labels[name] = parts[0] if len(parts) == 1 else torch.cat(parts, dim=int(node.settings["dim"]))
         elif node.has_filters:
             axis = channel_axis(node) % len(shapes[name])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quant.groups import channel_axis, keeps_scale, narrow, operand_values, spread_values
+from quant.groups import channel_axis, compares, narrow, operand_values, spread_values
 from quant.network import Network, Node
 from quant.structure import readers
 
@@ -209,5 +209,5 @@ def _read_channels(node: Node, position: int, labels: Mapping[str, Tensor]) -> T
 def _compared_or_given(network: Network) -> frozenset[str]:
     """Stored tensors behind the network's output and behind ReLUs of their own, max(code, zero point)."""
     names = {network.workload.output}
-    names |= {operand.source for node in network.nodes if keeps_scale(node) for operand in node.operands}
+    names |= {operand.source for node in network.nodes if compares(node) for operand in node.operands}
     return frozenset(root for name in names for root in network.workload.storage_of(name))
