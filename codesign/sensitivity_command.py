@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import positive
+from quant.sensitivity.table import ALL_KINDS, KINDS, PROBES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,13 +26,21 @@ def add_sensitivity(commands: Any) -> None:
     parser.add_argument("model", help="a trained reference model, a built-in model with --weights, or MODULE:FUNCTION")
     parser.add_argument("--weights", metavar="FILE", help="state dict of mit-han-lab/efficientvit or timm")
     parser.add_argument("--data", default="glyphs", help="glyphs (default), digits or imagefolder:PATH")
-    parser.add_argument("--bits", default="2,3", help="widths of weights (default 2,3)")
+    parser.add_argument("--bits", default="2,3", help="widths of weights and products (default 2,3)")
     parser.add_argument("--activation-bits", default="4", help="widths of stored tensors (default 4)")
     parser.add_argument(
-        "--metrics", default="all", help="names, separated by commas (default all; see docs/sensitivity.md)"
+        "--metrics",
+        default="all",
+        help="names, separated by commas (default all but hessian_trace; see docs/sensitivity.md)",
     )
     parser.add_argument(
-        "--kinds", default="weight,activation,head_weight,head_activation", help="kinds of components (default all)"
+        "--kinds", default=",".join(KINDS), help=f"kinds of components, of {', '.join(ALL_KINDS)} (default %(default)s)"
+    )
+    parser.add_argument(
+        "--probes",
+        type=positive,
+        default=PROBES,
+        help="random vectors per batch of hessian_trace (default %(default)s)",
     )
     parser.add_argument("--channels", action="store_true", help="also the proxies of every filter")
     parser.add_argument(
@@ -67,7 +76,7 @@ def _sensitivity(arguments: argparse.Namespace) -> int:
     names = metric_names() if arguments.metrics == "all" else tuple(arguments.metrics.split(","))
     settings = Settings(
         _widths("--bits", arguments.bits), _widths("--activation-bits", arguments.activation_bits),
-        tuple(arguments.kinds.split(",")), names, arguments.channels,
+        tuple(arguments.kinds.split(",")), names, arguments.channels, arguments.probes,
     )  # fmt: skip
     cache = arguments.cache or f"{arguments.output}.cache"
     check_outputs([arguments.output, arguments.csv, cache])
@@ -125,9 +134,10 @@ def table_lines(table: SensitivityTable, worst: int = 10) -> list[str]:
     shown = ", ".join(f"{name} {value:.4f}" for name, value in table.reference.items())
     counts = f"{table.images['calibration']} calibration and {table.images['validation']} validation images"
     lines = [f"{table.network}: {counts}" + (f"; float network: {shown}" if shown else "")]
+    lines += ["", *cost_lines(table), ""]
     names = [one.name for one in table.metrics]
     if MEASURED not in names:
-        return lines
+        return lines[:-1]
     rows = sorted(table.rows, key=lambda row: -row.values[MEASURED])[:worst]
     lines.append(f"{'component':28} {'kind':16} {'bits':>4}  increase of the cross-entropy (95 % interval)")
     for row in rows:
@@ -135,6 +145,28 @@ def table_lines(table: SensitivityTable, worst: int = 10) -> list[str]:
         increase = f"{row.values[MEASURED]:8.4f} ({low:.4f} … {high:.4f})"
         lines.append(f"{row.component.name:28} {row.component.kind:16} {row.bits:4}  {increase}")
     return [*lines, "", *agreement_lines(table, agreements(table))]
+
+
+def cost_lines(table: SensitivityTable) -> list[str]:
+    """What every metric took alone, seconds and passes over the images of its split, as a Markdown table."""
+    lines = [
+        "| metric | images | CPU s | runs | forward passes | backward | Hessian-vector |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in table.metrics:
+        passes = ("",) * 4 if one.passes is None else (f"{value:.4g}" for value in vars(one.passes).values())
+        forward, runs, backward, hessian = passes
+        cells = (
+            one.name,
+            f"{table.images[one.split]} {one.split}",
+            f"{one.seconds:.1f}",
+            runs,
+            forward,
+            backward,
+            hessian,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def agreement_lines(table: SensitivityTable, found: tuple[Agreement, ...]) -> list[str]:

@@ -19,13 +19,15 @@ _SCHEMA = (
     "create table if not exists result (fingerprint text, batch integer, cell text, metric text, parts integer, "
     "data blob, primary key (fingerprint, batch, cell, metric))",
     "create table if not exists spent (fingerprint text, stage text, seconds real, primary key (fingerprint, stage))",
+    "create table if not exists passes (fingerprint text, stage text, kind text, images real, "
+    "primary key (fingerprint, stage, kind))",
 )
 _COMMIT_AFTER_S = 1.0
 Key = tuple[int, str, str]  # number of the batch, cell (component and width), metric
 
 
 class Cache:
-    """Rows of metrics by fingerprint (of network, images and settings), batch, cell and metric; and seconds by stage.
+    """Rows of metrics by fingerprint (of network, images and settings), batch, cell and metric; what stages took.
 
     Without a path they are kept in memory.  What is written is committed every second, and when the cache is closed.
     Raises AccelsimError when the file is no such cache or cannot be written.
@@ -72,6 +74,20 @@ class Cache:
     def spent(self, fingerprint: str) -> dict[str, float]:
         """CPU seconds of every stage, over all runs."""
         return dict(self._run("select stage, seconds from spent where fingerprint = ?", (fingerprint,)))
+
+    def add_passes(self, fingerprint: str, passes: Mapping[tuple[str, str], float]) -> None:
+        """Add passes of single images to (stage, kind); committed with the next seconds."""
+        for (stage, kind), images in passes.items():
+            self._run(
+                "insert into passes values (?, ?, ?, ?) "
+                "on conflict (fingerprint, stage, kind) do update set images = images + excluded.images",
+                (fingerprint, stage, kind, images),
+            )
+
+    def passes(self, fingerprint: str) -> dict[tuple[str, str], float]:
+        """Passes of single images by (stage, kind), over all runs."""
+        found = self._run("select stage, kind, images from passes where fingerprint = ?", (fingerprint,))
+        return {(stage, kind): images for stage, kind, images in found}
 
     def close(self) -> None:
         """Commit and close."""

@@ -14,10 +14,11 @@ from torch import Tensor
 
 
 class Stopwatch:
-    """CPU seconds by stage; a stage inside another one does not count for the outer one."""
+    """CPU seconds and passes by stage; a stage inside another one does not count for the outer one."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.passes: defaultdict[tuple[str, str], float] = defaultdict(float)
         self._stage, self._since = "", time.process_time()
 
     @contextmanager
@@ -30,10 +31,15 @@ class Stopwatch:
         finally:
             self._switch(before)
 
-    def drain(self) -> dict[str, float]:
-        """Seconds since the last call, and start anew."""
-        spent = {name: seconds for name, seconds in self.seconds.items() if name}
+    def count(self, kind: str, images: float) -> None:
+        """Count passes of single images in the stage of now; `kind` is a field of `table.Passes`."""
+        self.passes[self._stage, kind] += images
+
+    def drain(self) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+        """Seconds by stage and passes by (stage, kind) since the last call, and start anew."""
+        spent = {name: seconds for name, seconds in self.seconds.items() if name}, dict(self.passes)
         self.seconds.clear()
+        self.passes.clear()
         return spent
 
     def _switch(self, name: str) -> None:
@@ -48,11 +54,13 @@ class Part:
 
     It is zero outside the component; `members` counts what is inside (of one image).  `slopes` gives the gradient of
     one image's cross-entropy and its square in the shape of `change`: for weights the means over the images.
+    `diagonal` gives an estimate of the diagonal of its Hessian in that shape, zero outside the component.
     """
 
     change: Tensor
     members: int
     slopes: Callable[[], tuple[Tensor, Tensor]]
+    diagonal: Callable[[], Tensor]
 
     @property
     def gradient(self) -> Tensor:
@@ -63,6 +71,12 @@ class Part:
     def gradient_square(self) -> Tensor:
         """Its square, float64."""
         return self.slopes()[1].double()
+
+    @property
+    def mean_curvature(self) -> Tensor:
+        """Trace of the Hessian's block / its size, float64: 1, or one per image, in a shape that broadcasts."""
+        diagonal = self.diagonal()
+        return diagonal.sum(dim=tuple(range(1, diagonal.dim())), keepdim=True) / self.members
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Which components a network has: layers, stored activations, attention heads."""
+"""Which components a network has: layers, stored activations, attention heads, products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from accelsim.ir import OpKind
 from accelsim.problems import AccelsimError, Problem
 from quant.groups import channel_axis, keeps_scale, operand_values, passed_on, stored_shapes
 from quant.network import Network, Node
-from quant.sensitivity.table import KINDS, Component, Ranges
+from quant.sensitivity.table import ALL_KINDS, KINDS, PRODUCT, Component, Ranges
+from quant.structure import MULTIPLYING, readers
 
 NOTHING = -1  # the label of a value that is not a channel of a layer
 
@@ -22,9 +23,10 @@ def components(network: Network, kinds: Collection[str] = KINDS) -> tuple[Compon
     Activations are the stored tensors but the image and the logits (they keep 8 bits in every plan) and what ReLU on
     its own or a view passes on.  Raises AccelsimError for an unknown kind.
     """
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in ALL_KINDS]
     if unknown:
-        raise AccelsimError(Problem("kinds", f"unknown kind {unknown[0]!r}", f"of {', '.join(KINDS)}"))
+        raise AccelsimError(Problem("kinds", f"unknown kind {unknown[0]!r}", f"of {', '.join(ALL_KINDS)}"))
+    products = {one.name: one for one in _products(network)} if PRODUCT in kinds else {}
     heads = attention_heads(network) if any(kind.startswith("head") for kind in kinds) else ()
     found: list[Component] = []
     for node in network.nodes:
@@ -32,10 +34,32 @@ def components(network: Network, kinds: Collection[str] = KINDS) -> tuple[Compon
             found.append(Component("weight", ((node.name, ()),)))
         if "activation" in kinds and _is_stored(network, node):
             found.append(Component("activation", ((node.name, ()),)))
+        if node.name in products:
+            found.append(products[node.name])
         for number, parts in heads:
             if parts[-1][0] == node.name:
                 found += [Component(kind, parts, number) for kind in KINDS[2:] if kind in kinds]
     return tuple(found)
+
+
+def _products(network: Network) -> tuple[Component, ...]:
+    """Every op of an array engine with what it multiplies: its filters and the stored tensors that it reads.
+
+    A tensor that several ops read belongs to the first of them in order of execution, so that every width is decided
+    once: the qkv output to Q·Kᵀ, and A·V keeps the softmax output alone.  The image keeps its 8 bits.  A product that
+    is left with nothing is no component.  These are the components of PMQ as read here (interpretation).
+    """
+    made = {node.op.output: node.name for node in network.nodes}
+    reads: dict[str, list[str]] = {}
+    for name, users in readers(network).items():
+        first = next((node.name for node, _ in users if node.function in MULTIPLYING), None)
+        if first is not None and name in made:
+            reads.setdefault(first, []).append(made[name])
+    return tuple(
+        Component(PRODUCT, ((node.name, ()),), reads=tuple(reads.get(node.name, ())))
+        for node in network.nodes
+        if node.has_filters or node.name in reads
+    )
 
 
 def _is_stored(network: Network, node: Node) -> bool:

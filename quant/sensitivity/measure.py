@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from quant.sensitivity.components import components
 from quant.sensitivity.metrics import Metric, metric_names, metrics_named
 from quant.sensitivity.metrics.base import CALIBRATION, VALIDATION
 from quant.sensitivity.rounding import Rounding
-from quant.sensitivity.table import FORMAT, KINDS, ChannelRow, MetricInfo, Row, SensitivityTable
+from quant.sensitivity.table import FORMAT, KINDS, PROBES, ChannelRow, MetricInfo, Passes, Row, SensitivityTable
 from quant.statistics import paired_bootstrap
 
 Batches = Iterable[tuple[Tensor, Tensor | None]]
@@ -35,7 +35,8 @@ BOOTSTRAP_SAMPLES = 1000
 class Settings:
     """What is rounded to how many bits, and by which metrics it is judged.
 
-    `channels` adds the proxies of every single filter.  `observer` and `power` choose ranges and scales as in
+    `channels` adds the proxies of every single filter.  `probes` is the number of Hutchinson's random vectors per batch
+    for `hessian_trace`.  `observer` and `power` choose ranges and scales as in
     `quant.calibrate.Calibration`.
     """
 
@@ -44,12 +45,13 @@ class Settings:
     kinds: tuple[str, ...] = KINDS
     metrics: tuple[str, ...] = ()
     channels: bool = False
+    probes: int = PROBES
     observer: str = "mse"
     power: float = 2.4
 
     def bits(self, kind: str) -> tuple[int, ...]:
-        """Widths of a kind of component."""
-        return self.weight_bits if kind.endswith("weight") else self.activation_bits
+        """Widths of a kind of component; a product has those of weights."""
+        return self.activation_bits if kind.endswith("activation") else self.weight_bits
 
 
 def sensitivity(
@@ -66,20 +68,23 @@ def sensitivity(
     than once (lists).  Ranges and proxies use the first, measured metrics the second; labels may be None where no
     metric needs them.  A batch is also the unit of memory: the activations of one block for one batch, and with
     gradients those of the whole network.  With `cache`, a file, finished work is kept there: the same call after a kill
-    goes on.  No metrics in `settings` means all.  Raises AccelsimError for unknown names and missing images or labels.
+    goes on.  No metrics in `settings` means all but the slow ones.  Raises AccelsimError for unknown names and missing
+    images or labels.
     """
     chosen = Settings() if settings is None else settings
     metrics = metrics_named(chosen.metrics or metric_names())
     data = {CALIBRATION: calibration, VALIDATION: validation}
     seen = {split: look(batches) for split, batches in data.items()}
     found = components(network, chosen.kinds)
-    _check(metrics, seen)
+    _check(metrics, seen, chosen)
     cells = [Cell(one, bits) for one in found for bits in chosen.bits(one.kind)]
     if chosen.channels:
         layers = components(network, ("weight",))
         cells += [Cell(one, bits, by_channel=True) for one in layers for bits in chosen.weight_bits]
     names = {"network": network_fingerprint(network), **{split: one.fingerprint for split, one in seen.items()}}
     how = [FORMAT, chosen.observer, chosen.power, names["network"], names[CALIBRATION]]
+    if chosen.probes != PROBES:
+        how.append(chosen.probes)
     keys = {CALIBRATION: digest(how), VALIDATION: digest([*how, names[VALIDATION]])}
     options = Calibration(chosen.observer, chosen.power)
     store = Cache(cache)
@@ -88,15 +93,18 @@ def sensitivity(
         for split, batches in data.items():
             used = [one for one in metrics if one.split == split]
             if used:
-                _measure(network, rounding, batches, store, keys[split], cells, used, seen[split].sizes, progress)
+                works = _works(network, rounding, batches, chosen.probes)
+                _measure(works, store, keys[split], cells, used, seen[split].sizes, progress)
         rows = tuple(_row(store, keys, cell, metrics) for cell in cells if not cell.by_channel)
         channels = tuple(_channels(store, keys, cell, metrics, seen) for cell in cells if cell.by_channel)
-        infos = tuple(_info(one, store.spent(keys[one.split])) for one in metrics)
+        infos = tuple(_info(one, store, keys[one.split], sum(seen[one.split].sizes)) for one in metrics)
         reference = _reference(store, keys[VALIDATION])
     finally:
         store.close()
     images = {split: sum(one.sizes) for split, one in seen.items()}
-    about = {name: value for name, value in asdict(chosen).items() if name not in ("metrics", "channels")}
+    about = {name: value for name, value in asdict(chosen).items() if name not in ("metrics", "channels", "probes")}
+    if any("hessian" in one.stages for one in metrics):
+        about["probes"] = chosen.probes
     return SensitivityTable(network.workload.name, names, images, reference, about, infos, rows, channels)
 
 
@@ -130,25 +138,31 @@ def look(batches: Batches) -> Seen:
     return Seen(state.hexdigest()[:16], tuple(sizes), labelled)
 
 
-def _check(metrics: Iterable[Metric], seen: dict[str, Seen]) -> None:
+def _check(metrics: Iterable[Metric], seen: dict[str, Seen], settings: Settings) -> None:
     problems = []
+    if settings.probes < 1:
+        problems.append(Problem("sensitivity: probes", f"is {settings.probes}", "at least 1"))
     if not seen[CALIBRATION].sizes:
         problems.append(Problem("sensitivity: calibration", "there are no images", "at least one batch"))
     for one in metrics:
         split = seen[one.split]
         if not split.sizes:
             problems.append(Problem(f"sensitivity: {one.name}", f"needs {one.split} images", "at least one batch"))
-        elif not split.labelled and (one.split == VALIDATION or "gradient" in one.stages):
+        elif not split.labelled and one.needs_labels:
             levers = ("metrics that need no labels",)
             problems.append(Problem(f"sensitivity: {one.name}", f"needs labels of the {one.split} images", "", levers))
     if problems:
         raise AccelsimError(problems)
 
 
+def _works(network: Network, rounding: Rounding, batches: Batches, probes: int) -> Iterator[Work]:
+    """A `Work` for every batch; its number is the seed of its probes."""
+    for number, (images, labels) in enumerate(batches):
+        yield Work(network, rounding, images, labels, probes, number)
+
+
 def _measure(
-    network: Network,
-    rounding: Rounding,
-    batches: Batches,
+    works: Iterable[Work],
     store: Cache,
     key: str,
     cells: list[Cell],
@@ -158,19 +172,20 @@ def _measure(
 ) -> None:
     """Fill in what is missing of one split, batch by batch."""
     split, there, done = metrics[0].split, store.keys(key), 0
-    for number, (images, labels) in enumerate(batches):
+    for number, work in enumerate(works):
         missing = []
         for cell in cells:
             wanted = [one for one in metrics if one.per_channel or not cell.by_channel]
             missing.append((cell, [one for one in wanted if (number, cell.text, one.name) not in there]))
-        work = Work(network, rounding, images, labels)
         if split == VALIDATION and (number, FLOAT, FLOAT) not in there:
             store.put(key, (number, FLOAT, FLOAT), _float_rows(work))
         for cell, metric, rows in rows_of_batch(work, missing):
             if metric is not None:
                 store.put(key, (number, cell.text, metric.name), rows)
                 continue
-            store.spend(key, work.watch.drain())
+            seconds, passes = work.watch.drain()
+            store.add_passes(key, passes)
+            store.spend(key, seconds)
             done += 1
             if progress is not None:
                 progress(split, done, len(cells) * len(sizes))
@@ -213,7 +228,12 @@ def _channels(
     return ChannelRow(cell.component.parts[0][0], cell.bits, values)
 
 
-def _info(metric: Metric, spent: dict[str, float]) -> MetricInfo:
-    """Seconds of a metric alone: its own, those of the shared stages it uses, of the float run and of the rounding."""
+def _info(metric: Metric, store: Cache, key: str, images: int) -> MetricInfo:
+    """What a metric took alone: itself, the shared stages it uses, the float run and the rounding."""
     stages = ("float", "rounding", metric.name, *metric.stages)
-    return MetricInfo(metric.name, metric.split, metric.rising, sum(spent.get(stage, 0.0) for stage in stages))
+    spent, counted = store.spent(key), store.passes(key)
+    seconds = sum(spent.get(stage, 0.0) for stage in stages)
+    passes = {
+        kind.name: sum(counted.get((stage, kind.name), 0.0) for stage in stages) / images for kind in fields(Passes)
+    }
+    return MetricInfo(metric.name, metric.split, metric.rising, seconds, Passes(**passes))

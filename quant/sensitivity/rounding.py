@@ -56,20 +56,19 @@ class Rounded(Numerics):
 
 
 class _Observe(Numerics):
-    """Watches the stored values of activation components: per scale group, or the channels of a head."""
+    """Watches the stored values that components round: per scale group, or the channels of a head."""
 
     def __init__(self, components: Iterable[Component], labels: Mapping[str, Groups]) -> None:
         self.labels = labels
         self.components: dict[str, list[Component]] = {}
         self.seen: dict[tuple[Component, str], list[Observed]] = {}
         for component in components:
-            if component.kind.endswith("activation"):
-                for op, _ in component.parts:
-                    self.components.setdefault(op, []).append(component)
+            for op, _ in component.stored:
+                self.components.setdefault(op, []).append(component)
 
     def stored(self, node: Node, value: Tensor) -> Tensor:
         for component in self.components.get(node.name, ()):
-            groups, mask = self.labels[node.op.output], value_mask(node, dict(component.parts)[node.name], value)
+            groups, mask = self.labels[node.op.output], value_mask(node, dict(component.stored)[node.name], value)
             count = groups.count if mask is None else 1
             seen = self.seen.setdefault(
                 (component, node.name), [Observed(capacity=SAMPLE, seed=k) for k in range(count)]
@@ -109,12 +108,12 @@ class Rounding:
     def numerics(self, component: Component, bits: int) -> Rounded:
         """Numerics that round the component and nothing else."""
         weights, outputs = {}, {}
-        for op, ranges in component.parts:
-            if component.kind.endswith("weight"):
+        for op, ranges in component.layers:
+            if self.network.node(op).has_filters:
                 weights[op] = self._weights(op, ranges, bits)
-            else:
-                outputs[op] = self._quantizer(component, op, bits)
-        return Rounded(weights, outputs, dict(component.parts))
+        for op, _ in component.stored:
+            outputs[op] = self._quantizer(component, op, bits)
+        return Rounded(weights, outputs, dict((*component.layers, *component.stored)))
 
     def _weights(self, op: str, ranges: Ranges, bits: int) -> Tensor:
         weight = self.network.node(op).weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from accelsim.problems import AccelsimError, Problem
 from quant.statistics import Interval, kendall
 
 FORMAT = "quant.sensitivity/1"
-KINDS = ("weight", "activation", "head_weight", "head_activation")
+KINDS = ("weight", "activation", "head_weight", "head_activation")  # those of a table unless others are asked for
+PRODUCT = "product"
+ALL_KINDS = (*KINDS, PRODUCT)
 MEASURED = "cross_entropy"
-ALL_LAYERS = "all layers"
+ALL_LAYERS, ALL_PRODUCTS = "all layers", "all products"
+PROBES = 16  # random vectors of `hessian_trace`, per batch
 FEWEST = 8  # components of a group: of fewer the rank correlation says nothing
 Ranges = tuple[tuple[int, int], ...]
 
@@ -28,27 +31,43 @@ class Component:
     `kind` is "weight" (all filters of an op), "activation" (an op's stored output), "head_weight" or
     "head_activation" (the output channels of one attention head).  `parts` are (op, channel ranges first … stop − 1);
     no ranges mean all channels.  A head whose queries, keys and values come from several ops has several parts.
+    A "product" is one op of an array engine, its only part: its filters, if it has some, and the stored outputs of
+    the ops in `reads` are rounded together.
     """
 
     kind: str
     parts: tuple[tuple[str, Ranges], ...]
     head: int | None = None
+    reads: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The op's name, with the number of the head."""
         return self.parts[0][0] if self.head is None else f"{self.parts[0][0]}#{self.head}"
 
+    @property
+    def layers(self) -> tuple[tuple[str, Ranges], ...]:
+        """(op, channel ranges) whose filters are rounded, where the op has filters."""
+        return () if self.kind.endswith("activation") else self.parts
+
+    @property
+    def stored(self) -> tuple[tuple[str, Ranges], ...]:
+        """(op, channel ranges) whose stored outputs are rounded."""
+        if self.kind == PRODUCT:
+            return tuple((op, ()) for op in self.reads)
+        return self.parts if self.kind.endswith("activation") else ()
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         parts = [{"op": op, "channels": [list(part) for part in ranges]} for op, ranges in self.parts]
-        return {"kind": self.kind, "parts": parts, "head": self.head}
+        data = {"kind": self.kind, "parts": parts, "head": self.head}
+        return {**data, "reads": list(self.reads)} if self.reads else data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Component:
         """The inverse of `to_json`."""
         parts = tuple((one["op"], tuple((int(a), int(b)) for a, b in one["channels"])) for one in data["parts"])
-        return Component(data["kind"], parts, data["head"])
+        return Component(data["kind"], parts, data["head"], tuple(data.get("reads", ())))
 
 
 @dataclass(frozen=True)
@@ -71,13 +90,45 @@ class ChannelRow:
 
 
 @dataclass(frozen=True)
+class Passes:
+    """What a metric ran, in passes over all images of its split.
+
+    `forward` counts a run of some ops by their share of the network's MACs, `runs` each of them as one.  `backward` are
+    gradients of a whole forward pass, `hessian` products of the Hessian with a vector, each a backward pass through the
+    graph of such a gradient.
+    """
+
+    forward: float = 0.0
+    runs: float = 0.0
+    backward: float = 0.0
+    hessian: float = 0.0
+
+
+@dataclass(frozen=True)
 class MetricInfo:
-    """A metric of the table: the images it ran on, whether it rises with the error, CPU seconds it took on its own."""
+    """A metric of the table: the images it ran on, whether it rises with the error, CPU seconds it took on its own.
+
+    So with `passes`; tables of earlier versions have none.
+    """
 
     name: str
     split: str
     rising: bool
     seconds: float
+    passes: Passes | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; numbers with seven significant digits."""
+        data = {"name": self.name, "split": self.split, "rising": self.rising, "seconds": _short(self.seconds)}
+        if self.passes is None:
+            return data
+        return {**data, "passes": {name: _short(value) for name, value in vars(self.passes).items()}}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> MetricInfo:
+        """The inverse of `to_json`."""
+        passes = Passes(**data["passes"]) if "passes" in data else None
+        return MetricInfo(data["name"], data["split"], data["rising"], data["seconds"], passes)
 
 
 @dataclass(frozen=True)
@@ -129,7 +180,7 @@ class SensitivityTable:
             "images": dict(self.images),
             "reference": {name: _short(value) for name, value in self.reference.items()},
             "settings": dict(self.settings),
-            "metrics": [{**vars(one), "seconds": _short(one.seconds)} for one in self.metrics],
+            "metrics": [one.to_json() for one in self.metrics],
             "rows": [
                 {
                     **row.component.to_json(),
@@ -162,9 +213,9 @@ class SensitivityTable:
             ) from error
 
     def fingerprint(self) -> str:
-        """Hash of everything but the seconds."""
-        data = self.to_json()
-        return digest({**data, "metrics": [{**one, "seconds": 0} for one in data["metrics"]]})
+        """Hash of everything but seconds and passes, which a run that was killed and went on has more of."""
+        metrics = [replace(one, seconds=0, passes=None).to_json() for one in self.metrics]
+        return digest({**self.to_json(), "metrics": metrics})
 
     def save(self, path: str | Path) -> None:
         """Write the table as JSON, one row per line."""
@@ -203,7 +254,7 @@ def _table(data: Mapping[str, Any]) -> SensitivityTable:
         ChannelRow(row["op"], int(row["bits"]), {name: tuple(values) for name, values in row["values"].items()})
         for row in data["channels"]
     )
-    metrics = tuple(MetricInfo(**one) for one in data["metrics"])
+    metrics = tuple(MetricInfo.from_json(one) for one in data["metrics"])
     return SensitivityTable(
         data["network"], dict(data["fingerprints"]), dict(data["images"]), dict(data["reference"]),
         dict(data["settings"]), metrics, rows, channels,
@@ -225,7 +276,7 @@ class Agreement:
 
 
 def agreements(table: SensitivityTable, measured: str = MEASURED) -> tuple[Agreement, ...]:
-    """τ-b of every other metric with `measured`, for each kind and width, and for all layers together.
+    """τ-b of every other metric with `measured`, for each kind and width, and for all layers or products together.
 
     Signs are such that 1 is perfect agreement (a signal-to-noise ratio falls with the error).  Groups of fewer than
     `FEWEST` components are left out.  Raises AccelsimError when the table has no such metric.
@@ -238,7 +289,9 @@ def agreements(table: SensitivityTable, measured: str = MEASURED) -> tuple[Agree
     groups: dict[tuple[str, int | None], list[Row]] = {(ALL_LAYERS, None): []}
     for row in table.rows:
         groups.setdefault((row.component.kind, row.bits), []).append(row)
-        if row.component.head is None:
+        if row.component.kind == PRODUCT:
+            groups.setdefault((ALL_PRODUCTS, None), []).append(row)
+        elif row.component.head is None:
             groups[ALL_LAYERS, None].append(row)
     found = []
     for (group, bits), rows in groups.items():

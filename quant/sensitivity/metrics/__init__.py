@@ -6,6 +6,7 @@ from quant.sensitivity.metrics import (
     cross_entropy,
     fisher,
     gradient,
+    hessian_trace,
     kl,
     logit_l2,
     logit_sqnr,
@@ -16,6 +17,6 @@ from quant.sensitivity.metrics import (
 from quant.sensitivity.metrics.base import Metric, metric, metric_names, metrics_named
 
 __all__ = [
-    "Metric", "cross_entropy", "fisher", "gradient", "kl", "logit_l2", "logit_sqnr", "metric", "metric_names",
-    "metrics_named", "mse", "output_sqnr", "top1_loss",
+    "Metric", "cross_entropy", "fisher", "gradient", "hessian_trace", "kl", "logit_l2", "logit_sqnr", "metric",
+    "metric_names", "metrics_named", "mse", "output_sqnr", "top1_loss",
 ]  # fmt: skip

@@ -40,8 +40,9 @@ class Metric:
 
     `rows` gives numbers per image of a batch, [n, parts], or per output channel; `combine` makes the value from their
     means, [.., parts] → [..].  `split` says on which images; `rising` is false when a larger value means less error.
-    `stages` are the shared computations it uses ("run", "gradient"), whose time it is charged with.  `per_channel`
-    metrics also exist for single channels; `interval` ones get a bootstrap interval over the images.
+    `stages` are the shared computations it uses ("run", "gradient", "hessian"), whose time and passes it is charged
+    with.  `per_channel` metrics also exist for single channels; `interval` ones get a bootstrap interval over the
+    images.  A `slow` metric is computed only where it is asked for by name.
     """
 
     name: str
@@ -52,6 +53,12 @@ class Metric:
     stages: tuple[str, ...] = ()
     per_channel: bool = False
     interval: bool = False
+    slow: bool = False
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it looks at the classes of the images."""
+        return self.split == VALIDATION or not {"gradient", "hessian"}.isdisjoint(self.stages)
 
 
 METRICS: dict[str, Metric] = {}
@@ -66,19 +73,20 @@ def metric(
     stages: tuple[str, ...] = (),
     per_channel: bool = False,
     interval: bool = False,
+    slow: bool = False,
 ) -> Callable[[Callable[[Case], Tensor]], Callable[[Case], Tensor]]:
     """Decorator: offer a function as the metric `name`; the other arguments are the fields of `Metric`."""
 
     def add(rows: Callable[[Case], Tensor]) -> Callable[[Case], Tensor]:
-        METRICS[name] = Metric(name, rows, combine, split, rising, stages, per_channel, interval)
+        METRICS[name] = Metric(name, rows, combine, split, rising, stages, per_channel, interval, slow)
         return rows
 
     return add
 
 
 def metric_names() -> tuple[str, ...]:
-    """Names of all metrics."""
-    return tuple(METRICS)
+    """Names of all metrics but the slow ones."""
+    return tuple(name for name, one in METRICS.items() if not one.slow)
 
 
 def metrics_named(names: Iterable[str]) -> tuple[Metric, ...]:
