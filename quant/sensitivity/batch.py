@@ -66,7 +66,7 @@ class Work:
     @cached_property
     def gradients(self) -> Gradients:
         """Gradients of every image."""
-        with self.watch.stage("gradient"):
+        with self.watch.stage("gradients"):
             self.count_run(self.network.nodes)
             self.watch.count("backward", len(self.images))
             return gradients(self.network, self.images, self.labels, self.rounding.observed_ops)

@@ -214,7 +214,7 @@ class SensitivityTable:
 
     def fingerprint(self) -> str:
         """Hash of everything but seconds and passes, which a run that was killed and went on has more of."""
-        metrics = [replace(one, seconds=0, passes=None).to_json() for one in self.metrics]
+        metrics = [{**replace(one, passes=None).to_json(), "seconds": 0} for one in self.metrics]
         return digest({**self.to_json(), "metrics": metrics})
 
     def save(self, path: str | Path) -> None:

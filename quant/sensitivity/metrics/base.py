@@ -40,7 +40,7 @@ class Metric:
 
     `rows` gives numbers per image of a batch, [n, parts], or per output channel; `combine` makes the value from their
     means, [.., parts] → [..].  `split` says on which images; `rising` is false when a larger value means less error.
-    `stages` are the shared computations it uses ("run", "gradient", "hessian"), whose time and passes it is charged
+    `stages` are the shared computations it uses ("run", "gradients", "hessian"), whose time and passes it is charged
     with.  `per_channel` metrics also exist for single channels; `interval` ones get a bootstrap interval over the
     images.  A `slow` metric is computed only where it is asked for by name.
     """
@@ -58,7 +58,7 @@ class Metric:
     @property
     def needs_labels(self) -> bool:
         """Whether it looks at the classes of the images."""
-        return self.split == VALIDATION or not {"gradient", "hessian"}.isdisjoint(self.stages)
+        return self.split == VALIDATION or not {"gradients", "hessian"}.isdisjoint(self.stages)
 
 
 METRICS: dict[str, Metric] = {}

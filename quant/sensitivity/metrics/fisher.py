@@ -8,7 +8,7 @@ from quant.sensitivity.case import Case
 from quant.sensitivity.metrics.base import metric
 
 
-@metric("fisher", stages=("gradient",), per_channel=True)
+@metric("fisher", stages=("gradients",), per_channel=True)
 def fisher(case: Case) -> Tensor:
     """Σ_i E[g_i²]·(Q(t_i) − t_i)² with g = ∂(cross-entropy of one image) / ∂t.
 

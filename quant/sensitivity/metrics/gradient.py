@@ -8,7 +8,7 @@ from quant.sensitivity.case import Case
 from quant.sensitivity.metrics.base import magnitude, metric
 
 
-@metric("gradient", magnitude, stages=("gradient",), per_channel=True)
+@metric("gradient", magnitude, stages=("gradients",), per_channel=True)
 def gradient(case: Case) -> Tensor:
     """|E Σ_i g_i·(Q(t_i) − t_i)| with g = ∂(cross-entropy of one image) / ∂t, E over the calibration images.
 
