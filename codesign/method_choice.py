@@ -12,6 +12,7 @@ from accelsim.formats import Scheme
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import Budget, within
+from codesign.frontier import command as pmq
 from codesign.greedy import command as mptq
 from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH
@@ -30,12 +31,13 @@ BALANCED = "balanced"
 # Which methods read an option of `quantize`.
 READ_BY: dict[str, tuple[str, ...]] = {
     "bits": ("uniform", mnq.NAME, mptq.NAME),
-    "activation_bits": ("uniform", "power_of_two", "m2q", mptq.NAME),
+    "activation_bits": ("uniform", "power_of_two", "m2q", mptq.NAME, pmq.NAME),
     "ratio": ("m2q",),
     "terms": ("power_of_two", "m2q"),
     "maps": (mnq.NAME,),
-    "images": (mnq.NAME, mptq.NAME),
+    "images": (mnq.NAME, mptq.NAME, pmq.NAME),
     **dict.fromkeys(mptq.OWN, (mptq.NAME,)),
+    **dict.fromkeys(pmq.OWN, (pmq.NAME,)),
 }
 
 
@@ -77,8 +79,9 @@ def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
         if getattr(arguments, name) is not None and arguments.method not in owners:
             what = f"the method {arguments.method} has no {name.replace('_', ' ')}"
             raise AccelsimError(Problem(_flag(name), what, f"--method {' or '.join(owners)}"))
-    if arguments.method in (mnq.NAME, mptq.NAME):
-        (mnq if arguments.method == mnq.NAME else mptq).check_options(arguments, budget)
+    own = {mnq.NAME: mnq, mptq.NAME: mptq, pmq.NAME: pmq}.get(arguments.method)
+    if own is not None:
+        own.check_options(arguments, budget)
         return
     _named(arguments)
     searched = _searched(arguments.method)

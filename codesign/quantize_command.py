@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import not_negative, positive
+from codesign.frontier import command as pmq
 from codesign.greedy import command as mptq
 from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH, nothing_to_separate
@@ -38,7 +39,7 @@ def add_quantize(commands: Any) -> None:
     parser = commands.add_parser("quantize", help="quantize a trained model: a plan and a calibrated checkpoint")
     _add_model(parser)
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default), mnq or mptq")
+    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default), mnq, mptq or pmq")
     chosen.add_argument(
         "--plan", metavar="FILE", help="a plan with the channels of every mixed op, instead of a method"
     )
@@ -49,11 +50,13 @@ def add_quantize(commands: Any) -> None:
     _add_calibration(parser)
     mnq.add_options(parser)
     mptq.add_options(parser)
+    pmq.add_options(parser)
     parser.add_argument(
         "--images",
         type=positive,
         help=f"validation images: mnq compares maps on them (default {mnq.IMAGES}), "
-        f"mptq with a budget measures losses (default {mptq.IMAGES})",
+        f"mptq with a budget measures losses (default {mptq.IMAGES}); training images that pmq measures errors on "
+        f"(default {pmq.IMAGES})",
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the plan and the checkpoint")
     parser.add_argument("--json", help="write what was made as JSON ('-': standard output)")
@@ -89,7 +92,7 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     width.add_argument(
         "--budget", metavar="KIND=VALUE",
         help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits); of "
-        "mptq greedy widths, also within layer_bits",
+        "mptq greedy widths, of pmq those of the Pareto frontier, both also within layer_bits",
     )  # fmt: skip
     parser.add_argument("--activation-bits", type=positive, help="of stored tensors (default 8)")
     parser.add_argument("--ratio", help="of power-of-two filters of m2q: 0 … 1 (default 0.5), or balanced: from --arch")
@@ -126,7 +129,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     require_torch()
     from quant.checkpoint import save
 
-    kinds = COSTS if arguments.method == mptq.NAME else KINDS
+    kinds = COSTS if arguments.method in (mptq.NAME, pmq.NAME) else KINDS
     budget = None if arguments.budget is None else parse_budget(arguments.budget, kinds)
     plan = given_plan(arguments)
     if plan is None:
@@ -139,6 +142,8 @@ def _quantize(arguments: argparse.Namespace) -> int:
         **dict(checkpoint.about), "plan": str(folder / "plan.yaml"), "plan_fingerprint": plan.fingerprint(),
         "seconds": round(seconds, 2),
     }  # fmt: skip
+    if "frontier" in summary:
+        summary["search"] = pmq.search_cost(folder)
     if arguments.json:
         from accelsim.trace import write_json
 
@@ -181,6 +186,9 @@ def _made(
         method, note = mptq.chosen_method(*asked)
         if method.smooth != "none":
             note["smooth"] = asdict(method.smoothing)
+    elif arguments.method == pmq.NAME and budget is not None:
+        searched = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, _progress)
+        network, method, note = pmq.chosen_method(*searched)
     else:
         method, note = choose(arguments, network, images, accelerator, budget)
     made = quantize(network, images, method, options, recipe, {**about, **note}, _progress)

@@ -35,13 +35,16 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
         print(f"  budget          {one['kind']}: {one['spent']:.6g} of {one['limit']:.6g} ({one['chosen']})")
     if "greedy" in summary:
         print("\n".join(_greedy(summary["greedy"])))
+    if "frontier" in summary:
+        print("\n".join(_frontier(summary["frontier"], summary["search"])))
     if checkpoint.untied:
         print("  integers        none: steps that are not tied are not executable in integers (--regions opt is)")
     if "nonlinear" in summary:
         from codesign.nonlinear.text import lines
 
         print("\n".join(lines(summary)))
-    more = ", evaluations.jsonl" if "greedy" in summary else ""
+    kept = {"greedy": ", evaluations.jsonl", "frontier": ", sensitivity.json"}
+    more = "".join(text for name, text in kept.items() if name in summary)
     print(f"  written         {folder}/plan.yaml, workload.json, checkpoint.json, checkpoint.safetensors{more}")
     print(f"  next            accelsim eval {folder} --data {summary['data']}")
     other = "" if arch == DEFAULT_ARCH else f" --arch {arch}"
@@ -54,6 +57,22 @@ def _greedy(found: dict[str, Any]) -> list[str]:
         f"  greedy          {found['moves']} moves, {found['evaluations']} losses on {found['images']} images: "
         f"{found['start_loss']:.4f} → {found['loss']:.4f} nats ({found['score']}, {found['search']})"
     ]
+    return lines + _widths(found)
+
+
+def _frontier(found: dict[str, Any], took: dict[str, Any]) -> list[str]:
+    """What was measured and at what price, what is predicted, and how many layers and tensors have which width."""
+    lines = [
+        f"  sensitivity     {found['components']} components by {found['metric']} on {found['images']} images: "
+        f"{took['passes']['forward']:.1f} forward passes, {took['seconds']:.1f} s",
+        f"  frontier        {found['points']} points, slack {found['slack']:.3g}, {found['rounds']} rounds: error "
+        f"{found['error']:.4g} (at least {found['least_error']:.4g}), of the logits {found['output_error']:.4g}",
+    ]
+    return lines + _widths(found)
+
+
+def _widths(found: dict[str, Any]) -> list[str]:
+    lines = []
     for title, widths in (("weights", found["weight_bits"]), ("activations", found["tensor_bits"])):
         counts = Counter(widths.values())
         each = ", ".join(f"{counts[bits]} of {bits} bits" for bits in sorted(counts, reverse=True))

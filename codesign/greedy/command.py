@@ -166,7 +166,7 @@ def chosen_method(
             progress,
         )  # fmt: skip
     except InfeasibleError as error:
-        raise _restated(error, budget) from None
+        raise restated(error, budget) from None
     spent = {"kind": budget.kind, "limit": found.limit, "spent": found.point.cost, "chosen": "greedy widths"}
     note = {**found.note(), "images": sum(len(batch) for batch, _ in measured), "arch": accelerator.name}
     widths = replace(method, weight_widths=found.weight_bits, widths=found.tensor_bits)
@@ -182,7 +182,7 @@ def _measured_on(data: str, preprocess: Preprocess | None, count: int) -> list[t
     return list(split.every(0, max(1, len(split) // count)).first(count).batches(BATCH))
 
 
-def _restated(error: InfeasibleError, budget: Budget) -> InfeasibleError:
+def restated(error: InfeasibleError, budget: Budget) -> InfeasibleError:
     """The error with the option that asked for it, where it is the budget's."""
     levers = ("a larger budget", "another kind of budget")
     return InfeasibleError(

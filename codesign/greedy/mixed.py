@@ -215,11 +215,15 @@ class MixedNetwork:
         method = [type(self.method).__name__, asdict(self.method)]
         return digest([network, plan, images, asdict(self.options), method, widths, sorted(formats.items())])
 
+    def outputs(self, state: State) -> list[Tensor]:
+        """The network's outputs of every batch of images."""
+        return self.runs.outputs(self._key(state), lambda: FakeQuantized(self.checkpoint(state)))
+
     def _measured(self, state: State) -> float:
         import torch
         from torch.nn import functional as F  # noqa: N812
 
-        outputs = self.runs.outputs(self._key(state), lambda: FakeQuantized(self.checkpoint(state)))
+        outputs = self.outputs(state)
         total, count = 0.0, 0
         for number, (images, labels) in enumerate(self.images):
             found = torch.log_softmax(outputs[number].reshape(len(images), -1).double(), dim=1)
@@ -253,8 +257,15 @@ class MixedNetwork:
         """Log probabilities of the float network, by batch."""
         import torch
 
+        return [torch.log_softmax(outputs.double(), dim=1) for outputs in self.float_outputs]
+
+    @cached_property
+    def float_outputs(self) -> list[Tensor]:
+        """Outputs of the float network of every batch of images."""
+        import torch
+
         with torch.no_grad():
-            return [torch.log_softmax(forward(self.network, batch).double(), dim=1) for batch, _ in self.images]
+            return [forward(self.network, batch) for batch, _ in self.images]
 
     @cached_property
     def _formats(self) -> dict[tuple[str, int], Format]:

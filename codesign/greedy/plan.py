@@ -123,7 +123,7 @@ def greedy_plan(
     )  # fmt: skip
     cost = PlanCosts(mixed.network.workload, accelerator, mixed.plan).of(budget.kind)
     limit = budget.limit(mixed.network.workload)
-    _require_possible(mixed, cost, limit)
+    require_possible(mixed, cost, limit)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         len(mixed.evaluations)  # a file of another search is refused before anything is calibrated
@@ -142,7 +142,7 @@ def greedy_plan(
     )  # fmt: skip
 
 
-def _require_possible(mixed: MixedNetwork, cost: Callable[[State], float], limit: float) -> None:
+def require_possible(mixed: MixedNetwork, cost: Callable[[State], float], limit: float) -> None:
     """Raise InfeasibleError, before any loss is measured, where the narrowest state costs more than the limit."""
     try:
         least = cost(tuple(one.widths[-1] for one in mixed.components))

@@ -1,0 +1,128 @@
+"""Widths from the frontier: the choice of least summed error within a budget of any kind of cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+
+from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from codesign.frontier.hull import bound, hull
+from codesign.frontier.merge import Floats, Frontier, Group, merge, monotone
+from codesign.greedy.rounds import Proposal, cost_of, settled
+from codesign.greedy.trajectory import Component, State
+
+Errors = Mapping[tuple[str, int], float]  # by component and bits
+Widths = tuple[int, ...]
+MOST_OPTIONS = 10_000  # of a coupled group
+ROUNDING = 1e-13  # of the cost: changes are differences, which may not add up in the last bits
+
+
+class WidthCosts(Protocol):
+    """Components, what their states cost, and over which groups of components (by number) costs add up."""
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """Components with widths, descending."""
+        ...
+
+    @property
+    def coupled(self) -> tuple[tuple[int, ...], ...]:
+        """Groups whose changes are priced together; every component is in one."""
+        ...
+
+    def cost(self, state: State) -> float:
+        """What a state costs.  Raises InfeasibleError for a state that cannot be had at all."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FrontierChoice:
+    """A state within the budget: its summed error, its cost, and how it was found.
+
+    `least_error` is a bound from below of what any state reaches at the last prices (the hull at the budget).
+    `points` counts those of the last frontier; `slack` is what bins may cost (0: exact); `rounds` are those of pricing.
+    """
+
+    state: State
+    error: float
+    cost: float
+    least_error: float
+    points: int
+    slack: float
+    rounds: int
+
+
+def allocate(
+    problem: WidthCosts, errors: Errors, target: float, bins: int | None = None, on_hull: bool = False
+) -> FrontierChoice:
+    """The state of least summed error whose cost is at most the target.
+
+    A component's errors are made to rise as its width falls.  Changes of the cost are those of one coupled group at a
+    time, from the widest state.  Where they add up (storage, widths, bit operations) the choice is exact, with `bins`
+    to within the slack, and `on_hull` the best of the supported ones.  Where they do not (simulated costs) they are
+    priced anew around every choice until none is better.  Raises InfeasibleError when no choice that was tried meets
+    the target, AccelsimError for missing errors and groups of too many options.
+    """
+    table = error_table(problem.components, errors)
+    rounds: list[tuple[Frontier, float]] = []
+
+    def choose(context: State, limit: float) -> Proposal:
+        groups, options = priced(problem, table, context)
+        here = cost_of(problem, context)
+        room = limit - here + ROUNDING * abs(here)
+        points = hull(groups) if on_hull else merge(groups, bins)
+        try:
+            found, least = points.pick(room), bound(points if on_hull else hull(groups), room)
+        except InfeasibleError:
+            found, least = 0, float(points.errors[0])
+        rounds.append((points, least))
+        widths = {}
+        for members, some, option in zip(problem.coupled, options, points.choices[found], strict=True):
+            widths.update(zip(members, some[option], strict=True))
+        state = tuple(widths[k] for k in range(len(problem.components)))
+        return Proposal(state, here + float(points.costs[found]), float(points.errors[found]))
+
+    best = settled(problem, target, tuple(one.widths[0] for one in problem.components), choose)
+    last, least = rounds[-1]
+    return FrontierChoice(best.state, best.rise, best.cost, least, len(last), last.slack, len(rounds))
+
+
+def error_table(components: Sequence[Component], errors: Errors) -> tuple[Floats, ...]:
+    """Errors of every component by width [K], made to rise as widths fall.  Raises AccelsimError for missing ones."""
+    missing = [f"{one.name} at {bits}" for one in components for bits in one.widths if (one.name, bits) not in errors]
+    if missing:
+        raise AccelsimError(Problem("errors of components", f"lack {missing[0]} bits", "one per component and width"))
+    return tuple(monotone(np.array([errors[one.name, bits] for bits in one.widths])) for one in components)
+
+
+def priced(
+    problem: WidthCosts, table: Sequence[Floats], context: State
+) -> tuple[tuple[Group, ...], tuple[tuple[Widths, ...], ...]]:
+    """Of every coupled group all widths of its members: errors, changes of the context's cost, and the widths."""
+    here = problem.cost(context)
+    groups, options = [], []
+    for members in problem.coupled:
+        widths = [problem.components[k].widths for k in members]
+        if np.prod([len(one) for one in widths], dtype=float) > MOST_OPTIONS:
+            what = f"{len(members)} components from {problem.components[members[0]].name} on meet in products"
+            raise AccelsimError(
+                Problem("frontier", what, f"at most {MOST_OPTIONS:,} choices together", ("fewer widths",))
+            )
+        some = tuple(product(*widths))
+        sums = [sum(values) for values in product(*(table[k].tolist() for k in members))]
+        costs = [cost_of(problem, _with(context, members, one)) - here for one in some]
+        groups.append(Group(np.array(sums), np.array(costs)))
+        options.append(some)
+    return tuple(groups), tuple(options)
+
+
+def _with(context: State, members: Sequence[int], widths: Widths) -> State:
+    """The context with other widths of some components."""
+    state = list(context)
+    for k, bits in zip(members, widths, strict=True):
+        state[k] = bits
+    return tuple(state)
