@@ -80,7 +80,7 @@ def allocate(
         except InfeasibleError:
             found, least = 0, float(points.errors[0])
         rounds.append((points, least))
-        widths = {}
+        widths: dict[int, int] = {}
         for members, some, option in zip(problem.coupled, options, points.choices[found], strict=True):
             widths.update(zip(members, some[option], strict=True))
         state = tuple(widths[k] for k in range(len(problem.components)))
