@@ -211,4 +211,4 @@ def make_plan(network: Network, method: Method, statistics: Statistics) -> Quant
     division = "log2_shift" if method.log2_divisor else "divide"
     rules.append(Rule("*"))
     plan = QuantPlan(type(method).__name__.lower(), tuple(rules), division, input_zero_point=True)
-    return ranking_rules(network, plan)
+    return method.grouped(network, ranking_rules(network, plan))

@@ -10,7 +10,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from accelsim.formats import Format
-from accelsim.plan import WeightShare
+from accelsim.plan import QuantPlan, WeightShare
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint
 from quant.collect import Moments, Statistics
@@ -68,6 +68,10 @@ class Method:
     def nonlinear(self, node: Node) -> str:
         """The method of a softmax, LayerNorm or GELU (`accelsim.nonlinear`); "" for none."""
         return ""
+
+    def grouped(self, network: Network, plan: QuantPlan) -> QuantPlan:
+        """The plan with token groups (`quant.patchwise`), for a network that ranks its tokens."""
+        return plan
 
     def shares(self, node: Node, moments: Moments | None) -> tuple[WeightShare, ...]:
         """Formats of a layer's filters; more than one come with the channels of each.

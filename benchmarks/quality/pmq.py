@@ -1,0 +1,238 @@
+"""Pareto-frontier bits against one width, random bits, other metrics and greedy bits, at equal cost.
+
+    python benchmarks/quality/pmq.py [--results FILE] [--work DIR] [--models NAME ...] [--seeds N ...]
+
+One width per product, 8, 6, 5, 4 and 3 bits; a budget is what one width everywhere costs in bit operations, or in
+simulated EDP on an array of 8-bit multipliers or a bit-composable one.  Errors are kept in --work and cells in the
+results (JSON lines) as they finish; kill it and run it again, it goes on.  pmq_report.py makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from mnq import CALIBRATION_IMAGES, TEST_IMAGES, evaluated, figures_of, glyph_images
+from run import HERE, read_results
+
+from accelsim.config import load_accelerator
+from codesign.frontier.allocation import FrontierChoice, allocate
+from codesign.frontier.products import ProductNetwork
+from codesign.frontier.search import component_errors, measured, output_error
+from codesign.greedy.compare import random_state, uniform_states
+from codesign.greedy.costs import PlanCosts
+from codesign.greedy.evaluations import NAME
+from codesign.greedy.mixed import MixedNetwork, WidthSettings
+from codesign.greedy.trajectory import Component, State
+from codesign.greedy.walk import WalkSettings, walk
+from codesign.models import load_model
+from codesign.quantize_command import calibration_images
+from quant.capture import capture
+from quant.checkpoint import Model
+from quant.data.small import GREY_32
+from quant.methods.pmq import PMQ
+from quant.models.registry import load_reference
+from quant.network import Network, forward
+
+RESULTS = HERE / "pmq.jsonl"
+NATURAL, HYBRID = "glyph_vit", "glyph_hybrid_narrow"
+WIDTHS, BUDGETS = (8, 6, 5, 4, 3), (5, 4)
+PLAIN, COMPOSABLE = "trio_vit", "bitfusion_edge"
+ARCHS = (PLAIN, COMPOSABLE)
+BOPS = "bops"
+# Kinds of budget: bit operations, EDP on either array.
+KINDS = (BOPS, *(f"edp_pj_s@{arch}" for arch in ARCHS))
+METRICS = {"output": "logit_l2", "kl": "kl", "first_order": "gradient", "fisher": "fisher", "hessian": "hessian_trace"}
+ERROR_IMAGES, RANDOM_IMAGES, RANDOM_STATES = 128, 400, 20
+
+
+def main() -> int:
+    """Run the cells that are not in the results yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--work", default="pmq_work", help="folder of measured errors")
+    parser.add_argument("--models", nargs="+", default=[NATURAL, HYBRID])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    done = {(row["model"], row["seed"], row["bits"], row["arm"]) for row in read_results(arguments.results)}
+    for model in arguments.models:
+        for seed in arguments.seeds if model == NATURAL else [0]:
+            for row in Case(model, seed, Path(arguments.work), done).rows():
+                print(f"{model} seed {seed} {row['arm']} {row['bits']}: {row.get('top1')}", file=sys.stderr, flush=True)
+                with Path(arguments.results).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    return 0
+
+
+@dataclass(eq=False)
+class Case:
+    """A trained checkpoint with its searches."""
+
+    model: str
+    seed: int
+    work: Path
+    done: set[tuple[Any, ...]]
+
+    @cached_property
+    def network(self) -> Network:
+        """The float network."""
+        if self.model == NATURAL:
+            return capture(load_reference(NATURAL, self.seed), (1, 32, 32))
+        return load_model(self.model, None)[0]
+
+    @cached_property
+    def images(self) -> list[torch.Tensor]:
+        """The images, without labels, that errors are measured on."""
+        return calibration_images("glyphs", GREY_32, ERROR_IMAGES, self.seed)
+
+    @cached_property
+    def products(self) -> ProductNetwork:
+        """The network with a width per product; its cost is set by `priced`."""
+        settings = WidthSettings(weight_widths=WIDTHS, activation_widths=WIDTHS)
+        calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, self.seed)
+        path = self.folder / NAME
+        images = [(batch, None) for batch in self.images]
+        mixed = MixedNetwork(self.network, calibration, images, PMQ(), settings, path=path)
+        return ProductNetwork(mixed, lambda state: 0.0)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where measurements of this checkpoint are kept."""
+        path = self.work / f"{self.model}_{self.seed}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @cached_property
+    def costs(self) -> dict[str, PlanCosts]:
+        """Costs of the mixed network's states by accelerator."""
+        mixed = self.products.mixed
+        return {name: PlanCosts(mixed.network.workload, load_accelerator(name), mixed.plan) for name in ARCHS}
+
+    def cost(self, kind: str) -> Callable[[State], float]:
+        """The cost of a mixed network's state: a kind, after an @ the accelerator's name."""
+        name, _, arch = kind.partition("@")
+        return self.costs[arch or PLAIN].of(name)
+
+    def priced(self, kind: str) -> ProductNetwork:
+        """The products with a kind of cost."""
+        return replace(self.products, mixed_cost=self.cost(kind))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All missing cells."""
+        if (self.model, self.seed, 32, "reference") not in self.done:
+            found = evaluated(lambda batch: forward(self.network, batch), glyph_images(TEST_IMAGES))
+            yield {"model": self.model, "seed": self.seed, "bits": 32, "arm": "reference", **figures_of(found)}
+        uniform = uniform_states(self.products.components)
+        for bits in WIDTHS:
+            yield from self._row(bits, "uniform", lambda bits=bits: (uniform[bits], {}))  # type: ignore[misc]
+        for kind in KINDS:
+            metrics = METRICS if kind == BOPS and not self.seed else {"output": METRICS["output"]}
+            for bits in BUDGETS:
+                target = self.priced(kind).cost(uniform[bits])
+                for name in metrics:
+                    yield from self._allocated(kind, name, bits, target)
+        if not self.seed:
+            for bits in BUDGETS:
+                yield from self._random(bits, uniform[bits])
+            yield from self._greedy({bits: uniform[bits] for bits in BUDGETS})
+
+    def _allocated(self, kind: str, metric: str, bits: int, target: float) -> Iterator[dict[str, Any]]:
+        def make() -> tuple[State, dict[str, Any]]:
+            found, more = self.allocated(kind, metric, target)
+            return found.state, more
+
+        yield from self._row(bits, f"{kind}/{metric}", make)
+
+    def allocated(self, kind: str, metric: str, target: float) -> tuple[FrontierChoice, dict[str, Any]]:
+        """The frontier's choice with the errors of a metric, and what it took."""
+        problem = self.priced(kind)
+        table = measured(problem, self.images, METRICS[metric], self.folder / "sensitivity.sqlite")
+        begin = time.perf_counter()
+        found = allocate(problem, component_errors(problem, table), target)
+        took = {"allocate_s": round(time.perf_counter() - begin, 2), "points": found.points, "predicted": found.error}
+        return found, {**took, "metric": table.metrics[0].to_json()}
+
+    def _random(self, bits: int, one_width: State) -> Iterator[dict[str, Any]]:
+        rng, problem = np.random.default_rng(bits), self.priced(BOPS)
+        target = problem.cost(one_width)
+        for k in range(RANDOM_STATES):
+            state = random_state(_Walked(problem), target, rng)
+            yield from self._row(bits, f"{BOPS}/random{k}", lambda s=state: (s, {}), RANDOM_IMAGES)  # type: ignore[misc]
+        arms: dict[str, Callable[[], State]] = {
+            "uniform_random_images": lambda: one_width,
+            f"{BOPS}/output_random_images": lambda: self.allocated(BOPS, "output", target)[0].state,
+        }
+        for arm, state_of in arms.items():
+            yield from self._row(bits, arm, lambda f=state_of: (f(), {}), RANDOM_IMAGES)  # type: ignore[misc]
+
+    def _greedy(self, targets: dict[int, State]) -> Iterator[dict[str, Any]]:
+        """Greedy bits of the same products by the KL divergence on the same images."""
+        if all((self.model, self.seed, bits, f"{BOPS}/greedy") in self.done for bits in targets):
+            return
+        problem = _Walked(self.priced(BOPS))
+        goals = {bits: problem.cost(state) for bits, state in targets.items()}
+        begin = time.process_time()
+        found = walk(problem, min(goals.values()), WalkSettings())
+        more = {
+            "cpu_s": round(time.process_time() - begin, 1), "evaluations": found.evaluations,
+            "images": ERROR_IMAGES, "moves": len(found.steps),
+        }  # fmt: skip
+        for bits, goal in goals.items():
+            state = found.at(goal).state
+            yield from self._row(bits, f"{BOPS}/greedy", lambda s=state: (s, {"greedy": more}))  # type: ignore[misc]
+
+    def _row(
+        self, bits: int, arm: str, make: Callable[[], tuple[State, dict[str, Any]]], images: int = TEST_IMAGES
+    ) -> Iterator[dict[str, Any]]:
+        if (self.model, self.seed, bits, arm) in self.done:
+            return
+        state, more = make()
+        expanded = self.products.expanded(state)
+        costs = {kind: float(self.cost(kind)(expanded)) for kind in (*KINDS, "size_bits")}
+        for kind in (f"{name}@{arch}" for name in ("latency_s", "energy_pj") for arch in ARCHS):
+            costs[kind] = self.cost(kind)(expanded)
+        figures = figures_of(evaluated(Model(self.products.checkpoint(state)), glyph_images(images)))
+        error = round(output_error(self.products.mixed, expanded), 6)
+        head = {"model": self.model, "seed": self.seed, "bits": bits, "arm": arm, "error": error, "costs": costs}
+        yield {**head, **figures, **more, "state": list(state)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Walked:
+    """Products as the problem of a walk or of random states; losses are those of the mixed network."""
+
+    products: ProductNetwork
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The products."""
+        return self.products.components
+
+    def loss(self, state: State) -> float:
+        """KL divergence from the float network, in nats."""
+        return self.products.mixed.loss(self.products.expanded(state))
+
+    def cost(self, state: State) -> float:
+        """What a state costs."""
+        return self.products.cost(state)
+
+    def settle(self, state: State) -> None:
+        """The walk goes on from here."""
+        self.products.mixed.settle(self.products.expanded(state))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
