@@ -27,6 +27,7 @@ from accelsim.mapping import MappingArrays
 from accelsim.optable import EngineTable, OpTable
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from accelsim.program import N_COLUMNS, REGION_BITS, REGION_BUFFER, REGION_OFFSET, Int64, Program
+from accelsim.token_checks import check_forms
 
 PREFETCH_CHAINS = 4
 # How often regions are placed anew, those first that stuck out of the buffer.
@@ -75,15 +76,17 @@ def make_tables(table: OpTable, engines: EngineTable, accelerator: Accelerator, 
     return Tables(
         table.ops, table.slices, table.tensors, table.vector, engines.engines, engines.modes,
         np.array(vector.throughput(), np.int64), arrays.chains, arrays.parts, arrays.n_parts, arrays.resident, scalars,
+        table.groups, np.concatenate([table.ops, table.forms]), np.concatenate([table.slices, table.form_slices]),
     )  # fmt: skip
 
 
 def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays: MappingArrays) -> Lowered:
     """Program and counts of a mapping.
 
-    Raises DoesNotFitError when the activation regions cannot be placed, InfeasibleError when weights do not fit or the
-    total time could overflow int64.
+    Raises DoesNotFitError when the activation regions cannot be placed, InfeasibleError when weights do not fit, the
+    total time could overflow int64 or an engine cannot execute a token group of a part that it has.
     """
+    check_forms(table, engines, accelerator, arrays)
     tables = make_tables(table, engines, accelerator, arrays)
     size = TEMPLATES_PER_OP * len(table.op_names)
     while True:

@@ -56,6 +56,18 @@ ENGINE_COLUMNS: tuple[str, ...] = (
     E_FORM, E_LANES, E_WIDTH, E_PIXELS, E_OUTPUTS, E_PIPELINE, E_APORT, E_WPORT, E_DOUBLE, E_ACCUMULATORS,
 ) = range(len(ENGINE_COLUMNS))  # fmt: skip
 
+# Token groups of an op (docs/decisions/0019-token-groups.md).  Per operand and output: tokens in full, and bits that
+# the others have less; the axis of the right operand's tokens; first row of the op's FORMS in `OpTable.forms`.
+GROUP_COLUMNS: tuple[str, ...] = (
+    "left_high", "left_drop", "right_high", "right_drop", "right_axis", "out_high", "out_drop", "form",
+)  # fmt: skip
+G_LEFT_HIGH, G_LEFT_DROP, G_RIGHT_HIGH, G_RIGHT_DROP, G_RIGHT_AXIS, G_OUT_HIGH, G_OUT_DROP, G_FORM = range(8)
+ALL_TOKENS = 1 << 40  # `high` without groups: more than any tensor has
+RIGHT_WHOLE, RIGHT_COLS, RIGHT_DEPTH = range(3)
+# Forms of an op: rows of full tokens, then of narrow ones; of each all of the right operand in full, its full tokens,
+# its narrow ones.
+FORMS, S_WHOLE, S_FULL, S_NARROW = 6, 0, 1, 2
+
 # Per (format combination, engine): -1 or the mode; output channels (depthwise: positions) per slot; passes over the
 # terms of a weight; reduction inputs (depthwise: taps) per slot.
 M_MODE, M_PRODUCTS, M_PASSES, M_INPUTS = range(4)
@@ -63,7 +75,11 @@ M_MODE, M_PRODUCTS, M_PASSES, M_INPUTS = range(4)
 
 @dataclass(frozen=True, eq=False)
 class OpTable:
-    """A quantized workload as arrays; row order is `QuantizedWorkload.ops`, tensors in `tensor_names` order."""
+    """A quantized workload as arrays; row order is `QuantizedWorkload.ops`, tensors in `tensor_names` order.
+
+    `groups` [n, columns G_] are the token groups of every op, `forms` and `form_slices` the rows of `ops` and `slices`
+    that stand for groups of tokens.  All other arrays are those of the worst case, in which all tokens are full.
+    """
 
     quantized: QuantizedWorkload
     op_names: tuple[str, ...]
@@ -73,6 +89,9 @@ class OpTable:
     vector: Int64
     tensors: Int64
     combos: tuple[tuple[Format, Format, bool, int], ...]
+    groups: Int64
+    forms: Int64
+    form_slices: Int64
 
 
 @lru_cache(maxsize=64)
@@ -85,6 +104,8 @@ def op_table(workload: Workload, plan: QuantPlan) -> OpTable:
 
 def build_op_table(quantized: QuantizedWorkload) -> OpTable:
     """Arrays of a quantized workload.  Lifetimes count executed ops only (views take no time)."""
+    from accelsim.token_forms import add_forms
+
     workload = quantized.workload
     stored = [t.name for t in workload.tensors if not t.aliases]
     # A parameter per element (position embedding) is streamed from DRAM with the tiles, like a second graph input.
@@ -103,9 +124,11 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
             _vector_rows(item, vector[k])
     tensors = _tensor_rows(quantized, index, streamed)
     _mark_twins(ops, tensors)
+    groups, forms, form_slices = add_forms(quantized, ops, slices, combos)
     table = OpTable(
-        quantized, tuple(q.op.name for q in quantized.ops), tuple(stored), ops, slices, vector, tensors, tuple(combos)
-    )
+        quantized, tuple(q.op.name for q in quantized.ops), tuple(stored), ops, slices, vector, tensors, tuple(combos),
+        groups, forms, form_slices,
+    )  # fmt: skip
     check_products(table)
     return table
 

@@ -2,8 +2,9 @@
 
 A chain of n ops runs as a software pipeline over its tiles: in iteration i the DMA loads inputs of tile i, op j (from
 0) computes tile i − 1 − j, and the store writes back tile i − 1 − n.  Consecutive iterations with all stages busy and
-only full tiles become one phase.  Weights of later chains are loaded behind the first tile loads of a chain, as far
-ahead as their place in the weight buffer (a ring) does not hold anything that this chain or those between still need.
+only equal tiles (whole ones, of one group of tokens) become one phase.  Weights of later chains are loaded behind the
+first tile loads of a chain, as far ahead as their place in the weight buffer (a ring) does not hold anything that this
+chain or those between still need.
 """
 
 from __future__ import annotations
@@ -12,19 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from accelsim.kernels.emit import (
-    begin_body,
-    dram_row_bits,
-    emit_array,
-    emit_load,
-    emit_store,
-    emit_vector,
-    emit_weight_load,
-    end_body,
-    is_vector,
-    new_region,
-    weight_reference,
-)  # fmt: skip
+from accelsim.kernels.emit import begin_body, emit_vector, end_body, is_vector, new_region, weight_reference
+from accelsim.kernels.emit_arrays import emit_array
+from accelsim.kernels.emit_transfers import dram_row_bits, emit_load, emit_store, emit_weight_load
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner, jit
 from accelsim.kernels.mapper import (
@@ -63,6 +54,7 @@ from accelsim.kernels.tables import (
     Tables,
 )  # fmt: skip
 from accelsim.kernels.tiling import block_units, block_weight_bits, chain_index
+from accelsim.kernels.token_rows import equal_iterations
 from accelsim.optable import (
     KIND_CONV,
     O_IN0_ROOT0,
@@ -191,7 +183,7 @@ def _op_blocks(tables: Tables, out: Output, c: int, tile: int, tiles: int, size:
                 _load_block(tables, out, k, blocks, following, base + following % 2, 1, 0)
         weight = weight_reference(out, k, 0 if odd else block % 2, 2 if odd else 1, (1 + block) % 2 if odd else 0)
         opens = block == 0 and (tile == 0 or not resident_output)
-        emit_array(tables, out, chain, k, 1, size, tile == 0, block, opens, resident_output, weight)
+        emit_array(tables, out, chain, k, 1, tile, size, block, opens, resident_output, weight)
 
 
 @inner
@@ -212,7 +204,7 @@ def _iteration(
                 root = external_input(tables.ops, tables.tensors, chain, k, operand)
                 if root >= 0 and tables.resident[root] == 0:
                     size = chain[C_TILE] if tile < full else rest
-                    emit_load(tables, out, chain, k, operand, size, k - first + 1, tile == 0)
+                    emit_load(tables, out, chain, k, operand, tile, size, k - first + 1)
     if iteration == 0:
         if weight_outer and outer_block + 1 < blocks:
             slot = out.ring[first, R_WEIGHT] + (outer_block + 1) % 2
@@ -227,7 +219,7 @@ def _iteration(
         output_on_chip = resident_output and k == last
         if is_vector(tables, k):
             weight = weight_reference(out, k, 0, 1, 0)
-            emit_vector(tables, out, chain, k, k - first + 1, size, tile == 0, output_on_chip, weight)
+            emit_vector(tables, out, chain, k, k - first + 1, tile, size, output_on_chip, weight)
         elif blocks > 1 and not weight_outer:
             _op_blocks(tables, out, c, tile, tiles, size, output_on_chip)
             if tile == tiles - 1:
@@ -236,7 +228,7 @@ def _iteration(
             weight = weight_reference(out, k, outer_block % 2, 1, 0)
             opens = (tile == 0 and outer_block == 0) or not output_on_chip
             stage = k - first + 1
-            emit_array(tables, out, chain, k, stage, size, tile == 0, outer_block, opens, output_on_chip, weight)
+            emit_array(tables, out, chain, k, stage, tile, size, outer_block, opens, output_on_chip, weight)
     tile = iteration - n - 1
     if 0 <= tile < tiles and not resident_output:
         size = chain[C_TILE] if tile < full else rest
@@ -248,7 +240,7 @@ def _iteration(
             bits = size * tables.ops[last, O_ROWS_W] * units * unit_bits
             for earlier in range(outer_block):
                 offset += _units_of_block(tables, last, blocks, earlier) * unit_bits
-        emit_store(tables, out, chain, last, size, bits, offset, n + 2)
+        emit_store(tables, out, chain, last, tile, size, bits, offset, n + 2)
 
 
 @inner
@@ -330,8 +322,7 @@ def _lower_program(tables: Tables, out: Output, n_chains: int, index: Any, paddi
         for outer_block in range(outer_blocks):
             iteration = 0
             while iteration < tiles + chain[C_N] + 1:
-                steady = full - iteration if iteration >= chain[C_N] + 1 else 0
-                times = max(1, steady)
+                times = equal_iterations(tables, chain, iteration, full)
                 begin_body(out, times)
                 _iteration(tables, out, c, n_chains, iteration, outer_block, tiles, full, rest)
                 end_body(out, iteration)

@@ -20,6 +20,9 @@ class Tables(NamedTuple):
     n_parts: Any
     resident: Any
     scalars: Any
+    groups: Any
+    forms: Any  # the rows of `ops`, and behind them the forms of token groups
+    form_slices: Any
 
 
 class Output(NamedTuple):

@@ -31,6 +31,8 @@ from accelsim.optable import (
     E_LANES,
     E_PIXELS,
     E_WIDTH,
+    G_OUT_DROP,
+    G_RIGHT_AXIS,
     KIND_MATMUL,
     M_INPUTS,
     M_MODE,
@@ -49,6 +51,7 @@ from accelsim.optable import (
     O_TAPS,
     O_UNIT_EXTRA,
     O_UNITS_ARE_COLS,
+    RIGHT_COLS,
     S_BITS,
     S_COMBO,
 )  # fmt: skip
@@ -60,15 +63,14 @@ ACT_READ, ACT_WRITE, WEIGHT_READ, WEIGHT_WRITE, DRAM_READ, DRAM_WRITE = range(_K
 
 
 @inner
-def _count_systolic(tables: Tables, k: int, e: int, products: int, weight_bits: int, units: int, rows: int) -> Any:
-    """(activation bits, weight bits, accumulator updates, outputs) of a tile on systolic array e."""
-    ops, engine = tables.ops, tables.engines[e]
-    groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
-    cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
-    reduction = ops[k, O_TAPS] * ops[k, O_DEPTH]
+def _count_systolic(ops: Any, engine: Any, v: int, products: int, weight_bits: int, units: int, rows: int) -> Any:
+    """(activation bits, weight bits, accumulator updates, outputs) of a tile on a systolic array."""
+    groups = 1 if ops[v, O_UNITS_ARE_COLS] == 1 else units
+    cols = units if ops[v, O_UNITS_ARE_COLS] == 1 else ops[v, O_COLS]
+    reduction = ops[v, O_TAPS] * ops[v, O_DEPTH]
     activation, weight = systolic_reads(
         engine[E_FORM], groups, rows, cols, reduction, engine[E_WIDTH], engine[E_LANES], products,
-        engine[E_ACCUMULATORS], ops[k, O_ABITS], weight_bits,
+        engine[E_ACCUMULATORS], ops[v, O_ABITS], weight_bits,
     )  # fmt: skip
     accumulates = systolic_accumulates(engine[E_FORM], groups, rows, cols, reduction, engine[E_WIDTH])
     return activation, weight, accumulates, groups * rows * cols
@@ -77,47 +79,88 @@ def _count_systolic(tables: Tables, k: int, e: int, products: int, weight_bits: 
 @inner
 def count_part(tables: Tables, counts: Any, k: int, part: Any, units: int, rows: int, times: int) -> None:
     """Add products, outputs, accumulator updates and SRAM traffic of `times` array tiles to the counts of op k."""
-    ops = tables.ops
+    count_outputs(tables, counts, k, part, k, units, rows, 0, times)
+    count_products(tables, counts, k, part, k, units, rows, 0, 0, times)
+
+
+@inner
+def count_outputs(
+    tables: Tables, counts: Any, k: int, part: Any, v: int, units: int, rows: int, narrow: int, times: int
+) -> None:
+    """Add outputs and what the output stage reads and writes; `v` is the form, `narrow` rows are stored narrow."""
+    ops = tables.forms
+    own, shared = part[P_ENGINE] * PER_ENGINE, tables.engines.shape[0] * PER_ENGINE
+    outputs = units * rows
+    if ops[v, O_DEPTHWISE] == 0 and ops[v, O_UNITS_ARE_COLS] == 0:
+        outputs *= ops[v, O_COLS]
+    counts[own + _OUTPUTS] += outputs * times * ops[v, O_REQUANTIZATIONS]
+    counts[own + _TABLES] += outputs * times * ops[v, O_TABLE]
+    # The output stage reads bias, scale and index of every channel of the tile; constant columns are not read.
+    counts[shared + WEIGHT_READ] += units * ops[v, O_UNIT_EXTRA] * times
+    written = outputs * ops[v, O_OBITS] - outputs // rows * narrow * tables.groups[k, G_OUT_DROP]
+    counts[shared + ACT_WRITE] += written * times
+
+
+@inner
+def count_products(
+    tables: Tables, counts: Any, k: int, part: Any, v: int, units: int, rows: int, activation_less: int,
+    weight_less: int, times: int,
+) -> None:  # fmt: skip
+    """Add products, accumulator updates and operands of `times` array tiles of form v of op k.
+
+    Of a tile in one form the narrow tokens are read at their own widths: `activation_less` are bits that one word of
+    activations of all `rows` together has less than the form says, `weight_less` those of one word of all columns (or
+    of the whole depth) of the right operand.
+    """
+    ops = tables.forms
     e, s = part[P_ENGINE], part[P_SLICE]
-    combo = tables.slices[k, s, S_COMBO]
+    combo = tables.form_slices[v, s, S_COMBO]
     mode, products = tables.modes[combo, e, M_MODE], tables.modes[combo, e, M_PRODUCTS]
     passes, inputs = tables.modes[combo, e, M_PASSES], tables.modes[combo, e, M_INPUTS]
     lanes = used_size(part[P_LANES], tables.engines[e, E_LANES])
     pixels = used_size(part[P_PIXELS], tables.engines[e, E_PIXELS])
     width = used_size(part[P_WIDTH], tables.engines[e, E_WIDTH]) * inputs
-    weight_bits = tables.slices[k, s, S_BITS]
-    own = e * PER_ENGINE
-    shared = tables.engines.shape[0] * PER_ENGINE
+    weight_bits = tables.form_slices[v, s, S_BITS]
     form, reads_of_weights = tables.engines[e, E_FORM], ceil_div(rows, pixels)
     if form != FORM_TREE:
-        activation, weight, accumulates, outputs = _count_systolic(tables, k, e, products, weight_bits, units, rows)
-        macs = outputs * ops[k, O_TAPS] * ops[k, O_DEPTH]
+        activation, weight, accumulates, outputs = _count_systolic(
+            ops, tables.engines[e], v, products, weight_bits, units, rows
+        )
+        macs = outputs * ops[v, O_TAPS] * ops[v, O_DEPTH]
         reads_of_weights = weight * rows // (macs * weight_bits)
-    elif ops[k, O_DEPTHWISE] == 1:
+    elif ops[v, O_DEPTHWISE] == 1:
         outputs = units * rows
         activation, weight = depthwise_reads(
-            units, rows, ops[k, O_TAPS], lanes, products, pixels, ops[k, O_ABITS], weight_bits
+            units, rows, ops[v, O_TAPS], lanes, products, pixels, ops[v, O_ABITS], weight_bits
         )
-        steps = depthwise_word(ops[k, O_TAPS], inputs, ops[k, O_ABITS], weight_bits)[0]
+        steps = depthwise_word(ops[v, O_TAPS], inputs, ops[v, O_ABITS], weight_bits)[0]
         accumulates = depthwise_accumulates(units, rows, steps)
-        macs = outputs * ops[k, O_TAPS]
+        macs = outputs * ops[v, O_TAPS]
     else:
-        groups = 1 if ops[k, O_UNITS_ARE_COLS] == 1 else units
-        cols = units if ops[k, O_UNITS_ARE_COLS] == 1 else ops[k, O_COLS]
+        groups = 1 if ops[v, O_UNITS_ARE_COLS] == 1 else units
+        cols = units if ops[v, O_UNITS_ARE_COLS] == 1 else ops[v, O_COLS]
         outputs = groups * rows * cols
         activation, weight = dense_reads(
-            groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], lanes, products, pixels, ops[k, O_ABITS], weight_bits
+            groups, rows, cols, ops[v, O_TAPS], ops[v, O_DEPTH], lanes, products, pixels, ops[v, O_ABITS], weight_bits
         )
-        accumulates = dense_accumulates(groups, rows, cols, ops[k, O_TAPS], ops[k, O_DEPTH], width, passes)
-        macs = outputs * ops[k, O_TAPS] * ops[k, O_DEPTH]
+        accumulates = dense_accumulates(groups, rows, cols, ops[v, O_TAPS], ops[v, O_DEPTH], width, passes)
+        macs = outputs * ops[v, O_TAPS] * ops[v, O_DEPTH]
+    own, shared = e * PER_ENGINE, tables.engines.shape[0] * PER_ENGINE
     counts[own + mode] += macs * times
-    counts[own + _OUTPUTS] += outputs * times * ops[k, O_REQUANTIZATIONS]
-    counts[own + _TABLES] += outputs * times * ops[k, O_TABLE]
     counts[own + _ACCUMULATES] += accumulates * times
+    if activation_less > 0:
+        activation -= activation // (rows * ops[v, O_ABITS]) * activation_less
     counts[shared + ACT_READ] += activation * times
-    # The output stage reads bias, scale and index of every channel of the tile; constant columns are not read.
-    counts[shared + WEIGHT_READ] += units * ops[k, O_UNIT_EXTRA] * times
-    weight -= reads_of_weights * units * ops[k, O_IMPLICIT] * ops[k, O_DEPTH] * ops[k, O_RBITS]
-    right = ACT_READ if ops[k, O_KIND] == KIND_MATMUL else WEIGHT_READ
+    if weight_less > 0:
+        # With groups on the right an op is a product of activations; its words lie along one of two axes.
+        words = ops[v, O_COLS] if tables.groups[k, G_RIGHT_AXIS] == RIGHT_COLS else ops[v, O_DEPTH]
+        weight -= weight // (words * weight_bits) * weight_less
+    weight -= reads_of_weights * units * ops[v, O_IMPLICIT] * ops[v, O_DEPTH] * ops[v, O_RBITS]
+    right = ACT_READ if ops[v, O_KIND] == KIND_MATMUL else WEIGHT_READ
     counts[shared + right] += weight * times
-    counts[shared + ACT_WRITE] += outputs * ops[k, O_OBITS] * times
+
+
+@inner
+def count_alignment(tables: Tables, counts: Any, k: int, part: Any, units: int, rows: int, times: int) -> None:
+    """Add the accumulator updates of a tile in two segments that are shifts: one for every output."""
+    counts[part[P_ENGINE] * PER_ENGINE + _ACCUMULATES] += units * rows * tables.ops[k, O_COLS] * times

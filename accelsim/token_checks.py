@@ -1,0 +1,65 @@
+"""Which engines can execute the token groups of the parts that a mapping gave them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from accelsim.arch import Accelerator
+from accelsim.kernels.mapper import P_ENGINE, P_SLICE
+from accelsim.kernels.systolic_forms import FORM_TREE
+from accelsim.mapping import MappingArrays
+from accelsim.optable import (
+    E_FORM,
+    FORMS,
+    G_FORM,
+    G_LEFT_DROP,
+    G_RIGHT_AXIS,
+    G_RIGHT_DROP,
+    M_MODE,
+    MAX_PROBLEMS,
+    RIGHT_DEPTH,
+    S_COMBO,
+    S_FULL,
+    S_NARROW,
+    EngineTable,
+    OpTable,
+)
+from accelsim.problems import InfeasibleError, Problem
+
+_LEVERS = ("a smaller drop_bits", "a mode that holds both widths", "no `tokens` in the rules of its operands")
+
+
+def check_forms(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays: MappingArrays) -> None:
+    """Raise InfeasibleError with the parts of which an engine cannot execute some token group, whatever the counts.
+
+    A systolic array has no way to shift its partial sums between two modes, so the values of an attention must all
+    have one mode there.
+    """
+    problems: list[Problem] = []
+    for k in np.flatnonzero(table.groups[:, G_LEFT_DROP] + table.groups[:, G_RIGHT_DROP]):
+        for e, s in {(int(part[P_ENGINE]), int(part[P_SLICE])) for part in arrays.parts[k, : arrays.n_parts[k]]}:
+            problems += _part_problems(table, engines, accelerator, int(k), e, s)
+    if problems:
+        raise InfeasibleError(sorted(problems, key=str)[:MAX_PROBLEMS])
+
+
+def _part_problems(
+    table: OpTable, engines: EngineTable, accelerator: Accelerator, k: int, e: int, s: int
+) -> list[Problem]:
+    where = f"op {table.op_names[k]} on {accelerator.engines[e].name}"
+    first = int(table.groups[k, G_FORM])
+    combos = table.form_slices[first : first + FORMS, s, S_COMBO]
+    missing = [int(c) for c in dict.fromkeys(combos.tolist()) if engines.modes[c, e, M_MODE] < 0]
+    if missing:
+        pairs = [table.combos[c] for c in missing]
+        names = " and ".join(f"{weight.name} with {left.name}" for weight, left, *_ in pairs)
+        return [Problem(where, f"no mode executes {names} activations of a token group", "a mode for them", _LEVERS)]
+    if engines.engines[e, E_FORM] == FORM_TREE or table.groups[k, G_RIGHT_AXIS] != RIGHT_DEPTH:
+        return []
+    for rows in (0, FORMS // 2):
+        full, narrow = (engines.modes[combos[rows + right], e] for right in (S_FULL, S_NARROW))
+        if (full != narrow).any():
+            formats = " and ".join(table.combos[combos[rows + right]][0].name for right in (S_FULL, S_NARROW))
+            what = f"values of {formats} run in two modes, and a systolic array cannot shift its sums between them"
+            return [Problem(where, what, "one mode for both widths", ("an adder-tree array", *_LEVERS))]
+    return []
