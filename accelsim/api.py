@@ -21,6 +21,8 @@ from accelsim.optable import EngineTable, OpTable, engine_table, op_table
 from accelsim.plan import QuantPlan
 from accelsim.program import CAUSES, Int64
 from accelsim.result import SimResult, named_counts, run_program
+from accelsim.token_forms import has_groups, worst_case
+from accelsim.token_rules import ranked_for
 from accelsim.workloads.registry import build_workload
 
 if TYPE_CHECKING:
@@ -206,8 +208,9 @@ def simulate(
     """Map (unless a mapping is given), lower, simulate and price one design.
 
     `fuse=False` makes every op its own chain; the exhaustive mapper has no such space.  `mapper` is a `Mapper` or its
-    short name, such as `exhaustive:edp`.  Raises InfeasibleError with
-    numbers when the accelerator cannot run the workload, AccelsimError when the given mapping is not legal for it.
+    short name, such as `exhaustive:edp`.  Of a plan with token groups the mapping is that of all tokens full; `found`
+    is about that, too.  Raises InfeasibleError with numbers when the accelerator cannot run the workload, AccelsimError
+    when the given mapping is not legal for it.
     """
     chosen = mapper_of(mapper) if isinstance(mapper, str) else mapper
     refuse_unused(chosen, mapping is not None, fuse)
@@ -219,8 +222,11 @@ def simulate(
     elif chosen.exhaustive:
         from accelsim.mappers.exhaustive import find_mapping
 
-        found = find_mapping(table, accelerator, chosen.objective, chosen.steady)
+        found = find_mapping(worst_case(table), accelerator, chosen.objective, chosen.steady)
         arrays, engines, lowered = found.kept.arrays, found.engines, found.kept.lowered
+        if has_groups(table):
+            engines = engine_table(accelerator, table)
+            lowered = lower(table, engines, accelerator, arrays)
     else:
         arrays, engines, lowered = map_and_lower(table, accelerator, fuse)
     check_batch(lowered.program, batch, record)
@@ -235,5 +241,9 @@ def evaluate(
     batch: int = 1,
     mapper: Mapper | str = DEFAULT_MAPPER,
 ) -> Report:
-    """Report of a built-in model or a workload file (its own resolution when None) under a plan on an accelerator."""
-    return simulate(op_table(build_workload(model, resolution), plan), accelerator, batch=batch, mapper=mapper)
+    """Report of a built-in model or a workload file (its own resolution when None) under a plan on an accelerator.
+
+    Layers with token groups get the ops that rank their tokens (`accelsim.token_rules.ranked_for`).
+    """
+    workload = ranked_for(build_workload(model, resolution), plan)
+    return simulate(op_table(workload, plan), accelerator, batch=batch, mapper=mapper)

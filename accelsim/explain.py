@@ -20,7 +20,6 @@ from accelsim.optable import (
     M_PRODUCTS,
     O_PASSES,
     O_SLICES,
-    S_COMBO,
     S_UNITS,
     EngineTable,
     OpTable,
@@ -29,6 +28,7 @@ from accelsim.optable import (
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError
 from accelsim.program import CAUSES, Row
+from accelsim.token_forms import combos_of
 
 FORMAT = "accelsim.explanation/1"
 BITS_PER_BYTE = 8
@@ -188,11 +188,15 @@ def _active_ticks(report: Report, rows: list[Row]) -> list[int]:
 
 
 def _peak_macs(table: OpTable, engines: EngineTable, accelerator: Accelerator, k: int) -> float:
-    """MACs per cycle of all engines that can execute some slice of op k, each in its best mode for the op."""
-    parts = [part for part in table.slices[k, : table.ops[k, O_SLICES]] if part[S_UNITS] != 0]
+    """MACs per cycle of all engines that can execute some slice of op k, each in its best mode for the op.
+
+    Of an op with token groups that is the mode of its narrowest operands.
+    """
+    used = [s for s in range(int(table.ops[k, O_SLICES])) if table.slices[k, s, S_UNITS] != 0]
+    combos = combos_of(table, k)[:, used].ravel()
     peak = 0.0
     for e, engine in enumerate(accelerator.engines):
-        modes = [engines.modes[int(part[S_COMBO]), e] for part in parts]
+        modes = [engines.modes[combo, e] for combo in combos]
         peak += engine.slots * max(
             (m[M_PRODUCTS] * m[M_INPUTS] / m[M_PASSES] for m in modes if m[M_MODE] >= 0), default=0.0
         )
@@ -281,8 +285,9 @@ def _try(report: Report, change: str, accelerator: Accelerator) -> Lever:
 
 
 def explain_model(model: str, resolution: int | None, accelerator: Accelerator, plan: QuantPlan) -> Explanation:
-    """`explain` of a built-in model (its default resolution when None)."""
+    """`explain` of a built-in model (its default resolution when None), with the ranking that token groups need."""
     from accelsim.optable import op_table
+    from accelsim.token_rules import ranked_for
     from accelsim.workloads.registry import build_workload
 
-    return explain(op_table(build_workload(model, resolution), plan), accelerator)
+    return explain(op_table(ranked_for(build_workload(model, resolution), plan), plan), accelerator)

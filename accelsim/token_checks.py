@@ -11,20 +11,19 @@ from accelsim.mapping import MappingArrays
 from accelsim.optable import (
     E_FORM,
     FORMS,
-    G_FORM,
     G_LEFT_DROP,
     G_RIGHT_AXIS,
     G_RIGHT_DROP,
     M_MODE,
     MAX_PROBLEMS,
     RIGHT_DEPTH,
-    S_COMBO,
     S_FULL,
     S_NARROW,
     EngineTable,
     OpTable,
 )
 from accelsim.problems import InfeasibleError, Problem
+from accelsim.token_forms import combos_of
 
 _LEVERS = ("a smaller drop_bits", "a mode that holds both widths", "no `tokens` in the rules of its operands")
 
@@ -47,8 +46,7 @@ def _part_problems(
     table: OpTable, engines: EngineTable, accelerator: Accelerator, k: int, e: int, s: int
 ) -> list[Problem]:
     where = f"op {table.op_names[k]} on {accelerator.engines[e].name}"
-    first = int(table.groups[k, G_FORM])
-    combos = table.form_slices[first : first + FORMS, s, S_COMBO]
+    combos = combos_of(table, k)[:, s]
     missing = [int(c) for c in dict.fromkeys(combos.tolist()) if engines.modes[c, e, M_MODE] < 0]
     if missing:
         pairs = [table.combos[c] for c in missing]

@@ -46,11 +46,12 @@ from accelsim.optable import (
     S_WHOLE,
     SLICE_COLUMNS,
     OpTable,
+    op_table,
 )  # fmt: skip
 from accelsim.plan import QuantizedOp, QuantizedWorkload
 from accelsim.problems import AccelsimError, Problem
 from accelsim.program import Int64
-from accelsim.token_groups import TokenGroups, with_counts
+from accelsim.token_groups import TokenGroups, with_counts, without_groups
 from accelsim.token_rules import COLS, DEPTH
 
 Combos = dict[tuple[Format, Format, bool, int], int]
@@ -115,6 +116,21 @@ def recount(table: OpTable, high: Mapping[str, int]) -> OpTable:
     groups, forms = table.groups.copy(), table.forms.copy()
     _set_counts(counted, table.ops, groups, forms)
     return replace(table, quantized=counted, groups=groups, forms=forms)
+
+
+def worst_case(table: OpTable) -> OpTable:
+    """The table with all tokens full: that of the plan without its token groups.  Mappings are chosen for it."""
+    if not has_groups(table):
+        return table
+    return op_table(table.quantized.workload, without_groups(table.quantized.plan))
+
+
+def combos_of(table: OpTable, k: int) -> Int64:
+    """Format pairs [forms, slices] in which op k is executed; one form where it reads no token groups."""
+    if not table.groups[k, G_LEFT_DROP] + table.groups[k, G_RIGHT_DROP]:
+        return np.asarray(table.slices[k : k + 1, :, S_COMBO], np.int64)
+    first = int(table.groups[k, G_FORM])
+    return np.asarray(table.form_slices[first : first + FORMS, :, S_COMBO], np.int64)
 
 
 def has_groups(table: OpTable) -> bool:

@@ -56,6 +56,11 @@ def with_counts(plan: QuantPlan, high: Mapping[str, int]) -> QuantPlan:
     return replace(plan, rules=tuple(replace(rule, tokens=changed(rule.tokens)) for rule in plan.rules))
 
 
+def without_groups(plan: QuantPlan) -> QuantPlan:
+    """The plan with all tokens full: the worst case, for which mappings are chosen."""
+    return replace(plan, rules=tuple(replace(rule, tokens=None) for rule in plan.rules))
+
+
 def token_layers(plan: QuantPlan) -> dict[str, TokenGroups]:
     """The layers with token groups, in the order of the plan's rules, each with the groups of its first rule."""
     found: dict[str, TokenGroups] = {}

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from accelsim.ir import Op, OpKind, Workload
 from accelsim.problems import AccelsimError, Problem
-from accelsim.token_groups import TokenGroups
-from accelsim.workloads.rank import GATHER, ranked_layers
+from accelsim.token_groups import TokenGroups, token_layers
+from accelsim.workloads.rank import CLASS_TOKEN, GATHER, RECEIVED, rank_tokens, ranked_layers
 
 if TYPE_CHECKING:
     from accelsim.plan import QuantizedOp, QuantPlan
@@ -55,6 +55,25 @@ def sliced_ops(workload: Workload, layer: str) -> tuple[str, ...]:
         if rows and readers[op.output] and not any(_reader_faults(workload, op.output, readers[op.output])):
             found.append(op.name)
     return tuple(found)
+
+
+def ranked_for(workload: Workload, plan: QuantPlan) -> Workload:
+    """The workload with the ranking ops of the plan's token groups; the same one where nothing is missing.
+
+    The importance of a token is what the class token pays to it where the plan has a rule named after an op that ranks
+    by it (`<layer>.rank_scores` or `<layer>.rank_softmax`), else what all tokens pay to it.  Layers that the workload
+    has ranked already stay as they are.  Raises AccelsimError for a layer that cannot be ranked.
+    """
+    made = {op.name for op in workload.ops}
+    named = {rule.match for rule in plan.rules}
+    layers: dict[str, list[str]] = defaultdict(list)
+    for layer in token_layers(plan):
+        if f"{layer}.{GATHER}" not in made:
+            by_class = bool(named & {f"{layer}.rank_scores", f"{layer}.rank_softmax"})
+            layers[CLASS_TOKEN if by_class else RECEIVED].append(layer)
+    for importance, names in layers.items():
+        workload = rank_tokens(workload, names, importance)
+    return workload
 
 
 def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:

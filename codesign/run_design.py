@@ -83,14 +83,19 @@ def read_design(arguments: argparse.Namespace) -> Design:
 
 
 def read_names(arguments: argparse.Namespace) -> tuple[Workload, Accelerator, QuantPlan]:
-    """What `add_design_options` name.  Raises AccelsimError with the faults of the first that has any."""
+    """What `add_design_options` name.  Raises AccelsimError with the faults of the first that has any.
+
+    Layers with token groups get the ops that rank their tokens (`accelsim.token_rules.ranked_for`).
+    """
     from accelsim.config import load_accelerator, load_plan
+    from accelsim.token_rules import ranked_for
     from accelsim.workloads.registry import build_workload
 
     accelerator, plan = load_accelerator(arguments.arch), load_plan(arguments.plan)
     workload = build_workload(arguments.model, arguments.resolution)
     if arguments.separate:
         workload = _separated(workload, arguments.separate)
+    workload = ranked_for(workload, plan)
     return workload, accelerator, plan
 
 

@@ -30,6 +30,7 @@ from accelsim.optable import (
 from accelsim.problems import AccelsimError, Problem
 from accelsim.program import Int64
 from accelsim.rtl.engine import TileJob
+from accelsim.token_forms import has_groups
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ class LoweredTile:
 def lowered_tiles(report: Report) -> list[LoweredTile]:
     """Distinct (unit, op, tile, formats) of a design's program, in program order.
 
-    Raises AccelsimError for a mapping with sub-arrays, which the RTL cannot run.
+    Raises AccelsimError for a mapping with sub-arrays and for token groups, which the RTL cannot run.
     """
+    if has_groups(report.table):
+        what = "some tokens have fewer bits than others"
+        levers = ("accelsim.token_groups.without_groups",)
+        raise AccelsimError(Problem("rtl", what, "tokens of one width: the RTL has no other", levers))
     found: dict[LoweredTile, None] = {}
     for chain in report.arrays.chains:
         first, size = int(chain[C_FIRST]), int(chain[C_TILE])
