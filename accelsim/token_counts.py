@@ -29,7 +29,6 @@ from accelsim.token_forms import recount, worst_case
 from accelsim.token_groups import token_layers
 
 FORMAT = "accelsim.counts/1"
-PERCENTILES = (5, 50, 95, 99)
 METRICS = ("cycles", "latency_s", "energy_pj", "edp_pj_s")
 
 
@@ -75,8 +74,8 @@ class CountsReport:
             raise AccelsimError(Problem("metric", f"unknown {metric!r}", " or ".join(METRICS)))
         each = np.array([getattr(point, metric) for point in self.points], np.float64)
         values = np.sort(np.repeat(each, [point.images for point in self.points]))
-        ranked = [float(values[max(0, -(-percent * len(values) // 100) - 1)]) for percent in PERCENTILES]
-        return Distribution(float(values.mean()), *ranked, float(values[-1]))
+        p5, p50, p95, p99 = (float(values[-(-percent * len(values) // 100) - 1]) for percent in (5, 50, 95, 99))
+        return Distribution(float(values.mean()), p5, p50, p95, p99, float(values[-1]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: the distribution of every metric, the worst case, and the points."""

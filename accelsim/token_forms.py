@@ -68,7 +68,7 @@ def add_forms(quantized: QuantizedWorkload, ops: Int64, slices: Int64, combos: C
     groups = _ungrouped(len(ops))
     grouped = [k for k, item in enumerate(quantized.ops) if item.tokens or item.left_tokens or item.right_tokens]
     _check_rows(quantized, ops, grouped)
-    pairs = {}
+    pairs: dict[int, tuple[list[Format], list[Format]]] = {}
     for k in grouped:
         item = quantized.ops[k]
         if _left(item, ops[k]) or _right(item):
