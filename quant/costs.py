@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from accelsim.formats import Format
 from accelsim.plan import QuantizedOp, QuantizedWorkload
 from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import TokenGroups
+from accelsim.token_rules import DEPTH
 
 
 def weight_shares(item: QuantizedOp) -> list[tuple[Format, float]]:
@@ -26,16 +30,38 @@ def weight_shares(item: QuantizedOp) -> list[tuple[Format, float]]:
 def bit_operations(quantized: QuantizedWorkload) -> float:
     """Σ MACs · bits of the left operand · bits of the right operand, storage bits, every op counted.
 
-    For weights of several formats their shares count.  Published conventions differ (Q-ViT includes patch embedding and
-    head as here; HAWQ leaves out the first and last layer).
+    For weights of several formats their shares count.  Of a tensor with token groups every token counts with its own
+    bits: d·(Σ_p b_p)·(Σ_q b_q) for the products of tokens p with tokens q.  Published conventions differ (Q-ViT
+    includes patch embedding and head as here; HAWQ leaves out the first and last layer).
     """
     total = 0.0
     for item in quantized.ops:
         if not item.op.macs:
             continue
-        right = sum(fmt.bits * share for fmt, share in weight_shares(item)) if item.weights else item.right.bits
-        total += item.op.macs * item.activation.bits * right
+        left, right = _token_bits(item)
+        if item.weights:
+            right = Fraction(sum(fmt.bits * share for fmt, share in weight_shares(item)))
+        total += float(item.op.macs * left * right)
     return total
+
+
+def _token_bits(item: QuantizedOp) -> tuple[Fraction, Fraction]:
+    """Mean bits of the operands of an array op over the rows, columns or terms that are tokens.
+
+    A product with one row reads the first token, which is always full.
+    """
+    assert item.op.loop is not None
+    loop = item.op.loop
+    left = _mean_bits(item.activation, item.left_tokens if loop.rows > 1 else None, loop.rows)
+    across = loop.depth if item.right_axis == DEPTH else loop.cols
+    return left, _mean_bits(item.right, item.right_tokens, across)
+
+
+def _mean_bits(fmt: Format, groups: TokenGroups | None, tokens: int) -> Fraction:
+    if groups is None:
+        return Fraction(fmt.bits)
+    full = min(groups.high, tokens)
+    return Fraction(full * fmt.bits + (tokens - full) * groups.narrow(fmt).bits, tokens)
 
 
 def size_bits(quantized: QuantizedWorkload) -> float:

@@ -17,12 +17,15 @@ from torch import Tensor
 from accelsim.files import replacing
 from accelsim.ir import OpKind
 from accelsim.nonlinear.methods import TABLE, named_method
+from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import token_layers
 from quant.calibrated import Checkpoint, Divisor
 from quant.fake import FakeQuantized
 from quant.functional import Affine
 from quant.groups import stored_shapes
-from quant.network import Node
+from quant.network import Network, Node
+from quant.patchwise.network import rankings
 from quant.regions.codes import region_format
 
 if TYPE_CHECKING:
@@ -95,6 +98,7 @@ class _Writer:
         """The whole model.  Raises AccelsimError with every problem."""
         from quant.onnx_graph import view_ops
 
+        _check_tokens(self.network, self.checkpoint.plan)
         names = {self.network.workload.input: self._image()}
         problems: list[Problem] = []
         for node in self.network.nodes:
@@ -239,3 +243,12 @@ def log2_divisor_ops(graph: Graph, value: str, divisor: Divisor) -> str:
     result = graph.op("Mul", [power, graph.floats(divisor.unit * torch.exp2(lowest))])
     none = graph.op("Less", [steps, graph.floats(1.0)])
     return graph.op("Where", [none, graph.floats(0.0), result])
+
+
+def _check_tokens(network: Network, plan: QuantPlan) -> None:
+    """Raise AccelsimError for a network that ranks its tokens, or a plan that gives some of them fewer bits."""
+    layers = dict.fromkeys([*rankings(network), *token_layers(plan)])
+    if layers:
+        what = f"tokens of {', '.join(layers)} are ranked and stored in several widths, which has no ONNX form"
+        expected = "a network without patch-wise bits"
+        raise AccelsimError(Problem(f"onnx: {network.workload.name}", what, expected, ("quantize without rankings",)))

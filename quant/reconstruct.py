@@ -20,6 +20,7 @@ from quant.calibrated import Checkpoint, Filters
 from quant.fake import FakeQuantized
 from quant.functional import levels_tensor
 from quant.network import Network, Node, Numerics, run
+from quant.patchwise.network import rankings
 from quant.rounding import SoftRounding, annealed_beta
 from quant.structure import segments
 
@@ -81,6 +82,10 @@ def reconstruct(
     A block reads what the quantized network before it gives and aims at the float network's output.  The float
     `network` gives targets and float weights.
     """
+    if rankings(network):
+        what = "ranks its tokens: blocks of the float and the quantized network have them in different orders"
+        levers = ("reconstruct the network without rankings and take its filters",)
+        raise AccelsimError(Problem(f"reconstruction of {network.workload.name}", what, "no rankings", levers))
     parts = segments(network)
     generator = torch.Generator().manual_seed(options.seed)
     with tempfile.TemporaryDirectory(prefix="reconstruct-") as folder:

@@ -14,9 +14,10 @@ from accelsim.nonlinear.methods import named_method
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint
 from quant.functional import Affine
-from quant.groups import narrow, operand_values, spread_values
+from quant.groups import narrow, operand_values, passed_on, spread_values
 from quant.integer.steps import FloatIsland, Rearrangement, Step
 from quant.network import Node
+from quant.patchwise.narrow import narrow_of
 from quant.regions.codes import region_format
 
 
@@ -55,7 +56,7 @@ class Compiler:
         self.constant_filters: dict[str, tuple[int, ...]] = {}
         for node in network.nodes:
             if node.op.output not in self.ranges:
-                parts = [self.ranges[operand.source] for operand in node.operands]
+                parts = [self.ranges[node.operands[k].source] for k in passed_on(node)]
                 self.ranges[node.op.output] = (min(low for low, _ in parts), max(high for _, high in parts))
 
     def method(self, node: Node) -> str:
@@ -73,7 +74,7 @@ class Compiler:
 
     def step(self, node: Node) -> Step:
         """The integer form of an op.  Raises AccelsimError as `compile_integer` does."""
-        from quant.integer import build_array, build_nonlinear, build_vector  # noqa: F401  (they fill BUILDERS)
+        from quant.integer import build_array, build_nonlinear, build_tokens, build_vector  # noqa: F401  (they fill BUILDERS)
 
         if node.op.kind is OpKind.VIEW:
             return Rearrangement(node)
@@ -135,7 +136,7 @@ def compile_integer(checkpoint: Checkpoint) -> IntegerNetwork:
     steps, islands = [], []
     for node in checkpoint.network.nodes:
         step = compiler.step(node)
-        steps.append(step)
+        steps.append(replace(step, narrow=narrow_of(checkpoint, node)))
         if isinstance(step, FloatIsland):
             islands.append(node.name)
     return IntegerNetwork(checkpoint, tuple(steps), tuple(islands), compiler.constant_filters)

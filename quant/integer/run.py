@@ -40,7 +40,7 @@ def run_integer(
     for k, step in enumerate(steps):
         node = step.node
         operands = [rearrange(codes[operand.source], operand.views, count) for operand in node.operands]
-        codes[node.op.output] = step.run(operands, watch)
+        codes[node.op.output] = step.stored(operands, watch)
         for name in {operand.source for operand in node.operands}:
             if last[name] == k and name not in wanted:
                 codes.pop(name, None)

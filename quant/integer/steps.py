@@ -6,7 +6,7 @@ Constants are made by `quant.integer.graph`; nothing here knows a scale, except 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from quant.functions import FUNCTIONS
 from quant.integer import exact
 from quant.integer.requantize import OutputStage, VectorStage
 from quant.network import Node, Numerics
+from quant.patchwise.narrow import Narrow
+from quant.patchwise.order import importances, rank_words
 from quant.regions.codes import region_integers
 
 QUOTIENT_BITS = 15  # fraction bits of a true division
@@ -27,13 +29,19 @@ Watch = Callable[["ArrayStep", list[Tensor], Tensor, Tensor], None]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One op of an integer network."""
+    """One op of an integer network; `narrow` drops bits of some of its output's rows."""
 
     node: Node
+    narrow: Narrow | None = field(default=None, kw_only=True)
 
     def run(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
-        """Codes of the output."""
+        """Codes of the output, all of them full."""
         raise NotImplementedError
+
+    def stored(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
+        """Codes of the output as they are stored."""
+        codes = self.run(operands, watch)
+        return codes if self.narrow is None else self.narrow(codes, operands)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,11 +290,20 @@ class Nonlinear(Step):
 
 @dataclass(frozen=True, eq=False)
 class Rearrangement(Step):
-    """A view: codes pass through."""
+    """A view, or rows in the order of rank words: codes pass through."""
 
     def run(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
         """Codes."""
         return FUNCTIONS[self.node.function](self.node, operands, Numerics())
+
+
+@dataclass(frozen=True, eq=False)
+class Rank(Step):
+    """Rank words of shares of attention: sums of codes, sorted."""
+
+    def run(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
+        """[n, heads, rows, tokens] → [n, tokens]."""
+        return rank_words(importances(operands[0]), self.node.settings)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from accelsim.ir import OpKind
 from accelsim.problems import AccelsimError, Problem
 from accelsim.token_groups import TokenGroups
 from quant.calibrated import Checkpoint
@@ -93,9 +94,12 @@ def narrow_of(checkpoint: Checkpoint, node: Node) -> Narrow | None:
     Raises AccelsimError where a zero point is no multiple of 2^drop_bits.
     """
     rule = checkpoint.plan.rule_for(node.op)
-    stored = checkpoint.stored.get(node.op.output)
-    if rule.tokens is None or stored is None:
+    if rule.tokens is None or node.op.kind is OpKind.VIEW:
         return None
+    stored = checkpoint.stored.get(node.op.output)
+    if stored is None:
+        what = "passes on the codes that it reads, which have no groups of their own"
+        raise AccelsimError(Problem(f"op {node.name}: tokens", what, "token groups of the op that makes the codes"))
     step = 1 << rule.tokens.drop_bits
     if bool((stored.zero_point % step != 0).any()):
         what, expected = f"a zero point is no multiple of {step}", "a checkpoint calibrated under this plan"
