@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from fractions import Fraction
 from math import floor
 
@@ -15,14 +14,14 @@ from hypothesis import strategies as st
 
 from accelsim.plan import QuantPlan, apply_plan
 from accelsim.problems import AccelsimError
-from accelsim.token_groups import with_counts
+from accelsim.token_groups import TokenGroups
 from accelsim.workloads import build_workload
 from accelsim.workloads.rank import rank_tokens
 from quant.costs import bit_operations
 from quant.functional import Affine
 from quant.patchwise.narrow import Narrow, aligned, narrow_codes
 from quant.patchwise.order import Fixed, Threshold, flags, full_tokens, places, rank_words, ranking_settings
-from tests.unit.test_token_groups import sliced_plan
+from tests.support.patchwise import grouped_plan
 
 IMPORTANT = ranking_settings(Fixed(), "important", 0, True)
 
@@ -45,7 +44,8 @@ def test_narrow_codes_are_those_of_the_plain_rule(bits: int, drop: int, symmetri
     codes = data.draw(st.lists(st.integers(low, high), min_size=1, max_size=20))
     expected = [plain_narrow(code, low, high, drop) for code in codes]
     found = narrow_codes(torch.tensor(codes), low, high, drop)
-    assert found.tolist() == expected and found.dtype == torch.int64
+    assert found.tolist() == expected
+    assert found.dtype == torch.int64
     assert narrow_codes(torch.tensor(codes, dtype=torch.float32), low, high, drop).tolist() == expected
     assert all(code % 2**drop == 0 and low <= code <= high for code in found.tolist())
 
@@ -77,7 +77,9 @@ def test_aligned_quantizers_keep_their_range(bits: int, drop: int, low: float, h
     given_one = Affine(torch.tensor(scale), torch.tensor(zero), first, last)
     found = aligned(given_one, drop)
     moved, step = float(found.zero_point), 2**drop
-    assert moved % step == 0 and first <= moved <= last and abs(moved - zero) < 2 * step
+    assert moved % step == 0
+    assert first <= moved <= last
+    assert abs(moved - zero) < 2 * step
     reach = 1e-5 * (abs(low) + abs(high) + 1)
     assert float(found.scale) * (last - moved) >= scale * (last - zero) - reach
     assert float(found.scale) * (first - moved) <= scale * (first - zero) + reach
@@ -145,7 +147,7 @@ def test_without_a_class_token_all_tokens_are_sorted() -> None:
 
 def test_groups_of_a_tensor_without_tokens_are_refused() -> None:
     """The rows must be the tokens: nothing is guessed from the shape."""
-    groups = next(rule.tokens for rule in sliced_plan(rank_tokens(build_workload("glyph_vit"), ["b1"])).rules)
+    groups = TokenGroups("b1", 5, 2)
     narrow = Narrow("b1.fc1", groups, -128, 127, 65, False)
     with pytest.raises(AccelsimError, match="65 tokens in the last axis but one"):
         narrow(torch.zeros(2, 64, 5, dtype=torch.int64), [])
@@ -155,7 +157,7 @@ def test_groups_of_a_tensor_without_tokens_are_refused() -> None:
 def test_bit_operations_are_a_plain_double_sum(high: int) -> None:
     """Every product of every pair of tokens with the bits of both; the ranking reads one full row."""
     workload = rank_tokens(build_workload("glyph_vit"), ["b1", "b2"])
-    plan: QuantPlan = with_counts(sliced_plan(workload, drop_bits=3), {"b1": high})
+    plan: QuantPlan = grouped_plan(workload, {"b1": high}, 3)
     bits = [8] * high + [5] * (65 - high)
     expected = 0
     for op in workload.ops:
@@ -170,4 +172,3 @@ def test_bit_operations_are_a_plain_double_sum(high: int) -> None:
         else:
             expected += op.macs * 64
     assert bit_operations(apply_plan(workload, plan)) == expected
-    assert bit_operations(apply_plan(workload, replace(plan, rules=plan.rules[6:]))) >= expected
