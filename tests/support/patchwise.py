@@ -17,6 +17,7 @@ from accelsim.token_rules import sliced_ops
 from accelsim.workloads.rank import ranked_layers
 from quant.calibrated import Checkpoint
 from quant.capture import capture
+from quant.data.small import small_data
 from quant.methods.uniform import Uniform
 from quant.models.registry import load_reference
 from quant.network import Network
@@ -45,12 +46,19 @@ def trained() -> Network:
     return capture(load_reference("glyph_vit"), (1, 32, 32))
 
 
+def labelled(count: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of the validation split of glyphs, [count, 1, 32, 32], from 64 · part on, and their labels."""
+    data = small_data("glyphs", "val", None)
+    assert data.labels is not None
+    first = 64 * part
+    images = data.preprocess.tensor(data.images[first : first + count])
+    return images, torch.from_numpy(data.labels[first : first + count])
+
+
 @cache
-def seen(count: int, seed: int) -> torch.Tensor:
-    """Images like those of glyphs, [count, 1, 32, 32]: dark strokes on light paper, normalized."""
-    random = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, 1, 8, 8, generator=random)
-    return (torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear") - 0.5) * 3
+def seen(count: int, part: int) -> torch.Tensor:
+    """The images of `labelled`."""
+    return labelled(count, part)[0]
 
 
 @cache
@@ -65,7 +73,7 @@ def patchwise(
 ) -> Checkpoint:
     """glyph_vit in 8 bits with token groups in all layers that can be ranked."""
     network = ranked(trained(), layers, importance, Fixed() if rule is None else rule, order)
-    images, method = [seen(16, 0)], Uniform()
+    images, method = [seen(32, 0)], Uniform()
     statistics = gather(network, images, method)
     plan = make_plan(network, method, statistics)
     if nonlinear:

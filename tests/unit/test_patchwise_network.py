@@ -161,12 +161,13 @@ def test_checkpoints_are_read_back(rule: Fixed | Threshold, tmp_path: pytest.Tem
 
 def test_controls_cost_the_same_bit_operations() -> None:
     """Same ops, same plan, and under a threshold the same number of full tokens in the first ranked layer."""
-    images = [seen(4, 7)]
-    costs, counts = set(), []
+    images, counts, costs = [seen(4, 7)], [], set()
+    rule = Threshold(120)
+    checkpoint = patchwise(rule)
     for order in ("important", "inverse", "random"):
-        checkpoint = patchwise(order=order)
-        costs.add(bit_operations(apply_plan(checkpoint.network.workload, checkpoint.plan)))
-        counts.append(measured_counts(patchwise(Threshold(120), order=order), images)["b1"].tolist())
+        network = ranked(trained(), LAYERS, rule=rule, order=order)
+        costs.add(bit_operations(apply_plan(network.workload, checkpoint.plan)))
+        counts.append(measured_counts(replace(checkpoint, network=network), images)["b1"].tolist())
     assert len(costs) == 1
     assert counts[0] == counts[1] == counts[2]
 
