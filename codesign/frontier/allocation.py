@@ -12,7 +12,7 @@ import numpy as np
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.frontier.hull import bound, hull
 from codesign.frontier.merge import Floats, Frontier, Group, merge, monotone
-from codesign.greedy.rounds import Proposal, cost_of, settled
+from codesign.greedy.rounds import Priced, Proposal, cost_of, settled
 from codesign.greedy.trajectory import Component, State
 
 Errors = Mapping[tuple[str, int], float]  # by component and bits
@@ -21,21 +21,12 @@ MOST_OPTIONS = 10_000  # of a coupled group
 ROUNDING = 1e-13  # of the cost: changes are differences, which may not add up in the last bits
 
 
-class WidthCosts(Protocol):
-    """Components, what their states cost, and over which groups of components (by number) costs add up."""
-
-    @property
-    def components(self) -> tuple[Component, ...]:
-        """Components with widths, descending."""
-        ...
+class WidthCosts(Priced, Protocol):
+    """Priced states, and over which groups of components (by number) their costs add up."""
 
     @property
     def coupled(self) -> tuple[tuple[int, ...], ...]:
         """Groups whose changes are priced together; every component is in one."""
-        ...
-
-    def cost(self, state: State) -> float:
-        """What a state costs.  Raises InfeasibleError for a state that cannot be had at all."""
         ...
 
 

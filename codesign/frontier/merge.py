@@ -97,7 +97,7 @@ def able_groups(groups: Sequence[Group]) -> list[tuple[Floats, Costs, Ints]]:
 def merge(groups: Sequence[Group], bins: int | None = None) -> Frontier:
     """The frontier of all sums of one option of every group: exact, or with `bins` within `Frontier.slack`.
 
-    O(G · K · P) numbers for P points (at most `bins`).  Sums are formed in the order of the groups; of equal points
+    O(G · K · P) numbers for P points (at most `bins` + 1).  Sums are formed in the order of the groups; of equal points
     the first one found stays.  Raises AccelsimError for fewer than two bins, for what `able_groups` refuses, and for
     more than `MOST_POINTS` points without bins.
     """
@@ -137,11 +137,10 @@ def _binned(costs: Costs, kept: Ints, bins: int) -> tuple[Ints, float]:
     """
     values = costs[kept].astype(np.float64)
     place = np.minimum(((values - values[0]) * (bins / (values[-1] - values[0]))).astype(np.int64), bins - 1)
-    last = np.append(place[1:] != place[:-1], True)
-    first_kept = values[np.flatnonzero(last)[np.searchsorted(np.flatnonzero(last), np.arange(len(kept)))]]
-    lost = float((first_kept - values)[1:].max(initial=0.0))
-    last[0] = True
-    return kept[last], lost
+    last = np.flatnonzero(np.append(place[1:] != place[:-1], True))
+    stands_in = values[last][np.searchsorted(last, np.arange(len(kept)))]
+    lost = float((stands_in - values)[1:].max())
+    return kept[np.union1d([0], last)], lost
 
 
 def _choices(trace: Sequence[tuple[Ints, Ints]]) -> Ints:

@@ -9,11 +9,11 @@ import numpy as np
 from accelsim.problems import InfeasibleError
 from codesign.allocate.flat import exact_groups
 from codesign.allocate.problem import Floats
-from codesign.greedy.rounds import Proposal, cost_of, settled
+from codesign.greedy.rounds import Priced, Proposal, cost_of, settled
 from codesign.greedy.trajectory import Component, State, WidthProblem, too_low, with_width
 
 
-def random_state(problem: WidthProblem, target: float, rng: np.random.Generator) -> State:
+def random_state(problem: Priced, target: float, rng: np.random.Generator) -> State:
     """Where a walk ends that makes a random component one width narrower until the cost is at most the target.
 
     Raises InfeasibleError when the narrowest state costs more.

@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from accelsim.problems import InfeasibleError
-from codesign.greedy.trajectory import State, too_low
+from codesign.greedy.trajectory import Component, State, too_low
 
 ROUNDS = 12
 ROUNDING = 1e-9  # of the cost at the start: a predicted cost this close is exact
 
 
 class Priced(Protocol):
-    """States that cost something."""
+    """Components with widths whose states cost something."""
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The components, widths descending."""
+        ...
 
     def cost(self, state: State) -> float:
         """What a state costs.  Raises InfeasibleError for a state that cannot be had at all."""

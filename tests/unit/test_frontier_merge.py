@@ -69,6 +69,8 @@ def test_the_merge_is_the_frontier_of_all_choices(seed: int) -> None:
 def test_real_costs_and_options_that_cannot_be_had(seed: int) -> None:
     groups = some_groups(seed, whole=False)
     front = merge(groups)
+    costs, errors = sums(groups, front)
+    assert (costs, errors) == (pytest.approx(front.costs.tolist()), front.errors.tolist())
     expected = undominated(every(groups))
     for cost, error in zip(front.costs, front.errors, strict=True):
         # Equal sums may differ in their last bits with the order in which they are formed.
