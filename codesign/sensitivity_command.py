@@ -31,7 +31,7 @@ def add_sensitivity(commands: Any) -> None:
     parser.add_argument(
         "--metrics",
         default="all",
-        help="names, separated by commas (default all but hessian_trace; see docs/sensitivity.md)",
+        help="names, separated by commas (default all but hessian_trace and nuclear_norm; see docs/sensitivity.md)",
     )
     parser.add_argument(
         "--kinds", default=",".join(KINDS), help=f"kinds of components, of {', '.join(ALL_KINDS)} (default %(default)s)"

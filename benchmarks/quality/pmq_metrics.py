@@ -65,6 +65,7 @@ ARMS = (
     Arm(f"{PROBES} probes", ("hessian_trace",)),
     Arm("1 probe", ("hessian_trace",), probes=1),
     Arm("validation images", (MEASURED, TOP1), against="val"),
+    Arm("", ("nuclear_norm",)),
 )
 
 

@@ -11,6 +11,7 @@ from quant.sensitivity.metrics import (
     logit_l2,
     logit_sqnr,
     mse,
+    nuclear_norm,
     output_sqnr,
     top1_loss,
 )
@@ -18,5 +19,5 @@ from quant.sensitivity.metrics.base import Metric, metric, metric_names, metrics
 
 __all__ = [
     "Metric", "cross_entropy", "fisher", "gradient", "hessian_trace", "kl", "logit_l2", "logit_sqnr", "metric",
-    "metric_names", "metrics_named", "mse", "output_sqnr", "top1_loss",
+    "metric_names", "metrics_named", "mse", "nuclear_norm", "output_sqnr", "top1_loss",
 ]  # fmt: skip
