@@ -63,6 +63,22 @@ def test_a_table_of_a_users_model(model, tmp_path, capsys):
     assert load_table(again).fingerprint() == table.fingerprint()
 
 
+def test_products_with_the_passes_of_every_metric(model, tmp_path, capsys):
+    options = ("--data", "digits", "--calibration-images", 16, "--images", 16, "--batch", 8, "--probes", 3)
+    output = tmp_path / "table.json"
+    assert command(model, *options, "--kinds", "product", "--metrics", "logit_l2,hessian_trace", "-o", output) == 0
+    table = load_table(output)
+    assert [one.passes.hessian for one in table.metrics] == [0, 6]
+    assert len(table.rows) == 6  # three layers at 2 and 3 bits
+    assert table.settings["probes"] == 3
+    lines = capsys.readouterr().out.splitlines()
+    cells = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in lines if line.startswith("| ")}
+    assert cells["| metric"][-4:] == ["runs", "forward passes", "backward", "Hessian-vector"]
+    assert cells["| logit_l2"][1] == "16 calibration"
+    assert cells["| logit_l2"][-2:] == ["0", "0"]
+    assert cells["| hessian_trace"][-2:] == ["1", "6"]
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
