@@ -89,8 +89,9 @@ def _run(results: Path, work: Path, seeds: list[int]) -> None:
     done = {(row["seed"], row["arm"], row["metric"]) for row in read_results(results)}
     for path in (work, results.parent):
         path.mkdir(parents=True, exist_ok=True)
-    for _, seed, network in networks([NATURAL], seeds):
-        for arm in ARMS:  # a cache each: what arms share is charged to each of them
+    trained = list(networks([NATURAL], seeds))
+    for arm in ARMS:  # a cache each: what arms share is charged to each of them
+        for _, seed, network in trained:
             if all((seed, arm.name, name) in done for name in arm.metrics):
                 continue
             table = _measured(network, arm, seed, work / f"seed{seed}_arm{ARMS.index(arm)}.cache")
@@ -171,8 +172,9 @@ def _title(arm: str, metric: str) -> str:
 def cost_table(rows: Sequence[dict[str, Any]], greedy: Sequence[dict[str, Any]]) -> str:
     """Seconds and passes of every metric, means over the checkpoints, with τ over all widths; and greedy searches."""
     lines = [
-        "| metric | images | CPU s | runs | forward passes | backward | Hessian-vector | τ, cross-entropy | τ, top-1 |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| metric | checkpoints | images | CPU s | runs | forward passes | backward | Hessian-vector "
+        "| τ, cross-entropy | τ, top-1 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, metric in _names(rows):
         found = list(_of(rows, arm, metric).values())
@@ -182,13 +184,23 @@ def cost_table(rows: Sequence[dict[str, Any]], greedy: Sequence[dict[str, Any]])
         for truth in (MEASURED, TOP1):
             same = arm == TRUTH and metric == truth
             cells.append("" if same else tau_text(taus(rows, arm, metric, truth, None)))
-        lines.append(f"| {_title(arm, metric)} | {found[0]['images']} | {' | '.join(cells)} |")
+        lines.append(f"| {_title(arm, metric)} | {len(found)} | {found[0]['images']} | {' | '.join(cells)} |")
     for row in greedy:
         if row["arm"].startswith("search/"):
             name, losses = row["arm"].removeprefix("search/"), row["evaluations"]
-            lines.append(
-                f"| greedy search, {name} | {LOSS_IMAGES} | {row['wall_s']:.0f} | {losses} | ≤ {losses} | | | | |"
+            cells = (
+                f"greedy search, {name}",
+                1,
+                LOSS_IMAGES,
+                f"{row['wall_s']:.0f}",
+                losses,
+                f"≤ {losses}",
+                0,
+                0,
+                "",
+                "",
             )
+            lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
