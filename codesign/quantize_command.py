@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import not_negative, positive
 from codesign.frontier import command as pmq
+from codesign.frontier import patches
 from codesign.greedy import command as mptq
 from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH, nothing_to_separate
@@ -161,6 +162,7 @@ def _made(
     """The plan (the given one, or the method's) and its checkpoint, and how many seconds that took after loading."""
     from codesign.method_choice import choose
     from codesign.models import data_of, load_model
+    from quant.methods.pmq import PMQ
     from quant.quantize import quantize, quantize_plan
 
     options, recipe = _settings(arguments)
@@ -188,11 +190,13 @@ def _made(
             note["smooth"] = asdict(method.smoothing)
     elif arguments.method == pmq.NAME and budget is not None:
         searched = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, _progress)
-        network, method, note = pmq.chosen_method(*searched)
+        method, note = pmq.chosen_method(*searched)
     else:
         method, note = choose(arguments, network, images, accelerator, budget)
-    made = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
-    return *made, time.perf_counter() - start
+    plan, checkpoint = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
+    if isinstance(method, PMQ) and method.patchwise is not None:
+        checkpoint = patches.noted(checkpoint, accelerator, data, preprocess, arguments.images or pmq.IMAGES)
+    return plan, checkpoint, time.perf_counter() - start
 
 
 def _settings(arguments: argparse.Namespace) -> tuple[Calibration, Reconstruction | None]:

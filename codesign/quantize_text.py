@@ -37,6 +37,8 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
         print("\n".join(_greedy(summary["greedy"])))
     if "frontier" in summary:
         print("\n".join(_frontier(summary["frontier"], summary["search"])))
+    if "patchwise" in summary:
+        print("\n".join(_patchwise(summary["patchwise"], summary["method_options"]["patchwise"])))
     if checkpoint.untied:
         print("  integers        none: steps that are not tied are not executable in integers (--regions opt is)")
     if "nonlinear" in summary:
@@ -69,6 +71,23 @@ def _frontier(found: dict[str, Any], took: dict[str, Any]) -> list[str]:
         f"{found['error']:.4g} (at least {found['least_error']:.4g}), of the logits {found['output_error']:.4g}",
     ]
     return lines + _widths(found)
+
+
+def _patchwise(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Which tokens keep their bits, and what that means on images."""
+    threshold = asked["share_256"]
+    rule = f"those with {threshold}/256 of the importance" if threshold else "a fixed number"
+    full = ", ".join(f"{layer} {mean:.1f}" for layer, mean in found["mean_full_tokens"].items())
+    cycles, edp, worst = (found[kind][metric] for kind, metric in (
+        ("simulated", "cycles"), ("simulated", "edp_pj_s"), ("worst_case", "cycles"),
+    ))  # fmt: skip
+    return [
+        f"  full tokens     {rule} ({asked['importance']} attention), others {asked['drop_bits']} bits fewer; mean on "
+        f"{found['images']} images: {full}",
+        f"    on {found['arch']}: {cycles['mean']:,.0f} cycles on the mean, p5 {cycles['p5']:,.0f}, p95 "
+        f"{cycles['p95']:,.0f}, all tokens full {worst:,.0f}; EDP {edp['mean']:,.1f} pJ·s; {found['bops'] / 1e9:.3f} "
+        "Gbitops",
+    ]
 
 
 def _widths(found: dict[str, Any]) -> list[str]:

@@ -24,7 +24,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 from mnq import BATCH, CALIBRATION_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
-from quant.patchwise.measure import importance_statistics, matching_threshold, measured_counts
 from run import HERE, read_results
 
 from accelsim.workloads.rank import RECEIVED
@@ -34,6 +33,7 @@ from quant.collect import Statistics
 from quant.data.small import GREY_32
 from quant.methods.pmq import PMQ, Patchwise
 from quant.network import Network, forward
+from quant.patchwise.measure import importance_statistics, matching_threshold, measured_counts
 from quant.patchwise.order import IMPORTANT, INVERSE, ORDERS, RANDOM
 from quant.quantize import gather, quantize_prepared
 

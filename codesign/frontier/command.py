@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from accelsim.token_groups import MIN_BITS
 from codesign.arguments import positive
 from codesign.budgets import Budget
+from codesign.frontier import patches
 from codesign.greedy.command import STORAGE, restated
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ METRICS = {
     "fisher": "fisher",
     "hessian": "hessian_trace",
 }
-OWN = ("metric", "bins", "hull")
+OWN = ("metric", "bins", "hull", *patches.OWN)
 BITS = range(2, 9)
 BINS, IMAGES = 20_000, 128
 
@@ -43,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--bins", type=positive, help=f"of pmq: the frontier is exact up to this many points (default {BINS})"
     )
     parser.add_argument("--hull", action="store_true", default=None, help="of pmq: the convex hull, not the frontier")
+    patches.add_options(parser)
 
 
 def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
@@ -50,6 +53,7 @@ def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
     if budget is None:
         levers = ("--budget uniform=6", "--budget edp_pj_s=…", "--method uniform --bits 6")
         raise AccelsimError(Problem("--method pmq", "chooses widths within a budget", "--budget KIND=VALUE", levers))
+    patches.check_options(arguments)
     if arguments.hull and arguments.bins is not None:
         raise AccelsimError(Problem("--bins", "is of the frontier, --hull has no bins", "one of the two"))
     if arguments.bins == 1:
@@ -63,11 +67,12 @@ def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
         raise AccelsimError(Problem(where, "is no width of this method", f"{BITS[0]} … {BITS[-1]}"))
 
 
-def method_of(arguments: argparse.Namespace, network: Network) -> tuple[Network, PMQ]:
-    """The network that is quantized and the method of the options, before widths are chosen."""
+def method_of(arguments: argparse.Namespace, network: Network, images: list[Tensor]) -> PMQ:
+    """The method of the options, before widths are chosen; `images` are those of calibration."""
     from quant.methods.pmq import PMQ
 
-    return network, PMQ(activation_bits=arguments.activation_bits or PMQ.activation_bits)
+    bits = arguments.activation_bits or PMQ.activation_bits
+    return PMQ(activation_bits=bits, patchwise=patches.patchwise_of(arguments, network, images))
 
 
 def chosen_method(
@@ -81,8 +86,8 @@ def chosen_method(
     preprocess: Preprocess | None,
     folder: Path,
     progress: Callable[[str, int, int], None],
-) -> tuple[Network, PMQ, dict[str, Any]]:
-    """The network, the method with the widths that the frontier gives, and what to note about them.
+) -> tuple[PMQ, dict[str, Any]]:
+    """The method with the widths that the frontier gives, and what to note about them.
 
     Errors are measured on training images without labels, and kept in `folder`.  `check_options` has passed.  Raises
     InfeasibleError when nothing meets the budget.
@@ -90,9 +95,12 @@ def chosen_method(
     from codesign.frontier.search import FrontierSettings, frontier_plan
     from codesign.quantize_command import calibration_images
 
-    network, method = method_of(arguments, network)
+    method = method_of(arguments, network, images)
     bins = None if arguments.hull else arguments.bins or BINS
-    settings = FrontierSettings(METRICS[arguments.metric or "output"], bins=bins, on_hull=bool(arguments.hull))
+    metric, widths = METRICS[arguments.metric or "output"], FrontierSettings.widths
+    if method.patchwise is not None:
+        widths = tuple(bits for bits in widths if bits - method.patchwise.drop_bits >= MIN_BITS)
+    settings = FrontierSettings(metric, widths, bins, bool(arguments.hull))
     measured_on = calibration_images(data, preprocess, arguments.images or IMAGES, arguments.seed)
     try:
         found = frontier_plan(
@@ -103,8 +111,8 @@ def chosen_method(
     how = "hull widths" if arguments.hull else "frontier widths"
     spent = {"kind": budget.kind, "limit": found.limit, "spent": found.choice.cost, "chosen": how}
     note = {**found.note(), "arch": accelerator.name}
-    widths = replace(method, weight_widths=found.weight_bits, widths=found.tensor_bits)
-    return network, widths, {"budget": spent, "frontier": note}
+    chosen = replace(method, weight_widths=found.weight_bits, widths=found.tensor_bits)
+    return chosen, {"budget": spent, "frontier": note}
 
 
 def search_cost(folder: Path) -> dict[str, Any]:

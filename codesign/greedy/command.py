@@ -159,7 +159,7 @@ def chosen_method(
     walk = WalkSettings(arguments.score or WalkSettings.score, arguments.search or WalkSettings.search)
     kinds = (WEIGHT,) if budget.kind in STORAGE else KINDS
     settings = GreedySettings(walk, WidthSettings(kinds, full=bool(arguments.full)))
-    measured = _measured_on(data, preprocess, arguments.images or IMAGES)
+    measured = measured_on(data, preprocess, arguments.images or IMAGES)
     try:
         found = greedy_plan(
             network, images, measured, method, accelerator, budget, settings, folder, options, method.format_of,
@@ -173,7 +173,7 @@ def chosen_method(
     return widths, {"budget": spent, "greedy": note}
 
 
-def _measured_on(data: str, preprocess: Preprocess | None, count: int) -> list[tuple[Tensor, Tensor | None]]:
+def measured_on(data: str, preprocess: Preprocess | None, count: int) -> list[tuple[Tensor, Tensor | None]]:
     """Validation images spread over the split, with labels where it has them."""
     from codesign.quantize_command import BATCH
     from quant.data import load_data

@@ -23,6 +23,7 @@ from quant.functional import Affine
 from quant.groups import Groups, scale_groups
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network, forward
+from quant.patchwise.plans import ranking_rules
 from quant.penalties.activation_groups import activation_groups
 from quant.quantize import calibrated, gather, make_plan
 from quant.sensitivity.measure import look, network_fingerprint
@@ -157,7 +158,8 @@ class MixedNetwork:
                 rule = replace(rule, output=output, right=output if output.scheme is Scheme.UNIFORM else UNIFORM8)
             return rule
 
-        return replace(self._base_plan, rules=tuple(changed(rule) for rule in self._base_plan.rules))
+        plan = replace(self._base_plan, rules=tuple(changed(rule) for rule in self._base_plan.rules))
+        return ranking_rules(self.network, plan)
 
     def checkpoint(self, state: State) -> Checkpoint:
         """The calibrated checkpoint of a state: `quant.quantize.calibrated` makes the same one of its plan."""

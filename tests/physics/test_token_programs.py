@@ -174,9 +174,7 @@ def tight(design: str, kib: int, fuse: bool, burst_bits: int = 64) -> tuple[Acce
 @pytest.mark.parametrize("design", ["trio_vit", "bitfusion_edge", "systolic_os"])
 @given(high=st.integers(1, TOKENS), drop=st.sampled_from([2, 4]), kib=st.sampled_from([2, 3, 4]), fuse=st.booleans())
 @settings(max_examples=12, deadline=None)
-def test_spilled_tokens_lie_densely_and_are_moved_once(
-    design: str, high: int, drop: int, kib: int, fuse: bool
-) -> None:
+def test_spilled_tokens_lie_densely_and_are_moved_once(design: str, high: int, drop: int, kib: int, fuse: bool) -> None:
     """What is stored of a tensor with groups covers its true bits without gaps or overlaps, in its own room."""
     table = grouped_table({"b1": high}, drop)
     accelerator, fuse = tight(design, kib, fuse)
