@@ -17,10 +17,10 @@ from accelsim.arch import Accelerator, Engine, EngineKind, Mode, OutputStage
 from accelsim.area import engine_area_mm2
 from accelsim.config import load_accelerator
 from accelsim.formats import Format
+from accelsim.ir import Workload
 from accelsim.optable import op_table
 from accelsim.plan import QuantPlan, apply_plan
 from accelsim.problems import InfeasibleError
-from accelsim.workloads.registry import Workload
 
 LANE_WIDTH = 8
 LANES = (8, 16)

@@ -10,10 +10,11 @@ tables and the pictures.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -26,16 +27,24 @@ import torch
 from mnq import BATCH, CALIBRATION_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
 from run import HERE, read_results
 
+from accelsim.api import simulate
+from accelsim.arch import Accelerator
+from accelsim.config import load_accelerator
+from accelsim.files import write_text_atomic
+from accelsim.optable import op_table
+from accelsim.plan import apply_plan
+from accelsim.token_counts import METRICS, simulate_counts
 from accelsim.workloads.rank import RECEIVED
 from codesign.quantize_command import calibration_images
 from quant.checkpoint import Model
 from quant.collect import Statistics
+from quant.costs import bit_operations
 from quant.data.small import GREY_32
 from quant.methods.pmq import PMQ, Patchwise
 from quant.network import Network, forward
-from quant.patchwise.measure import importance_statistics, matching_threshold, measured_counts
+from quant.patchwise.measure import importance_statistics, matching_threshold, mean_bit_operations, measured_counts
 from quant.patchwise.order import IMPORTANT, INVERSE, ORDERS, RANDOM
-from quant.quantize import gather, quantize_prepared
+from quant.quantize import gather, make_plan, quantize_prepared
 
 RESULTS = HERE / "pmq_patch.jsonl"
 LAYERS = ("b1", "b2", "b3")  # that rank their tokens
@@ -45,6 +54,7 @@ TOKENS = 65
 BASES = ((8, 4), (6, 2), (6, 4), (5, 2))
 SHARES = (0.75, 0.5, 0.25)  # of the tokens have all bits
 ALONE = (6, 4, 0.25)  # one layer at a time
+ARCHS, MAPPER = ("trio_vit", "bitfusion_edge"), "exhaustive:edp"
 
 
 def main() -> int:
@@ -52,8 +62,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--price", action="store_true", help="bit operations and simulated costs of all cells anew")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.price:
+        price_again(arguments.results)
+        return 0
     done = {(row["seed"], row["arm"]) for row in read_results(arguments.results)}
     for _, seed, network in networks([NATURAL], arguments.seeds):
         for row in cells(network, seed, done):
@@ -86,12 +100,54 @@ def cells(network: Network, seed: int, done: set[tuple[Any, ...]]) -> Iterator[d
         _, checkpoint = quantize_prepared(prepared, calibration, method, shared[alike])
         row = {**head, "bits": method.weight_bits, "arm": arm, **figures_of(evaluated(Model(checkpoint), images))}
         if one is not None and one.share_256:
-            found_counts = measured_counts(checkpoint, images.batches(BATCH))
-            row["counts"] = {
-                layer: np.bincount(one, minlength=TOKENS + 1).tolist() for layer, one in found_counts.items()
-            }
+            full = measured_counts(checkpoint, images.batches(BATCH))
+            row["counts"] = {name: base64.b64encode(n.astype(np.uint8).tobytes()).decode() for name, n in full.items()}
             row["threshold"] = one.share_256
         yield row
+
+
+def price_again(path: str) -> None:
+    """Write the results with the costs of every cell; of the variable rule the mean over its images."""
+    found = read_results(path)
+    networks_of = {seed: network for _, seed, network in networks([NATURAL], sorted({row["seed"] for row in found}))}
+    accelerators = [load_accelerator(name) for name in ARCHS]
+    seen: dict[str, dict[str, Any]] = {}
+    for row in found:
+        if row["arm"] == "reference":
+            continue
+        key = f"{row['arm']} {row['seed']}" if "counts" in row else row["arm"]
+        if key not in seen:
+            method = arms(dict.fromkeys(SHARES[1:], row.get("threshold", 1)))[row["arm"]]
+            seen[key] = costs_of(networks_of[row["seed"]], method, row.get("counts"), accelerators)
+        row["costs"] = seen[key]
+    write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in found))
+
+
+def costs_of(
+    network: Network, method: PMQ, counts: dict[str, str] | None, accelerators: Sequence[Accelerator]
+) -> dict[str, Any]:
+    """Bit operations, and cycles, energy and EDP on every design; `counts` has the full tokens of every image."""
+    images = calibration_images("glyphs", GREY_32, 1, 0)
+    prepared = method.prepare(network, images)
+    plan = make_plan(prepared, method, gather(prepared, images, method))
+    workload = prepared.workload
+    if counts is None:
+        found: dict[str, Any] = {"bops": bit_operations(apply_plan(workload, plan))}
+        for one in accelerators:
+            report = simulate(op_table(workload, plan), one, mapper=MAPPER).metrics()
+            report["cycles"] = report["cycles_total"]
+            found |= {f"{metric}@{one.name}": report[metric] for metric in METRICS}
+        return found
+    full = {layer: np.frombuffer(base64.b64decode(text), np.uint8).astype(np.int64) for layer, text in counts.items()}
+    found = {"bops": mean_bit_operations(workload, plan, full)}
+    each = [dict(zip(full, map(int, numbers), strict=True)) for numbers in zip(*full.values(), strict=True)]
+    for one in accelerators:
+        many = simulate_counts(workload, plan, one, each, MAPPER)
+        for metric in METRICS:
+            found[f"{metric}@{one.name}"] = many.distribution(metric).mean
+            found[f"p95 {metric}@{one.name}"] = many.distribution(metric).p95
+            found[f"worst {metric}@{one.name}"] = getattr(many.worst, metric)
+    return found
 
 
 def method_of(bits: int, widths: dict[str, int] | None = None, patchwise: Patchwise | None = None) -> PMQ:
