@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +14,9 @@ import numpy as np
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from codesign.frontier.hull import bound, hull
 from codesign.frontier.merge import Floats, Frontier, Group, merge, monotone
+from codesign.greedy.compare import uniform_states
 from codesign.greedy.rounds import Priced, Proposal, cost_of, settled
-from codesign.greedy.trajectory import Component, State
+from codesign.greedy.trajectory import Component, State, too_low
 
 Errors = Mapping[tuple[str, int], float]  # by component and bits
 Widths = tuple[int, ...]
@@ -55,8 +58,10 @@ def allocate(
     A component's errors are made to rise as its width falls.  Changes of the cost are those of one coupled group at a
     time, from the widest state.  Where they add up (storage, widths, bit operations) the choice is exact, with `bins`
     to within the slack, and `on_hull` the best of the supported ones.  Where they do not (simulated costs) they are
-    priced anew around every choice until none is better.  Raises InfeasibleError when no choice that was tried meets
-    the target, AccelsimError for missing errors and groups of too many options.
+    priced anew around every choice until none is better, from the widest state and from every state of one width that
+    meets the target; the best choice is then widened, one component at a time, while the target is met.  So it is
+    never worse than one width by its summed error.  Raises InfeasibleError when no choice that was tried meets the
+    target, AccelsimError for missing errors and groups of too many options.
     """
     table = error_table(problem.components, errors)
     rounds: list[tuple[Frontier, float]] = []
@@ -77,9 +82,63 @@ def allocate(
         state = tuple(widths[k] for k in range(len(problem.components)))
         return Proposal(state, here + float(points.costs[found]), float(points.errors[found]))
 
-    best = settled(problem, target, tuple(one.widths[0] for one in problem.components), choose)
+    widest = tuple(one.widths[0] for one in problem.components)
+    try:
+        best = settled(problem, target, widest, choose)
+    except InfeasibleError:
+        best = None
     last, least = rounds[-1]
+    if best is None or len(rounds) > 1:
+        best = _from_one_width(problem, table, target, choose, best)
+        best = _widened(problem, table, target, best)
     return FrontierChoice(best.state, best.rise, best.cost, least, len(last), last.slack, len(rounds))
+
+
+def _from_one_width(
+    problem: WidthCosts,
+    table: Sequence[Floats],
+    target: float,
+    choose: Callable[[State, float], Proposal],
+    best: Proposal | None,
+) -> Proposal:
+    """The best of a choice, of the states of one width within the target, and of what is found around those.
+
+    Raises InfeasibleError when there is none.
+    """
+    least = inf
+    for state in uniform_states(problem.components).values():
+        cost = cost_of(problem, state)
+        least = min(least, cost)
+        if cost > target:
+            continue
+        found = [Proposal(state, cost, _error(problem, table, state))]
+        with suppress(InfeasibleError):
+            found.append(settled(problem, target, state, choose))
+        best = min([*found, *([] if best is None else [best])], key=lambda one: (one.rise, one.cost))
+    if best is None:
+        raise too_low(least, target)
+    return best
+
+
+def _widened(problem: WidthCosts, table: Sequence[Floats], target: float, best: Proposal) -> Proposal:
+    """The choice with single components made wider, those first that lower the error most, while the target is met."""
+    while True:
+        found = best
+        for k, one in enumerate(problem.components):
+            for bits in one.widths[: one.widths.index(best.state[k])]:
+                state = _with(best.state, (k,), (bits,))
+                error = _error(problem, table, state)
+                if error < found.rise and cost_of(problem, state) <= target:
+                    found = Proposal(state, cost_of(problem, state), error)
+        if found is best:
+            return best
+        best = found
+
+
+def _error(problem: WidthCosts, table: Sequence[Floats], state: State) -> float:
+    """The summed error of a state."""
+    parts = zip(problem.components, table, state, strict=True)
+    return sum(float(errors[one.widths.index(bits)]) for one, errors, bits in parts)
 
 
 def error_table(components: Sequence[Component], errors: Errors) -> tuple[Floats, ...]:

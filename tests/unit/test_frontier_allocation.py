@@ -167,3 +167,44 @@ def test_faults_are_named() -> None:
     with pytest.raises(AccelsimError, match="4 components from d0 on"):
         allocate(many, {(one.name, bits): 1.0 for one in many.components for bits in one.widths}, 1e9)
     assert prod(len(one.widths) for one in many.components) == 11**4
+
+
+class Rough:
+    """Costs that do not add up: narrow widths pay only when all components have them."""
+
+    components = tuple(Component(f"c{k}", (8, 6, 4)) for k in range(4))
+    coupled = tuple((k,) for k in range(4))
+
+    def cost(self, state: State) -> float:
+        """The sum, and ten for every component wider than the narrowest of all."""
+        return sum(state) + 10.0 * sum(bits > min(state) for bits in state)
+
+
+def test_a_budget_that_one_width_meets_is_met() -> None:
+    """Prices of single changes from the widest state say that no change pays; one width everywhere does."""
+    errors = {(f"c{k}", bits): (8 - bits) * (k + 1.0) for k in range(4) for bits in (8, 6, 4)}
+    problem = Rough()
+    for bits in (8, 6, 4):
+        found = allocate(problem, errors, problem.cost((bits,) * 4))
+        assert problem.cost(found.state) == found.cost <= problem.cost((bits,) * 4)
+        assert found.error <= sum(errors[f"c{k}", bits] for k in range(4))
+    with pytest.raises(InfeasibleError, match="the least cost is 16"):
+        allocate(problem, errors, 15.0)
+
+
+def test_what_is_left_of_a_budget_is_spent() -> None:
+    """A choice that costs less than predicted is widened again."""
+
+    class Kind(Rough):
+        def cost(self, state: State) -> float:
+            """Cheaper by five as soon as one component is narrow."""
+            return sum(state) - 5.0 * (min(state) < 8)
+
+    errors = {(f"c{k}", bits): (8 - bits) * (k + 1.0) for k in range(4) for bits in (8, 6, 4)}
+    found = allocate(Kind(), errors, 25.0)
+    best = min(
+        (sum(errors[f"c{k}", bits] for k, bits in enumerate(state)), state)
+        for state in product((8, 6, 4), repeat=4)
+        if Kind().cost(state) <= 25.0
+    )
+    assert found.error == best[0]
