@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mnq import CALIBRATION_IMAGES, TEST_IMAGES, evaluated, figures_of, glyph_im
 from run import HERE, read_results
 
 from accelsim.config import load_accelerator
+from accelsim.workloads.rank import ranked_layers
 from codesign.frontier.allocation import FrontierChoice, allocate
 from codesign.frontier.products import ProductNetwork
 from codesign.frontier.search import component_errors, measured, output_error
@@ -42,7 +43,7 @@ from codesign.quantize_command import calibration_images
 from quant.capture import capture
 from quant.checkpoint import Model
 from quant.data.small import GREY_32
-from quant.methods.pmq import PMQ
+from quant.methods.pmq import PMQ, Patchwise
 from quant.models.registry import load_reference
 from quant.network import Network, forward
 
@@ -55,6 +56,8 @@ BOPS = "bops"
 # Kinds of budget: bit operations, EDP on either array.
 KINDS = (BOPS, *(f"edp_pj_s@{arch}" for arch in ARCHS))
 METRICS = {"output": "logit_l2", "kl": "kl", "first_order": "gradient", "fisher": "fisher", "hessian": "hessian_trace"}
+# With token groups: half of the tokens of every ranked layer, the others lose two bits.
+PATCHED, PATCH_WIDTHS, FULL_SHARE, DROP_BITS = "patchwise", (8, 6, 5, 4), 0.5, 2
 ERROR_IMAGES, RANDOM_IMAGES, RANDOM_STATES = 128, 400, 20
 
 
@@ -85,6 +88,7 @@ class Case:
     seed: int
     work: Path
     done: set[tuple[Any, ...]]
+    _costs: dict[int, dict[str, PlanCosts]] = field(default_factory=dict)
 
     @cached_property
     def network(self) -> Network:
@@ -109,26 +113,36 @@ class Case:
         return ProductNetwork(mixed, lambda state: 0.0)
 
     @cached_property
+    def patched(self) -> ProductNetwork:
+        """The products of the network that ranks its tokens, half of which keep their bits."""
+        high = {one.name: round(FULL_SHARE * one.tokens) for one in ranked_layers(self.network.workload)}
+        settings = WidthSettings(weight_widths=PATCH_WIDTHS, activation_widths=PATCH_WIDTHS)
+        method = PMQ(patchwise=Patchwise(high, DROP_BITS))
+        calibration = self.products.mixed.batches
+        prepared = method.prepare(self.network, calibration)
+        mixed = MixedNetwork(prepared, calibration, self.products.mixed.images, method, settings)
+        return ProductNetwork(mixed, lambda state: 0.0)
+
+    @cached_property
     def folder(self) -> Path:
         """Where measurements of this checkpoint are kept."""
         path = self.work / f"{self.model}_{self.seed}"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    @cached_property
-    def costs(self) -> dict[str, PlanCosts]:
-        """Costs of the mixed network's states by accelerator."""
-        mixed = self.products.mixed
-        return {name: PlanCosts(mixed.network.workload, load_accelerator(name), mixed.plan) for name in ARCHS}
+    def costs(self, products: ProductNetwork) -> dict[str, PlanCosts]:
+        """Costs of the mixed network's states by accelerator; what was simulated is kept."""
+        if id(products.mixed) not in self._costs:
+            mixed = products.mixed
+            made = {name: PlanCosts(mixed.network.workload, load_accelerator(name), mixed.plan) for name in ARCHS}
+            self._costs[id(products.mixed)] = made
+        return self._costs[id(products.mixed)]
 
-    def cost(self, kind: str) -> Callable[[State], float]:
-        """The cost of a mixed network's state: a kind, after an @ the accelerator's name."""
+    def priced(self, kind: str, products: ProductNetwork | None = None) -> ProductNetwork:
+        """The products with a kind of cost, after an @ the accelerator's name."""
+        chosen = self.products if products is None else products
         name, _, arch = kind.partition("@")
-        return self.costs[arch or PLAIN].of(name)
-
-    def priced(self, kind: str) -> ProductNetwork:
-        """The products with a kind of cost."""
-        return replace(self.products, mixed_cost=self.cost(kind))
+        return replace(chosen, mixed_cost=self.costs(chosen)[arch or PLAIN].of(name))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All missing cells."""
@@ -144,21 +158,29 @@ class Case:
                 target = self.priced(kind).cost(uniform[bits])
                 for name in metrics:
                     yield from self._allocated(kind, name, bits, target)
+                if self.model == NATURAL:
+                    yield from self._allocated(kind, "output", bits, target, PATCHED)
         if not self.seed:
             for bits in BUDGETS:
                 yield from self._random(bits, uniform[bits])
             yield from self._greedy({bits: uniform[bits] for bits in BUDGETS})
 
-    def _allocated(self, kind: str, metric: str, bits: int, target: float) -> Iterator[dict[str, Any]]:
-        def make() -> tuple[State, dict[str, Any]]:
-            found, more = self.allocated(kind, metric, target)
-            return found.state, more
+    def _allocated(self, kind: str, metric: str, bits: int, target: float, more: str = "") -> Iterator[dict[str, Any]]:
+        arm = f"{kind}/{more or metric}"
+        if (self.model, self.seed, bits, arm) not in self.done:
+            products = self.patched if more == PATCHED else self.products
 
-        yield from self._row(bits, f"{kind}/{metric}", make)
+            def make() -> tuple[State, dict[str, Any]]:
+                found, took = self.allocated(kind, metric, target, products)
+                return found.state, took
 
-    def allocated(self, kind: str, metric: str, target: float) -> tuple[FrontierChoice, dict[str, Any]]:
+            yield from self._row(bits, arm, make, products=products)
+
+    def allocated(
+        self, kind: str, metric: str, target: float, products: ProductNetwork
+    ) -> tuple[FrontierChoice, dict[str, Any]]:
         """The frontier's choice with the errors of a metric, and what it took."""
-        problem = self.priced(kind)
+        problem = self.priced(kind, products)
         table = measured(problem, self.images, METRICS[metric], self.folder / "sensitivity.sqlite")
         begin = time.perf_counter()
         found = allocate(problem, component_errors(problem, table), target)
@@ -173,7 +195,7 @@ class Case:
             yield from self._row(bits, f"{BOPS}/random{k}", lambda s=state: (s, {}), RANDOM_IMAGES)  # type: ignore[misc]
         arms: dict[str, Callable[[], State]] = {
             "uniform_random_images": lambda: one_width,
-            f"{BOPS}/output_random_images": lambda: self.allocated(BOPS, "output", target)[0].state,
+            f"{BOPS}/output_random_images": lambda: self.allocated(BOPS, "output", target, self.products)[0].state,
         }
         for arm, state_of in arms.items():
             yield from self._row(bits, arm, lambda f=state_of: (f(), {}), RANDOM_IMAGES)  # type: ignore[misc]
@@ -195,17 +217,17 @@ class Case:
             yield from self._row(bits, f"{BOPS}/greedy", lambda s=state: (s, {"greedy": more}))  # type: ignore[misc]
 
     def _row(
-        self, bits: int, arm: str, make: Callable[[], tuple[State, dict[str, Any]]], images: int = TEST_IMAGES
-    ) -> Iterator[dict[str, Any]]:
+        self, bits: int, arm: str, make: Callable[[], tuple[State, dict[str, Any]]], images: int = TEST_IMAGES,
+        products: ProductNetwork | None = None,
+    ) -> Iterator[dict[str, Any]]:  # fmt: skip
         if (self.model, self.seed, bits, arm) in self.done:
             return
         state, more = make()
-        expanded = self.products.expanded(state)
-        costs = {kind: float(self.cost(kind)(expanded)) for kind in (*KINDS, "size_bits")}
-        for kind in (f"{name}@{arch}" for name in ("latency_s", "energy_pj") for arch in ARCHS):
-            costs[kind] = self.cost(kind)(expanded)
-        figures = figures_of(evaluated(Model(self.products.checkpoint(state)), glyph_images(images)))
-        error = round(output_error(self.products.mixed, expanded), 6)
+        chosen = self.products if products is None else products
+        kinds = [*KINDS, "size_bits", *(f"{name}@{arch}" for name in ("latency_s", "energy_pj") for arch in ARCHS)]
+        costs = {kind: float(self.priced(kind, chosen).cost(state)) for kind in kinds}
+        figures = figures_of(evaluated(Model(chosen.checkpoint(state)), glyph_images(images)))
+        error = round(output_error(chosen.mixed, chosen.expanded(state)), 6)
         head = {"model": self.model, "seed": self.seed, "bits": bits, "arm": arm, "error": error, "costs": costs}
         yield {**head, **figures, **more, "state": list(state)}
 
