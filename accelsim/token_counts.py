@@ -136,4 +136,6 @@ def _point(
     result = run_program(lower(recount(table, high), engines, accelerator, arrays))
     totals = np.asarray(result.counts.sum(axis=0), np.int64)
     priced = price(totals, result.cycles_total, result.busy_cycles(), accelerator)
-    return CountsPoint(high, images, result.cycles_total, priced.latency_s, priced.energy_pj, priced.edp_pj_s)
+    cycles, energy_pj = result.cycles_total, priced.energy_pj
+    clock_hz = accelerator.clock_hz
+    return CountsPoint(high, images, cycles, cycles / clock_hz, energy_pj, energy_pj * cycles / clock_hz)

@@ -36,10 +36,12 @@ from accelsim.optable import (
     G_OUT_HIGH,
     G_RIGHT_DROP,
     G_RIGHT_HIGH,
+    KIND_MATMUL,
     O_ABITS,
     O_IN0_ROOT0,
     O_IN_H,
     O_KERNEL_H,
+    O_KIND,
     O_OBITS,
     O_OUT,
     O_PADDING,
@@ -164,6 +166,8 @@ def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, til
         return
     bits = load_bits(tables.ops, chain, k, operand, size, first_tile)
     runs = 1 if axis == AXIS_ROWS else max(1, tables.tensors[root, T_POSITIONS])
+    if operand == 0 and tables.ops[k, O_KIND] == KIND_MATMUL and tables.ops[k, O_ROWS_H] * tables.ops[k, O_ROWS_W] == 1:
+        runs = 1  # the class token's row alone
     t = _transfer(tables, out, k, bits, runs, False)
     ring = out.ring[k, R_IN0_N + 2 * operand]
     set_region(out, t, WRITE, out.ring[k, R_IN0 + 2 * operand], ring, tile_shift(ring, stage - 1))

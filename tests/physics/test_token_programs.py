@@ -25,7 +25,7 @@ from accelsim.result import run_program
 from accelsim.rtl.tiles import lowered_tiles
 from accelsim.token_forms import recount, worst_case
 from accelsim.token_groups import with_counts
-from tests.physics.test_program_laws import SLOW, assert_laws
+from tests.physics.test_program_laws import SLOW, assert_laws, lowered_or_skip
 from tests.support.designs import accelerators
 from tests.support.token_plans import SLICED, grouped_plan, grouped_table, small_vit
 
@@ -49,20 +49,14 @@ def test_random_designs_obey_the_laws(
     accelerator: Accelerator, high: dict[str, int], plan: str, drop: int, sliced: tuple[str, ...], fuse: bool
 ) -> None:
     """No hazard, conservation of time, products and bits moved, both bounds."""
-    assume(plan == "uniform8" or drop < 4)
     table = grouped_table(high, drop, plan, sliced)
-    try:
-        arrays, engines, lowered = map_and_lower(table, accelerator, fuse)
-    except InfeasibleError as error:
-        assert all(problem.levers for problem in error.problems)
-        assume(False)
-        return
-    assert_laws(table, accelerator, arrays.chains, lowered, engines)
+    chains, lowered, engines = lowered_or_skip(table, accelerator, fuse)
+    assert_laws(table, accelerator, chains, lowered, engines)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 @given(high=COUNTS, drop=DROPS)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_the_kernel_steps_as_the_oracle(design: str, high: dict[str, int], drop: int) -> None:
     """Start, unit free and finish of every row."""
     report = simulate(grouped_table(high, drop), load_accelerator(design), record=True)
@@ -179,7 +173,7 @@ def test_spilled_tokens_lie_densely_and_are_moved_once(design: str, high: int, d
     table = grouped_table({"b1": high}, drop)
     accelerator, fuse = tight(design, kib, fuse)
     try:
-        arrays, _, lowered = map_and_lower(table, accelerator, fuse)
+        lowered = map_and_lower(table, accelerator, fuse)[2]
     except InfeasibleError:
         assume(False)
         return
@@ -240,23 +234,12 @@ def test_in_other_modes_whole_blocks_fall() -> None:
     """Splits round to blocks of each group; at whole blocks the array's time falls with the counts."""
     design = load_accelerator("bitfusion_edge")
     workload = small_vit(28, 32, 2)  # 50 tokens
-    plan = grouped_plan(workload, {"b1": 50}, 4, "uniform4")
-    plan = replace(plan, rules=tuple(_eight_bits(rule) for rule in plan.rules))
+    plan = grouped_plan(workload, {"b1": 50}, 4, "w4a8")
     arrays = [
         simulate(op_table(workload, with_counts(plan, {"b1": high})), design).result.busy_cycles()["fusion"]
         for high in (2, 18, 34, 50)
     ]
     assert arrays == sorted(set(arrays))
-
-
-def _eight_bits(rule):  # type: ignore[no-untyped-def]
-    eight = load_accelerator  # keeps the weights of the plan, 4 bits, and makes activations 8 bits
-    del eight
-    from accelsim.formats import Format
-
-    wide = Format.parse("u8")
-    output = rule.output if rule.match.endswith(".rank") else wide
-    return replace(rule, activation=wide, right=wide, output=output)
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -283,7 +266,7 @@ def test_recounting_is_building_anew() -> None:
     for name in ("ops", "slices", "vector", "tensors", "groups", "forms", "form_slices"):
         np.testing.assert_array_equal(getattr(changed, name), getattr(anew, name))
     assert changed.combos == anew.combos
-    with pytest.raises(AccelsimError, match="18 full tokens in op b2.norm1"):
+    with pytest.raises(AccelsimError, match="18 full tokens in op b2"):
         recount(anew, {"b2": 18})
 
 
@@ -295,7 +278,8 @@ def test_systolic_arrays_keep_values_in_one_mode() -> None:
     simulate(grouped_table({"b1": 5}), base)
     with pytest.raises(InfeasibleError, match="cannot shift its sums") as caught:
         simulate(grouped_table({"b1": 5}), both)
-    assert "b1.values on" in str(caught.value) and "u8 and u4" in str(caught.value)
+    assert "b1.values on" in str(caught.value)
+    assert "values of u8 and u4" in str(caught.value)
     # Groups of the queries and keys alone are two modes in rows and columns, which it can run.
     assert simulate(grouped_table({"b1": 5}, sliced=("norm1", "norm2", "fc1")), both).result.cycles_total > 0
 
