@@ -60,20 +60,22 @@ def sliced_ops(workload: Workload, layer: str) -> tuple[str, ...]:
 def ranked_for(workload: Workload, plan: QuantPlan) -> Workload:
     """The workload with the ranking ops of the plan's token groups; the same one where nothing is missing.
 
-    The importance of a token is what the class token pays to it where the plan has a rule named after an op that ranks
-    by it (`<layer>.rank_scores` or `<layer>.rank_softmax`), else what all tokens pay to it.  Layers that the workload
-    has ranked already stay as they are.  Raises AccelsimError for a layer that cannot be ranked.
+    A token is as important as the attention that the class token pays to it; in a workload that never picks one token
+    out, as that of all tokens.  Full tokens are counted by number, not found by a threshold: for another ranking give
+    the workload that has it (`rank_tokens`); layers that are ranked already stay as they are.  Raises AccelsimError for
+    a layer that cannot be ranked.
     """
     made = {op.name for op in workload.ops}
-    named = {rule.match for rule in plan.rules}
-    layers: dict[str, list[str]] = defaultdict(list)
-    for layer in token_layers(plan):
-        if f"{layer}.{GATHER}" not in made:
-            by_class = bool(named & {f"{layer}.rank_scores", f"{layer}.rank_softmax"})
-            layers[CLASS_TOKEN if by_class else RECEIVED].append(layer)
-    for importance, names in layers.items():
-        workload = rank_tokens(workload, names, importance)
-    return workload
+    missing = [layer for layer in token_layers(plan) if f"{layer}.{GATHER}" not in made]
+    if not missing:
+        return workload
+    tensors = workload.tensor_by_name
+    tokens = {one.tokens for one in ranked_layers(workload)}
+    picked = any(
+        op.kind is OpKind.VIEW and tensors[op.output].h == 1 and tensors[op.inputs[0]].h in tokens
+        for op in workload.ops
+    )
+    return rank_tokens(workload, missing, CLASS_TOKEN if picked else RECEIVED)
 
 
 def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:

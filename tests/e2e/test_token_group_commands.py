@@ -9,7 +9,7 @@ import pytest
 
 from accelsim.config import dump_yaml
 from accelsim.workloads import build_workload
-from accelsim.workloads.rank import RECEIVED, rank_tokens
+from accelsim.workloads.rank import rank_tokens
 from codesign.cli import main
 from tests.support.token_plans import grouped_plan
 
@@ -18,7 +18,7 @@ from tests.support.token_plans import grouped_plan
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two plans that differ in the number of full tokens."""
     monkeypatch.chdir(tmp_path)
-    workload = rank_tokens(build_workload("glyph_vit"), ["b1", "b2"], RECEIVED)
+    workload = rank_tokens(build_workload("glyph_vit"), ["b1", "b2"])
     for high in (9, 65):
         plan = grouped_plan(workload, {"b1": high, "b2": high})
         Path(f"p{high}.yaml").write_text(dump_yaml(plan.to_json()), encoding="utf-8")
@@ -41,7 +41,9 @@ def test_a_plan_with_groups_runs_with_its_ranking(capsys: pytest.CaptureFixture[
     assert some["fingerprints"]["plan"] != full["fingerprints"]["plan"]
     assert max(some["bound_cycles"].values()) <= some["cycles_total"]
     again = run("--plan", "p9.yaml", "--mapping", "m.json")
-    assert [again[name] for name in ("cycles_total", "energy_pj")] == [some[name] for name in ("cycles_total", "energy_pj")]
+    assert [again[name] for name in ("cycles_total", "energy_pj")] == [
+        some[name] for name in ("cycles_total", "energy_pj")
+    ]
     capsys.readouterr()
 
 
