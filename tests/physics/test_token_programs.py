@@ -17,13 +17,24 @@ from accelsim.counts import ENGINE_COUNTS, count_columns
 from accelsim.energy import unit_energies
 from accelsim.kernels.engine_forms import dense_cycles
 from accelsim.mappers.heuristic import map_and_lower
-from accelsim.optable import OpTable, op_table
+from accelsim.optable import (
+    M_INPUTS,
+    M_MODE,
+    M_PASSES,
+    M_PRODUCTS,
+    S_COMBO,
+    EngineTable,
+    OpTable,
+    engine_table,
+    op_table,
+)
 from accelsim.plan import apply_plan
 from accelsim.problems import AccelsimError, InfeasibleError
 from accelsim.reference import simulate_by_stepping
 from accelsim.result import run_program
 from accelsim.rtl.tiles import lowered_tiles
-from accelsim.token_forms import recount, worst_case
+from accelsim.token_bound import least_design
+from accelsim.token_forms import combos_of, recount, worst_case
 from accelsim.token_groups import with_counts
 from tests.physics.test_program_laws import SLOW, assert_laws, lowered_or_skip
 from tests.support.designs import accelerators
@@ -78,6 +89,9 @@ def test_all_tokens_full_is_the_plan_without_groups(design: str, mapper: str) ->
     some = simulate(grouped_table({"b1": 3, "b2": 9}), accelerator, mapper=mapper)
     assert some.mapping == plain.mapping
     assert some.metrics()["energy_pj"] < plain.metrics()["energy_pj"]
+    if mapper == "exhaustive":
+        assert some.found is not None
+        assert some.found.kept.cycles == plain.result.cycles_total
     # A saved mapping is that of every count.
     again = simulate(some.table, accelerator, plain.mapping)
     np.testing.assert_array_equal(again.lowered.program.templates, some.lowered.program.templates)
@@ -254,6 +268,41 @@ def test_the_bound_is_one_for_all_counts(design: str) -> None:
     assert len(bounds) == 1
     plain = worst_case(report.table)
     assert report.bound.cycles <= design_bound(plain, report.engines, accelerator).cycles
+
+
+def test_the_bound_of_full_tokens_would_be_wrong() -> None:
+    """On a design that computes most of the time few full tokens beat the bound of all, and not their own."""
+    base = load_accelerator("bitfusion_edge")
+    vector = replace(base.vector, port_bits_per_cycle=1 << 20, latency_cycles=0, **{
+        f"{kind}_per_cycle": 1 << 16 for kind in ("mul", "add", "shift", "compare", "table", "division")
+    })  # fmt: skip
+    design = base.replace(vector=vector, dram=Dram(100_000_000_000_000, 64, 0.0), name="fast around the array")
+    workload = small_vit(28, 32, 2)
+    plan = grouped_plan(workload, {"b1": 1, "b2": 1}, 4, "w4a8")
+    report = simulate(op_table(workload, plan), design)
+    worst = worst_case(report.table)
+    assert report.bound.cycles <= report.result.cycles_total
+    assert design_bound(worst, engine_table(design, worst), design).cycles > report.result.cycles_total
+
+
+def test_the_bound_takes_the_best_of_every_mode() -> None:
+    """Most channels and inputs and fewest passes of all groups of an op, whatever the modes."""
+    design = load_accelerator("m2vit")
+    table = grouped_table({"b1": 5}, 4, "w4a8")
+    found = engine_table(design, table)
+    modes = found.modes.copy()
+    able = modes[:, :, M_MODE] >= 0
+    numbers = np.random.default_rng(0).integers(1, 9, modes.shape)
+    modes[able, 1:] = numbers[able, 1:]
+    least, engines = least_design(table, EngineTable(found.engines, modes), design)
+    for name in ("b1.qkv", "b1.scores", "b1.values", "b1.fc2"):
+        k = table.op_names.index(name)
+        best = engines.modes[least.slices[k, 0, S_COMBO]]
+        used = modes[np.unique(combos_of(table, k)[:, 0])]
+        assert len(used) > 1
+        for e in np.flatnonzero((used[:, :, M_MODE] >= 0).all(axis=0)):
+            assert (best[e, [M_PRODUCTS, M_INPUTS]] >= used[:, e][:, [M_PRODUCTS, M_INPUTS]].max(axis=0)).all()
+            assert best[e, M_PASSES] <= used[:, e, M_PASSES].min()
 
 
 def test_recounting_is_building_anew() -> None:
