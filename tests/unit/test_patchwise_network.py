@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from accelsim.ir import OpKind
 from accelsim.plan import apply_plan
 from accelsim.problems import AccelsimError
 from accelsim.token_groups import token_layers
 from accelsim.token_rules import sliced_ops
 from quant.capture import capture
 from quant.checkpoint import Model, load, save
+from quant.collect import Statistics
 from quant.costs import bit_operations
 from quant.fake import FakeQuantized
 from quant.functional import quantize
 from quant.groups import spread_values
+from quant.methods.uniform import Uniform
 from quant.models.registry import build_torch
 from quant.network import forward, run
 from quant.onnx_export import export_onnx
@@ -30,7 +33,7 @@ from quant.patchwise.measure import (
 from quant.patchwise.network import ranked
 from quant.patchwise.order import Fixed, Threshold, flags, places
 from quant.patchwise.plans import with_groups
-from quant.quantize import quantize_plan
+from quant.quantize import check_plan, make_plan, quantize_plan
 from quant.reconstruct import Reconstruction
 from quant.structure import readers, without_zero_point
 from tests.support.patchwise import LAYERS, TOKENS, patchwise, seen, trained, without_groups
@@ -103,6 +106,23 @@ def test_plans_have_rules_for_the_new_ops() -> None:
     assert (float(words.scale), float(words.zero_point), words.low, words.high) == (1.0, 0.0, 0, 255)
     assert "b1.gather" not in checkpoint.stored
     assert {layer: one.high for layer, one in token_layers(plan).items()} == dict.fromkeys(LAYERS, 20)
+
+
+def test_a_plan_of_the_plain_network_fits_the_ranked_one() -> None:
+    """Every op has the rule that a plan made for the ranked network gives it."""
+    method = Uniform(activation_bits=6)
+    made, high = ranked(trained(), LAYERS), dict.fromkeys(LAYERS, 9)
+    plain = make_plan(trained(), method, Statistics())
+    rules = tuple(replace(one, nonlinear="ibert") if "softmax" in one.match else one for one in plain.rules)
+    ours = with_groups(made, replace(plain, rules=rules), high)
+    theirs = with_groups(made, make_plan(made, method, Statistics()), high)
+    for node in made.nodes:
+        if node.op.kind is not OpKind.VIEW:
+            expected = theirs.rule_for(node.op)
+            if "softmax" in node.name:
+                expected = replace(expected, nonlinear="ibert")
+            assert ours.rule_for(node.op) == expected, node.name
+    check_plan(made, ours)
 
 
 @pytest.mark.parametrize("rule", [Fixed(), Threshold(120)])
