@@ -181,7 +181,9 @@ class Case:
     ) -> tuple[FrontierChoice, dict[str, Any]]:
         """The frontier's choice with the errors of a metric, and what it took."""
         problem = self.priced(kind, products)
-        table = measured(problem, self.images, METRICS[metric], self.folder / "sensitivity.sqlite")
+        # A file of its own for every metric: what it took is then its own, too.
+        place = self.folder / f"{metric}{'_ranked' * (products is not self.products)}.sqlite"
+        table = measured(problem, self.images, METRICS[metric], place)
         begin = time.perf_counter()
         found = allocate(problem, component_errors(problem, table), target)
         took = {"allocate_s": round(time.perf_counter() - begin, 2), "points": found.points, "predicted": found.error}
