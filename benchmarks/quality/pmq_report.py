@@ -123,7 +123,8 @@ def kind_table(rows: Sequence[Row]) -> str:
 def metric_table(rows: Sequence[Row]) -> str:
     """Widths from every metric and from greedy search, first checkpoint: accuracy, and what finding them took."""
     lines = [
-        "| errors from | 5 bits, top-1 % | 4 bits, top-1 % | CPU s | runs | forward passes | backward | Hessian-vector |",
+        "| errors from | 5 bits, top-1 % | 4 bits, top-1 % | CPU s | runs | forward passes | backward "
+        "| Hessian-vector |",
         "|---|---|---|---|---|---|---|---|",
     ]
     uniform = [of(rows, NATURAL, bits, "uniform") for bits in BUDGETS]
@@ -200,8 +201,8 @@ def variable_table(rows: Sequence[Row]) -> str:
             found.append((bits, drop, share, kept))
     p_cells = iter(holm_texts([kept for *_, kept in found]))
     lines = [
-        "| bits, narrow | full tokens | fixed, top-1 % | variable, top-1 % | variable − fixed, points (95 %) | p (Holm) "
-        "| bit operations, variable / fixed | cycles of variable on bitfusion_edge: mean, p95, all full |",
+        "| bits, narrow | full tokens | fixed, top-1 % | variable, top-1 % | variable − fixed, points (95 %) "
+        "| p (Holm) | bit operations, variable / fixed | cycles of variable on bitfusion_edge: mean, p95, all full |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for bits, drop, share, kept in found:
@@ -221,7 +222,7 @@ def variable_table(rows: Sequence[Row]) -> str:
 
 
 def layer_table(rows: Sequence[Row]) -> str:
-    """One ranked layer at a time: how unequal its importances are, and what ranking gains; first checkpoint's entropy."""
+    """One ranked layer at a time: what ranking gains, and how unequal importances are (first checkpoint)."""
     reference = of(rows, NATURAL, 32, "reference")
     if reference is None:
         return "*not run yet*"
@@ -256,7 +257,8 @@ def both_table(rows: Sequence[Row]) -> str:
             found.append((kind, bits, kept))
     p_cells = iter(holm_texts([kept for *_, kept in found]))
     lines = [
-        "| equal | as much as | frontier, top-1 % | frontier and token groups, top-1 % | change, points (95 %) | p (Holm) |",
+        "| equal | as much as | frontier, top-1 % | frontier and token groups, top-1 % | change, points (95 %) "
+        "| p (Holm) |",
         "|---|---|---|---|---|---|",
     ]
     for kind, bits, kept in found:
