@@ -133,7 +133,8 @@ def test_the_file_is_standard_and_says_what_it_is(tmp_path):
 
 
 def test_every_function_has_an_onnx_form():
-    assert set(EMITTERS) == set(FUNCTIONS)
+    # Ranked networks are refused as a whole.
+    assert set(EMITTERS) == set(FUNCTIONS) - {"rank", "gather"}
 
 
 def test_all_refused_parts_are_listed(tmp_path):
