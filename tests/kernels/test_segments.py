@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accelsim.kernels.jit import jit
 from accelsim.kernels.segments import segmented_tile
 
 SIZE = st.integers(1, 9)
@@ -14,9 +14,9 @@ SIZE = st.integers(1, 9)
 MODE = st.tuples(st.sampled_from([1, 2, 4]), st.integers(1, 2), st.sampled_from([1, 2, 4]))
 
 
-@jit
+@numba.njit(error_model="numpy")
 def closed_form(shape, full, narrow, ports):  # type: ignore[no-untyped-def]
-    """The inner function, made callable from Python."""
+    """The inner function, made callable from Python; not cached, as numba would not see that it changed."""
     return segmented_tile(shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], full, narrow, ports)
 
 
