@@ -1,7 +1,7 @@
 """What token groups cost in time and energy, and how many counts a second are simulated.
 
-`python -m benchmarks.token_groups` prints the table of docs/decisions/0019-token-groups.md: glyph_vit with groups in all
-layers that can be ranked (class token, drop_bits 4), the heuristic mapping, and the rate of `simulate_counts`.
+`python -m benchmarks.token_groups` prints the table of docs/decisions/0019-token-groups.md: glyph_vit, groups in all
+layers that can be ranked (class token, drop_bits 4) under the heuristic mapping, and the rate of `simulate_counts`.
 """
 
 from __future__ import annotations
