@@ -21,6 +21,7 @@ from pmq_picture import draw
 from report import show
 from run import read_results
 
+from accelsim.workloads.rank import RECEIVED
 from quant.patchwise.order import IMPORTANT, INVERSE, RANDOM
 
 MODELS = (NATURAL, HYBRID)
@@ -44,6 +45,7 @@ def main() -> int:
         "kinds": kind_table(rows),
         "metrics": metric_table(rows),
         "patches": patch_table(patch),
+        "importance": importance_table(patch),
         "saved": saved_table(patch),
         "variable": variable_table(patch),
         "layers": layer_table(patch),
@@ -172,6 +174,26 @@ def patch_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def importance_table(rows: Sequence[Row]) -> str:
+    """The class token's attention against attention received, half of the tokens full; Holm over the table."""
+    found = []
+    for bits, drop in BASES:
+        arms = (f"{bits}-{drop}/0.5/{name}" for name in (RECEIVED, IMPORTANT))
+        kept = pairs(rows, NATURAL, bits, *arms)
+        if kept:
+            found.append((bits, drop, kept))
+    p_cells = iter(holm_texts([kept for *_, kept in found]))
+    lines = [
+        "| bits, narrow | received, top-1 % | class token, top-1 % | class token − received, points (95 %) "
+        "| p (Holm) |",
+        "|---|---|---|---|---|",
+    ]
+    for bits, drop, kept in found:
+        cells = f"{tops(a for a, _ in kept)} | {tops(b for _, b in kept)} | {change_text(mean_change(kept))}"
+        lines.append(f"| {bits}, {bits - drop} | {cells} | {next(p_cells)} |")
+    return "\n".join(lines)
+
+
 def saved_table(rows: Sequence[Row]) -> str:
     """What patch-wise bits save of bit operations, time and energy, ranking and gathering included."""
     head = " | ".join(f"cycles on {arch} | energy | EDP" for arch in ARCHS)
@@ -208,10 +230,8 @@ def variable_table(rows: Sequence[Row]) -> str:
     for bits, drop, share, kept in found:
         fixed = f"{bits}-{drop}/{share}/{IMPORTANT}"
         one, other = (of(rows, NATURAL, bits, arm) for arm in (fixed, f"{fixed}/variable"))
-        assert one is not None
-        assert other is not None
         costs = "– | –"
-        if "costs" in other:
+        if one is not None and other is not None and "costs" in other:
             cycles = ", ".join(
                 f"{other['costs'][f'{name}cycles@{COMPOSABLE}']:,.0f}" for name in ("", "p95 ", "worst ")
             )
