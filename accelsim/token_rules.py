@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from accelsim.ir import Op, OpKind, Workload
 from accelsim.problems import AccelsimError, Problem
 from accelsim.token_groups import TokenGroups, token_layers
-from accelsim.workloads.rank import CLASS_TOKEN, GATHER, RECEIVED, rank_tokens, ranked_layers
+from accelsim.workloads.rank import (
+    CLASS_TOKEN,
+    GATHER,
+    RANK,
+    RECEIVED,
+    rank_tokens,
+    rank_word_bits,
+    ranked_layers,
+)
 
 if TYPE_CHECKING:
     from accelsim.plan import QuantizedOp, QuantPlan
@@ -79,21 +87,24 @@ def ranked_for(workload: Workload, plan: QuantPlan) -> Workload:
 
 
 def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:
-    """Token groups that nothing ranks, that no engine reads as rows, or that do not agree within a layer."""
+    """Token groups that nothing ranks, that no engine reads as rows, or that do not agree within a layer.
+
+    Also ranks whose words are too narrow for the number of a token and its flag.
+    """
+    found = [*_word_problems(workload, plan, ops)]
     asked = [item for item in ops if item.tokens is not None]
     if not asked:
-        return []
+        return found
     readers: dict[str, list[QuantizedOp]] = defaultdict(list)
     for item in ops:
         for root in dict.fromkeys(root for name in item.op.inputs for root in workload.storage_of(name)):
             readers[root].append(item)
-    place = {op.name: k for k, op in enumerate(workload.ops)}
+    makers = {op.output: op for op in workload.ops}
     first: dict[str, TokenGroups] = {}
-    found = []
     for item in asked:
         assert item.tokens is not None
         of_it = [reader.op for reader in readers[item.op.output]]
-        faults = [*_own_faults(workload, item, place), *_reader_faults(workload, item.op.output, of_it)]
+        faults = [*_own_faults(workload, item, makers), *_reader_faults(workload, item.op.output, of_it)]
         known = first.setdefault(item.tokens.layer, item.tokens)
         if known.high != item.tokens.high:
             what = f"{item.tokens.high} full tokens, but {known.high} in another op of layer {known.layer}"
@@ -102,14 +113,36 @@ def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedO
     return found
 
 
-def _own_faults(workload: Workload, item: QuantizedOp, place: dict[str, int]) -> Iterator[tuple[str, str]]:
+def _word_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> Iterator[Problem]:
+    for item in ops:
+        if item.op.op_class == RANK:
+            tokens = workload.tensor_by_name[item.op.output].h
+            bits = rank_word_bits(tokens)
+            if item.output.bits < bits:
+                what = f"words of {item.output.name} for the places of {tokens} tokens and a flag"
+                rule = f"a rule before the others with match: {item.op.name}, output: u{bits}"
+                yield Problem(f"plan {plan.name}: {item.op.name}: output", what, f"{bits} bits or more", (rule,))
+
+
+def _order_of(op: Op, makers: Mapping[str, Op]) -> str:
+    """The gather whose order the rows of an op have; "" where no op before it has one."""
+    maker: Op | None = op
+    while maker is not None and maker.op_class != GATHER:
+        maker = makers.get(maker.inputs[0])
+    return "" if maker is None else maker.name
+
+
+def _own_faults(workload: Workload, item: QuantizedOp, makers: Mapping[str, Op]) -> Iterator[tuple[str, str]]:
     assert item.tokens is not None
     tokens = workload.tensor_by_name[item.op.output].h
     if item.tokens.high > tokens:
         yield f"{item.tokens.high} full tokens of {tokens}", f"1 … {tokens}"
     gather = f"{item.tokens.layer}.{GATHER}"
-    if place.get(gather, len(place)) >= place[item.op.name]:
-        yield f"no op {gather} has put the tokens into their order", "a workload that ranks the tokens of this layer"
+    order = _order_of(item.op, makers)
+    if order != gather:
+        there = f"the tokens are in the order of {order}" if order else "nothing has put the tokens into an order"
+        expected = "a workload that ranks the tokens of this layer, and the last layer that did"
+        yield f"{there}: no op {gather} has put them into its own", expected
     if item.granularity.startswith("channel"):
         yield f"token groups of an output with {item.granularity}", "granularity: tensor or group"
     try:

@@ -61,8 +61,13 @@ class RankedLayer:
 
     @property
     def rank_bits(self) -> int:
-        """Bits of a word: ⌈log2 tokens⌉ of the place, one of the flag."""
-        return max(1, (self.tokens - 1).bit_length()) + 1
+        """Bits of a word of `rank`."""
+        return rank_word_bits(self.tokens)
+
+
+def rank_word_bits(tokens: int) -> int:
+    """Bits of a word of ranking: ⌈log2 tokens⌉ of the place, one of the flag."""
+    return max(1, (tokens - 1).bit_length()) + 1
 
 
 def ranked_layers(workload: Workload) -> tuple[RankedLayer, ...]:

@@ -52,4 +52,4 @@ def test_other_commands_take_such_plans(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["explain", "glyph_vit", "--arch", "tiny", "--plan", "p9.yaml", "--json", "e.json"]) == 0
     points = json.loads(Path("e.json").read_text(encoding="utf-8"))["roofline"]
     assert "b1.gather" in {point["name"] for point in points}
-    assert "b1.scores" in capsys.readouterr().out or points
+    assert "glyph_vit" in capsys.readouterr().out

@@ -87,6 +87,8 @@ def test_plans_with_groups_are_read_back(ranked: Workload, tmp_path: pytest.Temp
         (Rule("b1.norm1", tokens=TokenGroups("b1", 5, 7)), "u8 less 7 bits is no number format"),
         (Rule("b1.scores", tokens=TokenGroups("b1", 5)), "b1.softmax, a vector op, reads them"),
         (Rule("b0.norm1", tokens=TokenGroups("b1", 5)), "no op b1.gather"),
+        (Rule("b2.norm1", tokens=TokenGroups("b1", 5)), "in the order of b2.gather: no op b1.gather"),
+        (Rule("b2.rank", output=Format.parse("u7")), "words of u7 for the places of 65 tokens and a flag"),
     ],
 )
 def test_what_cannot_be_is_refused(ranked: Workload, rule: Rule, what: str) -> None:
@@ -102,6 +104,17 @@ def test_groups_without_ranking_are_refused(ranked: Workload) -> None:
         apply_plan(build_workload("glyph_vit"), sliced_plan(ranked))
     with pytest.raises(AccelsimError, match="cannot rank its tokens"):
         rank_tokens(build_workload("efficientvit_b1"), ["b1"])
+
+
+def test_the_order_holds_until_the_next_ranking() -> None:
+    """A layer that is not ranked itself has the groups of the last one that was; words have 9 bits for 197 tokens."""
+    once = rank_tokens(build_workload("glyph_vit"), ["b1"])
+    plan = load_plan("uniform8")
+    later = replace(plan, rules=(Rule("b3.norm1", tokens=TokenGroups("b1", 5)), *plan.rules))
+    assert [item.op.name for item in apply_plan(once, later).ops if item.tokens] == ["b3.norm1"]
+    deit = rank_tokens(build_workload("deit_tiny"), ["b5"])
+    with pytest.raises(AccelsimError, match=r"match: b5\.rank, output: u9"):
+        apply_plan(deit, plan)
 
 
 def test_ranking_runs_on_the_vector_unit(ranked: Workload) -> None:
