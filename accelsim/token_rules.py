@@ -89,9 +89,10 @@ def ranked_for(workload: Workload, plan: QuantPlan) -> Workload:
 def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> list[Problem]:
     """Token groups that nothing ranks, that no engine reads as rows, or that do not agree within a layer.
 
-    Also ranks whose words are too narrow for the number of a token and its flag.
+    Also ranks whose words are too narrow for the number of a token and its flag, and gathers that store what they copy
+    in another format.
     """
-    found = [*_word_problems(workload, plan, ops)]
+    found = [*_ranking_problems(workload, plan, ops)]
     asked = [item for item in ops if item.tokens is not None]
     if not asked:
         return found
@@ -113,15 +114,18 @@ def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedO
     return found
 
 
-def _word_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> Iterator[Problem]:
+def _ranking_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]) -> Iterator[Problem]:
     for item in ops:
-        if item.op.op_class == RANK:
-            tokens = workload.tensor_by_name[item.op.output].h
-            bits = rank_word_bits(tokens)
-            if item.output.bits < bits:
-                what = f"words of {item.output.name} for the places of {tokens} tokens and a flag"
-                rule = f"a rule before the others with match: {item.op.name}, output: u{bits}"
-                yield Problem(f"plan {plan.name}: {item.op.name}: output", what, f"{bits} bits or more", (rule,))
+        tokens, stored = workload.tensor_by_name[item.op.output].h, item.output.name
+        if item.op.op_class == RANK and item.output.bits < rank_word_bits(tokens):
+            what = f"words of {stored} for the places of {tokens} tokens and a flag"
+            expected = f"u{rank_word_bits(tokens)}"
+        elif item.op.op_class == GATHER and item.output != item.activation:
+            what, expected = f"a copy of {item.activation.name} in {stored}", item.activation.name
+        else:
+            continue
+        rule = f"a rule before the others with match: {item.op.name}, output: {expected}"
+        yield Problem(f"plan {plan.name}: {item.op.name}: output", what, expected, (rule,))
 
 
 def _order_of(op: Op, makers: Mapping[str, Op]) -> str:

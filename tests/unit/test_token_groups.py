@@ -89,6 +89,7 @@ def test_plans_with_groups_are_read_back(ranked: Workload, tmp_path: pytest.Temp
         (Rule("b0.norm1", tokens=TokenGroups("b1", 5)), "no op b1.gather"),
         (Rule("b2.norm1", tokens=TokenGroups("b1", 5)), "in the order of b2.gather: no op b1.gather"),
         (Rule("b2.rank", output=Format.parse("u7")), "words of u7 for the places of 65 tokens and a flag"),
+        (Rule("b1.gather", output=Format.parse("u4")), "a copy of u8 in u4"),
     ],
 )
 def test_what_cannot_be_is_refused(ranked: Workload, rule: Rule, what: str) -> None:
