@@ -134,13 +134,19 @@ def print_summary(report: Report) -> None:
 
 
 def _print_search(report: Report, found: Found) -> None:
-    """What the exhaustive mapper found: the optimum of its objective beside the simulated values."""
+    """What the exhaustive mapper found: the optimum of its objective beside the simulated values.
+
+    With token groups these are of all tokens full, for which the mapping was chosen.
+    """
+    from accelsim.token_forms import has_groups
+
     per_second = 1e-3 / report.accelerator.clock_hz
     unit, scale = {"latency": ("cycles", 1.0), "energy": ("µJ", 1e-6), "edp": ("nJ·s", per_second)}[found.objective]
     simulated = [one for one in (found.exhaustive, found.heuristic) if one is not None]
     values = ", ".join(f"{one.origin} {one.value(found.objective) * scale:,.1f}" for one in simulated)
     optimum = "nothing fits" if found.optimum is None else f"{found.optimum * scale:,.1f}"
-    print(f"  mapper          {optimum:>14}   {unit}, optimum of {found.objective}; simulated: {values}")
+    full = " (all tokens full)" if has_groups(report.table) else ""
+    print(f"  mapper          {optimum:>14}   {unit}, optimum of {found.objective}; simulated: {values}{full}")
 
 
 def trace_rows(report: Report) -> list[TraceRow]:

@@ -47,6 +47,16 @@ def test_a_plan_with_groups_runs_with_its_ranking(capsys: pytest.CaptureFixture[
     capsys.readouterr()
 
 
+def test_the_exhaustive_mapper_says_what_it_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its figures are those of the worst case: the same under all counts, and named so."""
+    lines = []
+    for plan in ("p9.yaml", "p65.yaml"):
+        assert main(["run", "glyph_vit", "--arch", "bitfusion_edge", "--plan", plan, "--mapper", "exhaustive:edp"]) == 0
+        lines += [line for line in capsys.readouterr().out.splitlines() if line.startswith("  mapper")]
+    assert lines[0] == lines[1]
+    assert lines[0].endswith(" (all tokens full)")
+
+
 def test_other_commands_take_such_plans(capsys: pytest.CaptureFixture[str]) -> None:
     """Explain, and a picture of the program."""
     assert main(["explain", "glyph_vit", "--arch", "tiny", "--plan", "p9.yaml", "--json", "e.json"]) == 0
