@@ -11,6 +11,7 @@ from accelsim.arch import Accelerator
 from accelsim.formats import Scheme
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import token_layers
 from codesign.budgets import Budget, within
 from codesign.frontier import command as pmq
 from codesign.greedy import command as mptq
@@ -44,7 +45,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
 def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
     """The plan of ``--plan``, None without one.
 
-    Raises AccelsimError for options that choose formats beside it, and for --separate without it.
+    Raises AccelsimError for options that choose formats beside it, for --separate without it, and for token groups.
     """
     if arguments.plan is None:
         if arguments.separate:
@@ -58,7 +59,14 @@ def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
         raise AccelsimError(Problem(beside[0], "is given beside --plan, which has all formats", "one of the two"))
     from accelsim.config import load_plan
 
-    return load_plan(arguments.plan)
+    plan = load_plan(arguments.plan)
+    layers = token_layers(plan)
+    if layers:
+        # How tokens are ranked, and by which threshold they are counted, is not in a plan.
+        what = f"has token groups in {', '.join(layers)}, for a network that ranks its tokens"
+        levers = ("--method pmq --budget KIND=VALUE --patchwise fixed", "quant.quantize.quantize_plan with `ranked`")
+        raise AccelsimError(Problem(f"--plan {arguments.plan}", what, "a plan without `tokens`", levers))
+    return plan
 
 
 def default_arch(method: str, plan: QuantPlan | None) -> str:

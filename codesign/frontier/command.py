@@ -98,7 +98,7 @@ def chosen_method(
     method = method_of(arguments, network, images)
     bins = None if arguments.hull else arguments.bins or BINS
     metric, widths = METRICS[arguments.metric or "output"], FrontierSettings.widths
-    if method.patchwise is not None:
+    if method.patchwise is not None and budget.kind not in STORAGE:  # which leaves the widths of tensors as they are
         widths = tuple(bits for bits in widths if bits - method.patchwise.drop_bits >= MIN_BITS)
     settings = FrontierSettings(metric, widths, bins, bool(arguments.hull))
     measured_on = calibration_images(data, preprocess, arguments.images or IMAGES, arguments.seed)

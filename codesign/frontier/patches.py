@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import MIN_BITS
 from accelsim.workloads.rank import CLASS_TOKEN, IMPORTANCES, RECEIVED, ranked_layers
 from codesign.arguments import positive
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FIXED, VARIABLE = "fixed", "variable"
 OWN = ("patchwise", "full_share", "drop_bits", "importance")
 FULL_SHARE, DROP_BITS = 0.5, 2
-MOST_DROP_BITS = 6  # of 8-bit codes two are left
+STORED_BITS = 8  # of tensors before a budget chooses; a storage budget leaves them as they are
 
 
 def share(text: str) -> float:
@@ -57,15 +58,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    """Raise AccelsimError for options of token groups without --patchwise, and bits that no code has."""
+    """Raise AccelsimError for options of token groups without --patchwise, bits that no code has, and --reconstruct."""
     for name in OWN[1:]:
         if arguments.patchwise is None and getattr(arguments, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             expected = "--patchwise fixed or variable beside it"
             raise AccelsimError(Problem(flag, "is read with --patchwise only", expected))
-    if arguments.drop_bits is not None and arguments.drop_bits > MOST_DROP_BITS:
-        what = "leaves fewer than two of 8 bits"
-        raise AccelsimError(Problem(f"--drop-bits {arguments.drop_bits}", what, f"1 … {MOST_DROP_BITS}"))
+    if arguments.patchwise is None:
+        return
+    if arguments.reconstruct:
+        what = "works on blocks whose tokens have one order, which --patchwise changes"
+        raise AccelsimError(Problem("--reconstruct", what, "one of the two"))
+    bits, drop_bits = arguments.activation_bits or STORED_BITS, arguments.drop_bits or DROP_BITS
+    if bits - drop_bits < MIN_BITS:
+        what, expected = f"leaves fewer than two of {bits} bits", f"at most the bits less {MIN_BITS}"
+        levers = ("a smaller --drop-bits", "a larger --activation-bits")
+        raise AccelsimError(Problem(f"--drop-bits {drop_bits}", what, expected, levers))
 
 
 def patchwise_of(arguments: argparse.Namespace, network: Network, images: list[Tensor]) -> Patchwise | None:

@@ -11,6 +11,7 @@ from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import Budget
 from codesign.frontier.allocation import Errors, FrontierChoice, allocate
 from codesign.frontier.products import ProductNetwork
+from codesign.greedy.command import STORAGE
 from codesign.greedy.costs import PlanCosts
 from codesign.greedy.mixed import ACTIVATION, KINDS, WEIGHT, MixedNetwork, WidthSettings
 from codesign.greedy.plan import require_possible
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from quant.sensitivity.table import SensitivityTable
 
 CACHE, TABLE = "sensitivity.sqlite", "sensitivity.json"
-STORAGE = ("size_bits", "avg_bits")  # kinds of cost that do not change with the widths of tensors
 Progress = Callable[[str, int, int], None]
 
 
@@ -131,7 +131,7 @@ def frontier_plan(
         WidthSettings(kinds, weight_widths=chosen.widths, activation_widths=chosen.widths), calibration,
     )  # fmt: skip
     costs = PlanCosts(mixed.network.workload, accelerator, mixed.plan).of(budget.kind)
-    limit = budget.limit(mixed.network.workload)
+    limit = budget.limit(network.workload)  # what a method adds, such as ranking, has to fit it too
     require_possible(mixed, costs, limit)
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -101,7 +101,8 @@ def matching_threshold(network: Network, batches: Iterable[Batch], full: float, 
         counts = torch.cat([full_tokens(part, share) for part in ordered])
         if float(counts.double().mean()) >= full:
             return share
-    raise AccelsimError(Problem("token threshold", f"no share gives {full} full tokens", "a smaller number"))
+    what, levers = f"all of the importance is held by fewer than {full:g} tokens on the mean", ("the fixed rule",)
+    raise AccelsimError(Problem("token threshold", what, "a smaller number of full tokens", levers))
 
 
 def _importances(network: Network, batches: Iterable[Batch]) -> Iterable[tuple[str, tuple[Tensor, Tensor]]]:

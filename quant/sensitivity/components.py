@@ -9,6 +9,7 @@ from torch import Tensor
 
 from accelsim.ir import OpKind
 from accelsim.problems import AccelsimError, Problem
+from accelsim.workloads.rank import RANK
 from quant.groups import channel_axis, keeps_scale, operand_values, passed_on, stored_shapes
 from quant.network import Network, Node
 from quant.sensitivity.table import ALL_KINDS, KINDS, PRODUCT, Component, Ranges
@@ -20,8 +21,8 @@ NOTHING = -1  # the label of a value that is not a channel of a layer
 def components(network: Network, kinds: Collection[str] = KINDS) -> tuple[Component, ...]:
     """All components of the given kinds, in order of execution.
 
-    Activations are the stored tensors but the image and the logits (they keep 8 bits in every plan) and what ReLU on
-    its own or a view passes on.  Raises AccelsimError for an unknown kind.
+    Activations are the stored tensors but the image and the logits (they keep 8 bits in every plan), rank words (whole
+    numbers) and what ReLU on its own, a gather or a view passes on.  Raises AccelsimError for an unknown kind.
     """
     unknown = [kind for kind in kinds if kind not in ALL_KINDS]
     if unknown:
@@ -64,7 +65,7 @@ def _products(network: Network) -> tuple[Component, ...]:
 
 def _is_stored(network: Network, node: Node) -> bool:
     passes_on = node.op.kind is OpKind.VIEW or keeps_scale(node)
-    return not passes_on and node.op.output != network.workload.output
+    return not passes_on and node.function != RANK and node.op.output != network.workload.output
 
 
 def attention_heads(network: Network) -> tuple[tuple[int, tuple[tuple[str, Ranges], ...]], ...]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from codesign.budgets import Budget
 from codesign.cli import main
+from codesign.models import load_model
 from tests.e2e.test_mptq_command import CNN, SMALL, VIT, cycles
 
 pytest.importorskip("sklearn")
@@ -41,6 +43,8 @@ def test_a_fixed_number_of_tokens_within_a_budget(folder: Path, capsys: pytest.C
     made = quantized("--patchwise", "fixed", "--budget", "uniform=5", "--full-share", "0.3")
     assert set(plan_tokens()) == {f"b1.{name}" for name in ("norm1", "qkv", "softmax", "values", "norm2", "fc1")}
     assert all(one == {"layer": "b1", "high": 5, "drop_bits": 2} for one in plan_tokens().values())
+    # The budget is that of the model without ranking.
+    assert made["budget"]["limit"] == Budget("uniform", 5).limit(load_model("two_blocks.py:make", None)[0].workload)
     assert made["budget"]["spent"] <= made["budget"]["limit"]
     found = made["patchwise"]
     # All images are alike, and cost what the budget was told.
@@ -88,6 +92,23 @@ def test_the_plan_is_run_on_the_model_with_its_ranking(folder: Path, capsys: pyt
     assert ranked_for(saved, load_plan("q/plan.yaml")) is saved
 
 
+def test_a_budget_of_storage_narrows_filters_below_what_tokens_need(folder: Path) -> None:
+    made = quantized("--patchwise", "fixed", "--budget", "avg_bits=4", "--drop-bits", "6")
+    assert made["budget"]["spent"] <= 4
+    assert set(made["frontier"]["weight_bits"].values()) == {4}
+    assert all(one["drop_bits"] == 6 for one in plan_tokens().values())
+
+
+def test_a_plan_with_token_groups_is_no_plan_to_quantize_with(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = "{match: b1.qkv, tokens: {layer: b1, high: 5, drop_bits: 2}}"
+    Path("tokens.yaml").write_text(f"name: tokens\nrules:\n  - {rule}\n  - {{match: '*'}}\n")
+    assert main(["quantize", "two_blocks.py:make", "--plan", "tokens.yaml", *SMALL, "-o", "p"]) == 2
+    fault = capsys.readouterr().err
+    assert "--plan tokens.yaml: has token groups in b1" in fault
+    assert "--patchwise fixed" in fault
+    assert not Path("p").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
@@ -95,6 +116,11 @@ def test_the_plan_is_run_on_the_model_with_its_ranking(folder: Path, capsys: pyt
         (("--importance", "class", "--budget", "uniform=6"), "--importance: is read with --patchwise only"),
         (("--patchwise", "fixed", "--drop-bits", "7", "--budget", "uniform=6"), "leaves fewer than two of 8 bits"),
         (("--patchwise", "fixed"), "chooses widths within a budget"),
+        (
+            ("--patchwise", "fixed", "--budget", "avg_bits=5", "--activation-bits", "3"),
+            "--drop-bits 2: leaves fewer than two of 3 bits",
+        ),
+        (("--patchwise", "fixed", "--budget", "uniform=6", "--reconstruct"), "--reconstruct: works on blocks"),
     ],
 )
 def test_faults_of_token_groups_leave_no_folder(

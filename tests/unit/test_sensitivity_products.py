@@ -9,6 +9,7 @@ import torch
 
 from quant.calibrate import Calibration
 from quant.network import Numerics, forward
+from quant.patchwise.network import ranked
 from quant.sensitivity.batch import Cell, Work, rows_of_batch
 from quant.sensitivity.components import components
 from quant.sensitivity.measure import Settings, sensitivity
@@ -42,6 +43,13 @@ def test_products_of_a_vision_transformer():
         "b0.fc2": ("b0.fc1",),
         "head": ("norm",),
     }
+
+
+def test_rank_words_are_no_component():
+    ranking = ranked(tiny_vit(), ["b1"])
+    found = {one.name for one in components(ranking, (PRODUCT, "activation"))}
+    assert {"b1.rank_scores", "b1.rank_softmax", "b1.qkv"} <= found
+    assert not {"b1.rank", "b1.gather"} & found
 
 
 def test_of_several_readers_the_first_owns_the_tensor():
