@@ -93,6 +93,8 @@ def _patchwise(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 def _widths(found: dict[str, Any]) -> list[str]:
     lines = []
     for title, widths in (("weights", found["weight_bits"]), ("activations", found["tensor_bits"])):
+        if not widths:  # a storage budget leaves those of tensors as they are
+            continue
         counts = Counter(widths.values())
         each = ", ".join(f"{counts[bits]} of {bits} bits" for bits in sorted(counts, reverse=True))
         lines.append(f"    {title:14}{each}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from accelsim.ir import OpKind
 from quant.groups import compares, keeps_scale, passed_on
 from quant.network import Network, Node
+from quant.patchwise.narrow import FLAGS
 
 MULTIPLYING = ("conv", "linear", "matmul")  # functions of the array engines: sums of products of codes
 # Functions that need codes without a zero point: they multiply, divide, or compare sums with a share of the total.
@@ -12,7 +13,10 @@ MULTIPLIED = ("matmul", "gate", "divide", "normalize", "rank")
 
 
 def readers(network: Network) -> dict[str, tuple[tuple[Node, int], ...]]:
-    """Of every stored tensor the ops that read its codes, with the operand's position; what passes codes on is not."""
+    """Of every stored tensor the ops that read its codes, with the operand's position; what passes codes on is not.
+
+    Nor is an op that reads the flags of rank words (`quant.patchwise.network`): it neither multiplies nor adds them.
+    """
     origin: dict[str, frozenset[str]] = {network.workload.input: frozenset({network.workload.input})}
     found: dict[str, list[tuple[Node, int]]] = {network.workload.input: []}
     for node in network.nodes:
@@ -25,7 +29,7 @@ def readers(network: Network) -> dict[str, tuple[tuple[Node, int], ...]]:
             continue
         origin[node.op.output] = frozenset({node.op.output})
         found[node.op.output] = []
-        for position, names in enumerate(sources):
+        for position, names in enumerate(sources[:-1] if node.settings.get(FLAGS) else sources):
             for name in names:
                 found[name].append((node, position))
     return {name: tuple(nodes) for name, nodes in found.items()}

@@ -192,7 +192,7 @@ def cost_table(rows: Sequence[dict[str, Any]], greedy: Sequence[dict[str, Any]])
                 f"greedy search, {name}",
                 1,
                 LOSS_IMAGES,
-                f"{row['wall_s']:.0f}",
+                f"{row['wall_s']:.0f} (wall)",
                 losses,
                 f"≤ {losses}",
                 0,

@@ -45,7 +45,9 @@ def ranked(
         raise AccelsimError(Problem("importance", f"unknown {importance!r}", f"one of {', '.join(IMPORTANCES)}"))
     if importance == CLASS_TOKEN and not first:
         what = "has no class token whose attention could rank the others"
-        raise AccelsimError(Problem(f"network {network.workload.name}", what, "a class token", ("received",)))
+        raise AccelsimError(
+            Problem(f"network {network.workload.name}", what, "a class token", ("--importance received",))
+        )
     workload = rank_tokens(network.workload, layers, importance, isinstance(chosen, Threshold))
     able = [one for one in ranked_layers(network.workload) if one.name in layers]
     _check_shapes(network, able)

@@ -63,6 +63,7 @@ def test_as_many_tokens_as_an_image_needs(folder: Path, capsys: pytest.CaptureFi
     found, asked = made["patchwise"], made["method_options"]["patchwise"]
     assert 0 < asked["share_256"] < 256
     assert asked["importance"] == "received"
+    assert "b1.rank" not in made["frontier"]["tensor_bits"]
     # The threshold keeps half of the tokens full on the mean of the calibration images.
     assert found["mean_full_tokens"]["b1"] == pytest.approx(8, abs=1.5)
     latency = found["simulated"]["latency_s"]
@@ -101,7 +102,7 @@ def test_a_budget_of_storage_narrows_filters_below_what_tokens_need(folder: Path
 
 def test_a_plan_with_token_groups_is_no_plan_to_quantize_with(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rule = "{match: b1.qkv, tokens: {layer: b1, high: 5, drop_bits: 2}}"
-    Path("tokens.yaml").write_text(f"name: tokens\nrules:\n  - {rule}\n  - {{match: '*'}}\n")
+    Path("tokens.yaml").write_text(f"format: accelsim.plan/2\nname: tokens\nrules:\n  - {rule}\n  - {{match: '*'}}\n")
     assert main(["quantize", "two_blocks.py:make", "--plan", "tokens.yaml", *SMALL, "-o", "p"]) == 2
     fault = capsys.readouterr().err
     assert "--plan tokens.yaml: has token groups in b1" in fault

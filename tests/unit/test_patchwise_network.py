@@ -79,6 +79,8 @@ def test_the_graph_knows_what_a_gather_passes_on() -> None:
     read = readers(made)
     assert "b1.gather" not in read
     assert [(node.name, k) for node, k in read["b1.rank"]] == [("b1.gather", 1)]
+    flagged = readers(ranked(trained(), LAYERS, rule=Threshold(128)))["b1.rank"]
+    assert [(node.name, k) for node, k in flagged] == [("b1.gather", 1)]  # flags are not read as codes
     assert ("b1.norm1", 0) in [(node.name, k) for node, k in read["b0.mlp_add"]]
     assert "b1.rank_softmax" in without_zero_point(made)
     assert "b0.mlp_add" not in without_zero_point(made)

@@ -10,6 +10,7 @@ import torch
 from quant.calibrate import Calibration
 from quant.network import Numerics, forward
 from quant.patchwise.network import ranked
+from quant.patchwise.order import Fixed, Threshold
 from quant.sensitivity.batch import Cell, Work, rows_of_batch
 from quant.sensitivity.components import components
 from quant.sensitivity.measure import Settings, sensitivity
@@ -45,11 +46,14 @@ def test_products_of_a_vision_transformer():
     }
 
 
-def test_rank_words_are_no_component():
-    ranking = ranked(tiny_vit(), ["b1"])
-    found = {one.name for one in components(ranking, (PRODUCT, "activation"))}
+@pytest.mark.parametrize("rule", [Fixed(), Threshold(128)])
+def test_rank_words_are_no_component(rule):
+    """Under a threshold products read the words' flags: rounding them would put tokens into other places."""
+    ranking = ranked(tiny_vit(), ["b1"], rule=rule)
+    found = {one.name for one in components(ranking, ("activation",))}
     assert {"b1.rank_scores", "b1.rank_softmax", "b1.qkv"} <= found
     assert not {"b1.rank", "b1.gather"} & found
+    assert products(ranking) == products(tiny_vit())
 
 
 def test_of_several_readers_the_first_owns_the_tensor():
