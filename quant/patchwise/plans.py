@@ -21,8 +21,8 @@ def with_groups(network: Network, plan: QuantPlan, high: Mapping[str, int], drop
 
     They are in every output of the layer that `sliced_ops` names and that has a uniform format; two-region and log2
     codes keep all their bits.  Under a threshold the number is the one that plans are compared and simulated with;
-    images have their own.  Raises AccelsimError for a layer that is not ranked, a number that is not 1 … tokens, or widths
-    that cannot lose so many bits.
+    images have their own.  Raises AccelsimError for a layer that is not ranked, a number that is not 1 … tokens, or
+    widths that cannot lose so many bits.
     """
     unknown = [name for name in high if name not in rankings(network)]
     if unknown or drop_bits < 1:
