@@ -37,7 +37,8 @@ class WidthCosts(Priced, Protocol):
 class FrontierChoice:
     """A state within the budget: its summed error, its cost, and how it was found.
 
-    `least_error` is a bound from below of what any state reaches at the last prices (the hull at the budget).
+    `least_error` is a bound from below of what any state reaches at the last prices (the hull at the budget), or the
+    error that was reached, where those prices are wrong about it.
     `points` counts those of the last frontier; `slack` is what bins may cost (0: exact); `rounds` are those of pricing.
     """
 
@@ -69,13 +70,13 @@ def allocate(
     def choose(context: State, limit: float) -> Proposal:
         groups, options = priced(problem, table, context)
         here = cost_of(problem, context)
-        room = limit - here + ROUNDING * abs(here)
+        spare = ROUNDING * abs(here) - here
         points = hull(groups) if on_hull else merge(groups, bins)
-        try:
-            found, least = points.pick(room), bound(points if on_hull else hull(groups), room)
-        except InfeasibleError:
-            found, least = 0, float(points.errors[0])
-        rounds.append((points, least))
+        # The limit may lie below the target, of which the bound is.
+        found = points.pick(limit + spare) if limit + spare >= points.costs[0] else 0
+        corners = points if on_hull else hull(groups)
+        possible = target + spare >= corners.costs[0]
+        rounds.append((points, bound(corners, target + spare) if possible else float(corners.errors[0])))
         widths: dict[int, int] = {}
         for members, some, option in zip(problem.coupled, options, points.choices[found], strict=True):
             widths.update(zip(members, some[option], strict=True))
@@ -91,7 +92,8 @@ def allocate(
     if best is None or len(rounds) > 1:
         best = _from_one_width(problem, table, target, choose, best)
         best = _widened(problem, table, target, best)
-    return FrontierChoice(best.state, best.rise, best.cost, least, len(last), last.slack, len(rounds))
+    # Where costs do not add up the last prices may say that what was found cannot be.
+    return FrontierChoice(best.state, best.rise, best.cost, min(least, best.rise), len(last), last.slack, len(rounds))
 
 
 def _from_one_width(
