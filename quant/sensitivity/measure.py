@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,10 +103,14 @@ def sensitivity(
     finally:
         store.close()
     images = {split: sum(one.sizes) for split, one in seen.items()}
-    about = {name: value for name, value in asdict(chosen).items() if name not in ("metrics", "channels", "probes")}
-    if any("hessian" in one.stages for one in metrics):
-        about["probes"] = chosen.probes
+    about = _about(chosen, metrics)
     return SensitivityTable(network.workload.name, names, images, reference, about, infos, rows, channels)
+
+
+def _about(chosen: Settings, metrics: Iterable[Metric]) -> dict[str, Any]:
+    """The settings that a table notes; the number of probes where a metric has some."""
+    about = {name: value for name, value in asdict(chosen).items() if name not in ("metrics", "channels", "probes")}
+    return {**about, "probes": chosen.probes} if any("hessian" in one.stages for one in metrics) else about
 
 
 def network_fingerprint(network: Network) -> str:
