@@ -10,6 +10,7 @@ from accelsim.formats import Format, Scheme
 from accelsim.ir import Workload
 from accelsim.plan import QuantPlan, Rule, WeightShare, apply_plan
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from accelsim.workloads.rank import RANK
 
 if TYPE_CHECKING:
     from accelsim.arch import Accelerator
@@ -36,7 +37,8 @@ class Budget:
         fmt = Format(Scheme.UNIFORM, int(self.value))
         image = Rule(workload.ops[0].name, (WeightShare(fmt),), Format.parse("u8"), fmt, fmt)
         rest = Rule("*", (WeightShare(fmt),), fmt, fmt, fmt)
-        return bit_operations(apply_plan(workload, QuantPlan("uniform", (image, rest))))
+        words = Rule(f"class:{RANK}", output=Format.parse("u16"))  # no operand of a product
+        return bit_operations(apply_plan(workload, QuantPlan("uniform", (words, image, rest))))
 
 
 def parse_budget(text: str, kinds: tuple[str, ...] = KINDS) -> Budget:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from accelsim.config import dump_yaml
+from accelsim.config_yaml import dump_yaml
 from accelsim.workloads import build_workload
 from accelsim.workloads.rank import rank_tokens
 from codesign.cli import main
