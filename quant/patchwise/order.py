@@ -81,13 +81,13 @@ def rank_words(importance: Tensor, settings: Mapping[str, Any]) -> Tensor:
 def full_tokens(ordered: Tensor, share_256: int) -> Tensor:
     """Number of full tokens of every image, int64 [n], from importances in their order, [n, tokens].
 
-    The smallest k with 256 · Σ_{first k} ≥ share_256 · Σ_all; exact in integers; at least 1.
+    The smallest k with 256 · Σ_{first k} ≥ share_256 · Σ_all; exact in integers; at least 1.  All where sums are NaN.
     """
     sums = ordered.cumsum(1)
     reached = (sums << SHARE_BITS if not sums.is_floating_point() else sums * (1 << SHARE_BITS)) >= (
         share_256 * sums[:, -1:]
     )
-    return (~reached).sum(1) + 1
+    return (~reached[:, :-1]).sum(1) + 1
 
 
 def places(words: Tensor) -> Tensor:

@@ -112,6 +112,7 @@ def test_full_tokens_are_counted_per_image() -> None:
     """One image needs three of four tokens for three quarters, the other one; nothing to share: one token."""
     ordered = torch.tensor([[1, 1, 1, 1], [97, 1, 1, 1], [0, 0, 0, 0]])
     assert full_tokens(ordered, 192).tolist() == [3, 1, 1]
+    assert full_tokens(torch.tensor([[float("nan")] * 3]), 192).tolist() == [3]
 
 
 def test_controls_change_the_order_and_not_the_counts() -> None:
