@@ -38,7 +38,7 @@ from quant.sensitivity.metrics.base import VALIDATION
 from quant.sensitivity.table import MEASURED, PROBES, PRODUCT, SensitivityTable
 from quant.statistics import Interval, kendall
 
-RESULTS = HERE / "results" / "pmq_metrics.jsonl"
+RESULTS = HERE / "pmq_metrics.jsonl"
 WIDTHS = (8, 6, 5, 4, 3, 2)
 IMAGES, FEW_IMAGES, MEASURED_IMAGES = 256, 32, 512
 TOP1 = "top1_loss"

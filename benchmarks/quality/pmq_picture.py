@@ -24,10 +24,10 @@ def draw(rows: Sequence[Row], patch: Sequence[Row], path: str) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.4))
     _widths(axes[0], rows)
     _tokens(axes[1], patch)
-    for axis in axes:
+    for axis, place in zip(axes, ("lower right", "center right"), strict=True):
         axis.set_xlabel("bit operations per image, 10⁹")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7.5, loc="lower right")
+        axis.legend(fontsize=7.5, loc=place)
     axes[0].set_ylabel("top-1 on test images, %")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

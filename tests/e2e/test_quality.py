@@ -37,7 +37,7 @@ def test_the_page_shows_the_results(tmp_path):
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["mnq", "mptq"])
+@pytest.mark.parametrize("name", ["mnq", "mptq", "pmq"])
 def test_a_methods_page_shows_its_results(name, tmp_path, monkeypatch):
     committed = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     page = tmp_path / "page.md"
