@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import mean, median
 
-from paired import Row, change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
+from paired import Pair, Row, change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
 from pmq import ARCHS, BOPS, BUDGETS, COMPOSABLE, HYBRID, KINDS, METRICS, NATURAL, PATCHED, PLAIN, RESULTS
 from pmq_patch import BASES, LAYERS, SHARES
 from pmq_patch import RESULTS as PATCH
@@ -59,20 +59,21 @@ def main() -> int:
 
 def allocation_table(rows: Sequence[Row]) -> str:
     """The frontier's widths against one width at equal cost; Holm over all tests of the table."""
-    found = []
-    for model, kind, bits in product(MODELS, KINDS, BUDGETS):
-        kept = pairs(rows, model, bits, "uniform", f"{kind}/output")
-        if kept:
-            found.append((model, kind, bits, kept))
-    p_cells = iter(holm_texts([kept for *_, kept in found]))
-    lines = [
-        "| model | equal | as much as | one width, top-1 % | frontier, top-1 % | frontier − one width, points (95 %) "
-        "| p (Holm) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for model, kind, bits, kept in found:
-        cells = f"{tops(a for a, _ in kept)} | {tops(b for _, b in kept)} | {change_text(mean_change(kept))}"
-        lines.append(f"| {model} | {KIND_NAMES[kind]} | {bits} bits | {cells} | {next(p_cells)} |")
+    found = {
+        f"{model} | {KIND_NAMES[kind]} | {bits} bits": pairs(rows, model, bits, "uniform", f"{kind}/output")
+        for model, kind, bits in product(MODELS, KINDS, BUDGETS)
+    }
+    head = "model | equal | as much as | one width, top-1 % | frontier, top-1 % | frontier − one width"
+    return change_table(head, found)
+
+
+def change_table(head: str, found: Mapping[str, Sequence[Pair]]) -> str:
+    """A line per comparison (its first cells → pairs): both accuracies, the change, p by checkpoint; Holm over all."""
+    kept = {cells: some for cells, some in found.items() if some}
+    lines = [f"| {head}, points (95 %) | p (Holm) |", "|---" * (head.count("|") + 2) + "|"]
+    for (cells, some), p in zip(kept.items(), holm_texts(list(kept.values())), strict=True):
+        both = f"{tops(a for a, _ in some)} | {tops(b for _, b in some)}"
+        lines.append(f"| {cells} | {both} | {change_text(mean_change(some))} | {p} |")
     return "\n".join(lines)
 
 
@@ -176,22 +177,11 @@ def patch_table(rows: Sequence[Row]) -> str:
 
 def importance_table(rows: Sequence[Row]) -> str:
     """The class token's attention against attention received, half of the tokens full; Holm over the table."""
-    found = []
+    found = {}
     for bits, drop in BASES:
         arms = (f"{bits}-{drop}/0.5/{name}" for name in (RECEIVED, IMPORTANT))
-        kept = pairs(rows, NATURAL, bits, *arms)
-        if kept:
-            found.append((bits, drop, kept))
-    p_cells = iter(holm_texts([kept for *_, kept in found]))
-    lines = [
-        "| bits, narrow | received, top-1 % | class token, top-1 % | class token − received, points (95 %) "
-        "| p (Holm) |",
-        "|---|---|---|---|---|",
-    ]
-    for bits, drop, kept in found:
-        cells = f"{tops(a for a, _ in kept)} | {tops(b for _, b in kept)} | {change_text(mean_change(kept))}"
-        lines.append(f"| {bits}, {bits - drop} | {cells} | {next(p_cells)} |")
-    return "\n".join(lines)
+        found[f"{bits}, {bits - drop}"] = pairs(rows, NATURAL, bits, *arms)
+    return change_table("bits, narrow | received, top-1 % | class token, top-1 % | class token − received", found)
 
 
 def saved_table(rows: Sequence[Row]) -> str:
@@ -270,21 +260,11 @@ def layer_table(rows: Sequence[Row]) -> str:
 
 def both_table(rows: Sequence[Row]) -> str:
     """Frontier widths with token groups against those without, at equal cost; Holm over the table."""
-    found = []
-    for kind, bits in product(KINDS, BUDGETS):
-        kept = pairs(rows, NATURAL, bits, f"{kind}/output", f"{kind}/{PATCHED}")
-        if kept:
-            found.append((kind, bits, kept))
-    p_cells = iter(holm_texts([kept for *_, kept in found]))
-    lines = [
-        "| equal | as much as | frontier, top-1 % | frontier and token groups, top-1 % | change, points (95 %) "
-        "| p (Holm) |",
-        "|---|---|---|---|---|---|",
-    ]
-    for kind, bits, kept in found:
-        cells = f"{tops(a for a, _ in kept)} | {tops(b for _, b in kept)} | {change_text(mean_change(kept))}"
-        lines.append(f"| {KIND_NAMES[kind]} | {bits} bits | {cells} | {next(p_cells)} |")
-    return "\n".join(lines)
+    found = {
+        f"{KIND_NAMES[kind]} | {bits} bits": pairs(rows, NATURAL, bits, f"{kind}/output", f"{kind}/{PATCHED}")
+        for kind, bits in product(KINDS, BUDGETS)
+    }
+    return change_table("equal | as much as | frontier, top-1 % | frontier and token groups, top-1 % | change", found)
 
 
 def _top(row: Row | None) -> str:
