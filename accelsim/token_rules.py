@@ -33,7 +33,7 @@ def right_axis(workload: Workload, op: Op, tokens: TokenGroups | None) -> str:
     """
     if tokens is None or op.loop is None or op.kind is not OpKind.MATMUL:
         return ""
-    makers = {workload.op_by_name[name].output: workload.op_by_name[name] for name in workload.op_by_name}
+    makers = {one.output: one for one in workload.ops}
     left = makers.get(op.inputs[0])
     softmax = left is not None and left.recipe is not None and left.recipe.name.startswith("softmax")
     return DEPTH if softmax else COLS

@@ -29,6 +29,7 @@ from accelsim.kernels.mapper import (
     axis_extent,
     external_input,
     load_bits,
+    load_runs,
     load_slots,
     output_tile_bits,
     ring_size,
@@ -96,9 +97,7 @@ def _load_terms(tables: Tables, c: CostScratch, k: int, operand: int, size: int,
     """Add the terms of an input that is loaded tile by tile, all of it for every one of `blocks`."""
     axis = c.chain[C_AXIS]
     full, rest = _tiles(tables, k, axis, size)
-    runs = 1
-    if axis != AXIS_ROWS:
-        runs = max(1, tables.tensors[tables.ops[k, O_IN0_ROOT0 + 2 * operand], T_POSITIONS])
+    runs = load_runs(tables.ops, tables.tensors, k, operand, axis)
     largest = load_bits(tables.ops, c.chain, k, operand, size, True)
     out[_BITS] += largest * load_slots(tables.ops, c.chain, k, operand, size)
     edge = 0

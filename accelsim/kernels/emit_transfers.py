@@ -11,7 +11,7 @@ from typing import Any
 from accelsim.kernels.emit import new_row, set_region, tile_shift
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner
-from accelsim.kernels.mapper import C_AXIS, C_TILE, keeps_halo, load_bits, output_tile_bits
+from accelsim.kernels.mapper import C_AXIS, C_TILE, keeps_halo, load_bits, load_runs, output_tile_bits
 from accelsim.kernels.tables import (
     BURST_BITS,
     BURST_TICKS,
@@ -36,12 +36,10 @@ from accelsim.optable import (
     G_OUT_HIGH,
     G_RIGHT_DROP,
     G_RIGHT_HIGH,
-    KIND_MATMUL,
     O_ABITS,
     O_IN0_ROOT0,
     O_IN_H,
     O_KERNEL_H,
-    O_KIND,
     O_OBITS,
     O_OUT,
     O_PADDING,
@@ -165,9 +163,7 @@ def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, til
         _load_tokens(tables, out, chain, k, operand, (tile, size, first_row, rows), stage)
         return
     bits = load_bits(tables.ops, chain, k, operand, size, first_tile)
-    runs = 1 if axis == AXIS_ROWS else max(1, tables.tensors[root, T_POSITIONS])
-    if operand == 0 and tables.ops[k, O_KIND] == KIND_MATMUL and tables.ops[k, O_ROWS_H] * tables.ops[k, O_ROWS_W] == 1:
-        runs = 1  # the class token's row alone
+    runs = load_runs(tables.ops, tables.tensors, k, operand, axis)
     t = _transfer(tables, out, k, bits, runs, False)
     ring = out.ring[k, R_IN0_N + 2 * operand]
     set_region(out, t, WRITE, out.ring[k, R_IN0 + 2 * operand], ring, tile_shift(ring, stage - 1))

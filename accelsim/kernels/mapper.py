@@ -16,6 +16,7 @@ from accelsim.optable import (
     AXIS_GROUPS,
     AXIS_ROWS,
     KIND_CONV,
+    KIND_MATMUL,
     KIND_VECTOR,
     M_MODE,
     O_ABITS,
@@ -45,6 +46,7 @@ from accelsim.optable import (
     T_BITS,
     T_LAST,
     T_OUTPUT,
+    T_POSITIONS,
 )  # fmt: skip
 
 # A part of an op; the last three are the sub-array that it uses (adder-tree engines), 0 for all of the engine.
@@ -91,6 +93,19 @@ def load_bits(ops: Any, chain: Any, k: int, operand: int, size: int, first_tile:
     if first_tile:
         rows += ops[k, O_KERNEL_H] - ops[k, O_STRIDE]
     return ops[k, O_IN0] // ops[k, O_IN_H] * rows * ops[k, O_ABITS]
+
+
+@inner
+def load_runs(ops: Any, tensors: Any, k: int, operand: int, axis: int) -> int:
+    """Runs in DRAM of a tile of an input: one along rows, else one for every position of the tensor.
+
+    A product with one row reads one position of its left operand: that of the class token.
+    """
+    if axis == AXIS_ROWS or (
+        operand == 0 and ops[k, O_KIND] == KIND_MATMUL and ops[k, O_ROWS_H] * ops[k, O_ROWS_W] == 1
+    ):
+        return 1
+    return max(1, tensors[ops[k, O_IN0_ROOT0 + 2 * operand], T_POSITIONS])
 
 
 @inner
