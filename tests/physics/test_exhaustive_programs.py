@@ -25,13 +25,16 @@ from accelsim.mappers.paths import Network, Path
 from accelsim.mapping import MappingArrays, arrays_to_mapping, mapping_to_arrays
 from accelsim.optable import T_BITS, T_FIRST, T_LAST, op_table
 from accelsim.problems import AccelsimError, InfeasibleError
+from accelsim.program import OP, RUN_BITS, RUNS, UNIT
 from accelsim.result import run_program
+from accelsim.token_forms import worst_case
 from accelsim.workloads import recipes
 from accelsim.workloads.builder import WorkloadBuilder
 from accelsim.workloads.registry import build_workload, model_names
 from tests.fuzz.laws import check_laws
 from tests.support.designs import accelerators
 from tests.support.searches import chain_figures, network_of, random_table, search_of
+from tests.support.token_plans import grouped_table
 
 SOME = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -183,3 +186,23 @@ def test_a_view_of_two_products_is_made_in_one_place(swapped: bool, objective: s
         assert one is not None
         mapping = arrays_to_mapping(one.arrays, table, accelerator)
         assert simulate(table, accelerator, mapping).result.cycles_total == one.cycles
+
+
+def test_a_product_with_one_row_loads_that_row() -> None:
+    """Ranking reads the class token's queries alone, in one run; the mapper counts it so, too."""
+    table = worst_case(grouped_table({"b1": 17, "b2": 17}))
+    bits = 16 << 10  # queries, keys and values of a layer do not stay
+    small = replace(
+        load_accelerator("tiny"), activation_buffer=Buffer(capacity_bits=bits, macro_bits=bits, word_bits=64)
+    )
+    network = network_of(search_of(table, small))
+    path = network.least("latency", small.activation_buffer.capacity_bits)[0]
+    arrays, lowered = lowered_path(network, path)
+    ticks = [int(network.ways[network.first_way[step] + way, W_TICKS]) for step, way, _ in path.steps]
+    assert ticks == [figure.objective for figure in chain_figures(lowered, arrays, network.search)]
+    ranks = [k for k, name in enumerate(table.op_names) if name.endswith("rank_scores")]
+    loads = [row for row in lowered.program.templates if row[UNIT] == len(small.engines) + 1 and row[OP] in ranks]
+    # The queries of one token, one to three heads of 8 channels of 8 bits, and the keys of all 17.
+    queries = [row for row in loads if row[RUN_BITS] * row[RUNS] <= 3 * 64]
+    assert queries
+    assert all(row[RUNS] == 1 for row in queries)
