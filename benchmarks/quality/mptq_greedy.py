@@ -80,6 +80,13 @@ def main() -> int:
     return 0
 
 
+def float_network(model: str, seed: int) -> Network:
+    """A reference model; the vision transformer of any training seed."""
+    if model == NATURAL:
+        return capture(load_reference(NATURAL, seed), (1, 32, 32))
+    return load_model(model, None)[0]
+
+
 @dataclass(eq=False)
 class Case:
     """A trained checkpoint with its searches."""
@@ -92,9 +99,7 @@ class Case:
     @cached_property
     def network(self) -> Network:
         """The float network."""
-        if self.model == NATURAL:
-            return capture(load_reference(NATURAL, self.seed), (1, 32, 32))
-        return load_model(self.model, None)[0]
+        return float_network(self.model, self.seed)
 
     @cached_property
     def calibration(self) -> list[torch.Tensor]:

@@ -25,6 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 from mnq import CALIBRATION_IMAGES, TEST_IMAGES, evaluated, figures_of, glyph_images
+from mptq_greedy import HYBRID, NATURAL, float_network
 from run import HERE, read_results
 
 from accelsim.config import load_accelerator
@@ -38,17 +39,13 @@ from codesign.greedy.evaluations import NAME
 from codesign.greedy.mixed import MixedNetwork, WidthSettings
 from codesign.greedy.trajectory import Component, State
 from codesign.greedy.walk import WalkSettings, walk
-from codesign.models import load_model
 from codesign.quantize_command import calibration_images
-from quant.capture import capture
 from quant.checkpoint import Model
 from quant.data.small import GREY_32
 from quant.methods.pmq import PMQ, Patchwise
-from quant.models.registry import load_reference
 from quant.network import Network, forward
 
 RESULTS = HERE / "pmq.jsonl"
-NATURAL, HYBRID = "glyph_vit", "glyph_hybrid_narrow"
 WIDTHS, BUDGETS = (8, 6, 5, 4, 3), (5, 4)
 PLAIN, COMPOSABLE = "trio_vit", "bitfusion_edge"
 ARCHS = (PLAIN, COMPOSABLE)
@@ -93,9 +90,7 @@ class Case:
     @cached_property
     def network(self) -> Network:
         """The float network."""
-        if self.model == NATURAL:
-            return capture(load_reference(NATURAL, self.seed), (1, 32, 32))
-        return load_model(self.model, None)[0]
+        return float_network(self.model, self.seed)
 
     @cached_property
     def images(self) -> list[torch.Tensor]:

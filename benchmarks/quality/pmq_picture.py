@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mptq_greedy import NATURAL
 from paired import Row, of
-from pmq import BOPS, BUDGETS, NATURAL, PATCHED, WIDTHS
+from pmq import BOPS, BUDGETS, PATCHED, WIDTHS
 from pmq_patch import SHARES
 
 from quant.patchwise.order import IMPORTANT, INVERSE, RANDOM

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import mean, median
 
+from mptq_greedy import HYBRID, NATURAL
 from paired import Pair, Row, change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
-from pmq import ARCHS, BOPS, BUDGETS, COMPOSABLE, HYBRID, KINDS, METRICS, NATURAL, PATCHED, PLAIN, RESULTS
+from pmq import ARCHS, BOPS, BUDGETS, COMPOSABLE, KINDS, METRICS, PATCHED, PLAIN, RESULTS
 from pmq_patch import BASES, LAYERS, SHARES
 from pmq_patch import RESULTS as PATCH
 from pmq_picture import draw

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
-from codesign.frontier.allocation import Errors, allocate
+from codesign.frontier.allocation import Errors, allocate, error_table
 from codesign.greedy.compare import knapsack
 from codesign.greedy.trajectory import Component, State
 
@@ -200,19 +200,37 @@ def test_a_budget_that_one_width_meets_is_met() -> None:
         allocate(problem, errors, 15.0)
 
 
-def test_what_is_left_of_a_budget_is_spent() -> None:
-    """A choice that costs less than predicted is widened again."""
+class Roofline:
+    """The slower one of moving and computing; work is done in a narrow mode or in a wide one."""
 
-    class Kind(Rough):
-        def cost(self, state: State) -> float:
-            """Cheaper by five as soon as one component is narrow."""
-            return sum(state) - 5.0 * (min(state) < 8)
+    components = tuple(Component(f"c{k}", (8, 6, 5, 4)) for k in range(5))
+    coupled = tuple((k,) for k in range(5))
 
-    errors = {(f"c{k}", bits): (8 - bits) * (k + 1.0) for k in range(4) for bits in (8, 6, 4)}
-    found = allocate(Kind(), errors, 25.0)
-    best = min(
-        (sum(errors[f"c{k}", bits] for k, bits in enumerate(state)), state)
-        for state in product((8, 6, 4), repeat=4)
-        if Kind().cost(state) <= 25.0
-    )
-    assert found.error == best[0]
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.move, self.work = rng.integers(1, 20, 5), rng.integers(1, 20, 5)
+        cells = [(one.name, bits) for one in self.components for bits in one.widths]
+        self.errors: Errors = {cell: rng.uniform(0, 2.0 ** -cell[1]) for cell in cells}
+
+    def cost(self, state: State) -> float:
+        """Single changes are free below the other roof."""
+        bits = np.array(state)
+        return float(max(self.move @ bits, self.work @ np.where(bits > 4, 8, 4)))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_left_of_a_budget_is_spent(seed: int) -> None:
+    """No single component of a choice can be wider, with a smaller error, within the budget."""
+    problem = Roofline(seed)
+    target = 0.6 * problem.cost((8,) * 5)
+    found = allocate(problem, problem.errors, target)
+    table = error_table(problem.components, problem.errors)
+
+    def error(state: State) -> float:
+        return sum(float(row[(8, 6, 5, 4).index(bits)]) for row, bits in zip(table, state, strict=True))
+
+    assert found.error == pytest.approx(error(found.state))
+    for k, bits in product(range(5), (8, 6, 5)):
+        wider = (*found.state[:k], bits, *found.state[k + 1 :])
+        if bits > found.state[k] and problem.cost(wider) <= target:
+            assert error(wider) >= found.error
