@@ -9,6 +9,7 @@ from typing import Any
 
 from accelsim.channels import Channels
 from accelsim.formats import Format
+from accelsim.head_widths import HeadWidths
 from accelsim.ir import Op, OpKind, Recipe, Workload, digest
 from accelsim.nonlinear.methods import FUNCTIONS, function_of, method_recipe
 from accelsim.problems import AccelsimError, Problem
@@ -54,7 +55,9 @@ class Rule:
     them such as a head ("group"), none ("channel_scale"), or that all share a scale and none an offset
     ("channel_offset").  `nonlinear` names the method of those matched ops that compute a softmax, a GELU or a LayerNorm
     (`accelsim.nonlinear.methods`); "" leaves them the recipe of the workload.  `tokens` stores some tokens of the
-    output in fewer bits.  `accelsim.plan_rules` and `accelsim.token_rules` have what is legal.
+    output in fewer bits, `heads` some parts of its channels; `weight_heads` are the widths of the parts of the filters
+    along their inputs.  The widest of `heads` is that of `output`, the widest of `weight_heads` that of the only format
+    in `weights`.  `accelsim.plan_rules`, `accelsim.token_rules` and `accelsim.head_rules` have what is legal.
     """
 
     match: str
@@ -66,6 +69,8 @@ class Rule:
     granularity: str = PER_TENSOR
     nonlinear: str = ""
     tokens: TokenGroups | None = None
+    heads: HeadWidths | None = None
+    weight_heads: HeadWidths | None = None
 
     @property
     def names_one_op(self) -> bool:
@@ -90,6 +95,8 @@ class Rule:
             **({"granularity": self.granularity} if self.granularity != PER_TENSOR else {}),
             **({"nonlinear": self.nonlinear} if self.nonlinear else {}),
             **({"tokens": self.tokens.to_json()} if self.tokens is not None else {}),
+            **({"heads": self.heads.to_json()} if self.heads is not None else {}),
+            **({"weight_heads": self.weight_heads.to_json()} if self.weight_heads is not None else {}),
         }
 
 

@@ -6,7 +6,7 @@ vision transformer.  The attention of the hybrids is always linear: 64 positions
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from accelsim.ir import Tensor, Workload
@@ -38,10 +38,14 @@ HYBRIDS: dict[str, HybridVariant] = {
     "glyph_hybrid_narrow": HybridVariant((8, 12, 16, 32), 8, 256),
     "digits_hybrid": HybridVariant((8, 8, 16, 16), 8, 64, 10),
 }
-# The second: the first, trained with large fixed biases of the patch embedding (a positive control).
-VITS: dict[str, VitVariant] = dict.fromkeys(
-    ("glyph_vit", "glyph_vit_outlier"), VitVariant(192, 4, 6, patch=4, classes=CLASSES, in_channels=IN_CHANNELS)
-)
+_VIT = VitVariant(192, 4, 6, patch=4, classes=CLASSES, in_channels=IN_CHANNELS)
+# `_outlier`: trained with large fixed biases of the patch embedding (a positive control); `_small`: a quarter of the
+# tokens and half the width, for studies that train many times.
+VITS: dict[str, VitVariant] = {
+    "glyph_vit": _VIT,
+    "glyph_vit_outlier": _VIT,
+    "glyph_vit_small": replace(_VIT, dim=96, patch=8),
+}
 NAMES: tuple[str, ...] = (*HYBRIDS, *VITS)
 
 
@@ -70,7 +74,7 @@ def build_hybrid(name: str, resolution: int) -> Workload:
 
 
 def build_reference_vit(name: str, resolution: int) -> Workload:
-    """The vision transformer `name` (a key of `VITS`) at a resolution in pixels, a multiple of its patch size 4."""
+    """The vision transformer `name` (a key of `VITS`) at a resolution in pixels, a multiple of its patch size."""
     return build_variant(name, VITS[name], resolution)
 
 

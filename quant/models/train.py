@@ -57,6 +57,7 @@ SETTINGS: dict[str, Settings] = {
     "glyph_hybrid_narrow": Settings(epochs=25, rate=6e-3),
     "glyph_hybrid_wide": Settings(epochs=16, rate=4e-3),
     "glyph_vit": Settings(epochs=10, rate=2e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
+    "glyph_vit_small": Settings(epochs=20, rate=3e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True),
     "digits_hybrid": Settings(epochs=60, rate=6e-3, batch=64),
     "glyph_vit_outlier": Settings(
         epochs=1, rate=1e-3, weight_decay=0.05, muon=True, bfloat16=True, half=True, start="glyph_vit"
