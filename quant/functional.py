@@ -96,10 +96,12 @@ def gradient_multiplier(numel: int, high: int) -> float:
 
 
 class _LearnedStep(torch.autograd.Function):
-    """LSQ and LSQ+: clamp, then round; gradients of the value, the scale and the offset."""
+    """Clamp, then round; gradients of the value, the scale, the offset and the ends of the range."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor, g: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, low: Tensor, high: Tensor, g: float | Tensor
+    ) -> Tensor:
         position = (x - offset) / scale
         code = torch.round(torch.minimum(torch.maximum(position, low), high))
         ctx.save_for_backward(position, code, scale, offset, low, high)
@@ -108,27 +110,42 @@ class _LearnedStep(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         position, code, scale, offset, low, high = ctx.saved_tensors
-        inside = (position >= low) & (position <= high)
-        step = torch.where(inside, code - position, code) * upstream * ctx.multiplier
-        kept = upstream * inside
-        outside = (upstream - kept).sum_to_size(offset.shape)
-        return kept, step.sum_to_size(scale.shape), outside, None, None, None
+        below, above = position < low, position > high
+        outside = below | above
+        kept = upstream.masked_fill(outside, 0.0)
+        step = torch.where(outside, code, code - position) * upstream * ctx.multiplier
+        ends = (
+            (upstream * scale).mul_(side).sum_to_size(end.shape) if ctx.needs_input_grad[3 + k] else None
+            for k, (side, end) in enumerate(((below, low), (above, high)))
+        )
+        moved = (upstream - kept).sum_to_size(offset.shape) if ctx.needs_input_grad[2] else None
+        return kept, step.sum_to_size(scale.shape), moved, *ends, None
+
+
+def learned_step(
+    x: Tensor, scale: Tensor, low: Tensor, high: Tensor, multiplier: float | Tensor = 1.0, offset: Tensor | None = None
+) -> Tensor:
+    """Values scale · round(clamp((x − offset) / scale, low, high)) + offset; everything broadcasts against x.
+
+    With u = (x − offset) / scale the gradients are, inside the range (ends included), and below or above it: of `x`:
+    1 | 0; of `scale`: multiplier · upstream · (round(u) − u) | multiplier · upstream · (low or high); of `offset`:
+    0 | upstream; of `low` and `high`: 0 | scale · upstream on their side.  Source: Esser et al. 2020 (LSQ), eq. 1-3;
+    Bhalgat et al. 2020 (LSQ+); ends that follow from learned bits: Li et al. 2022 (Q-ViT, arXiv 2201.07703).
+    """
+    shift = torch.zeros((), dtype=x.dtype, device=x.device) if offset is None else offset
+    result: Tensor = _LearnedStep.apply(x, scale, shift, low, high, multiplier)  # type: ignore[no-untyped-call]
+    return result
 
 
 def fake_quantize_ste(x: Tensor, affine: Affine, multiplier: float = 1.0, offset: Tensor | None = None) -> Tensor:
-    """`fake_quantize` that can be trained: scale · round(clamp((x − offset) / scale, Qn, Qp)) + offset.
+    """`fake_quantize` that can be trained: `learned_step` with Qn, Qp = low − zero_point, high − zero_point.
 
-    Qn, Qp = low − zero_point, high − zero_point.  With u = (x − offset) / scale the gradients are, inside the range
-    (ends included) and below or above it: of x: 1 | 0; of `affine.scale`: multiplier · upstream · (round(u) − u) |
-    multiplier · upstream · (Qn or Qp); of `offset`: 0 | upstream.  The zero point gets none.  Source: Esser et al.
-    2020 (LSQ), eq. 1-3; Bhalgat et al. 2020 (LSQ+); `multiplier` is `gradient_multiplier` or 1.
+    The zero point gets no gradient; `multiplier` is `gradient_multiplier` or 1.
     """
-    shift = torch.zeros((), dtype=x.dtype, device=x.device) if offset is None else offset
     low, high = affine.low - affine.zero_point, affine.high - affine.zero_point
-    result: Tensor = _LearnedStep.apply(x, affine.scale, shift, low, high, multiplier)  # type: ignore[no-untyped-call]
-    return result
+    return learned_step(x, affine.scale, low, high, multiplier, offset)
 
 
 def levels_tensor(fmt: Format) -> Tensor:

@@ -1,30 +1,22 @@
-"""The loop: steps of AdamW from a checkpoint to a checkpoint, with a state file that any kill leaves whole."""
+"""Fine-tuning of a checkpoint under its plan, to a checkpoint."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch import Tensor
 
 from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint
 from quant.data.dataset import DataSet
-from quant.finetune.batches import Batches
 from quant.finetune.devices import check_device, checkpoint_on, network_on
 from quant.finetune.numerics import Trainable
 from quant.finetune.settings import FineTune
-from quant.finetune.state import State, asked_for, load_state
+from quant.finetune.state import State, asked_for
+from quant.finetune.steps import Progress, Steps, Task, one_thread
 from quant.network import Network, forward
-
-Progress = Callable[[str, int, int], None]
-MEASURED_STEPS = 4  # of which the first is not counted
 
 
 def fine_tune(
@@ -50,110 +42,28 @@ def fine_tune(
     """
     _check(checkpoint, network, training, settings)
     place = check_device(device)
-    path = None if state is None else Path(state)
     asked = asked_for(checkpoint, network, training, settings, device)
-    with _one_thread():
-        run = _Run(checkpoint_on(checkpoint, place), network_on(network, place), training, settings, place)
-        found = None if path is None else load_state(path, asked)
-        if found is None:
-            found = State(asked, _length(run))
-            if path is not None:
-                run.keep(found, path)
-        else:
-            run.restore(found)
-        for step in range(found.step, found.steps):
-            found.losses.append(run.step(step, found.steps))
-            found.step = step + 1
-            if path is not None and (found.step % keep_every == 0 or found.step == found.steps):
-                run.keep(found, path)
-            if progress is not None:
-                progress("fine-tuning", found.step, found.steps)
-        return _noted(checkpoint_on(run.model.trained(), torch.device("cpu")), found, settings)
+    with one_thread():
+        start, teacher = checkpoint_on(checkpoint, place), network_on(network, place)
+        steps = Steps(lambda: CheckpointTask(start, teacher, settings.learn_scales), teacher, training, settings, place)
+        path = None if state is None else Path(state)
+        found = steps.carry_out(asked, path, keep_every, progress, "fine-tuning")
+        return _noted(checkpoint_on(steps.task.model.trained(), torch.device("cpu")), found, settings)
 
 
-class _Run:
-    """A model in training with its optimizer and data."""
+class CheckpointTask(Task):
+    """A checkpoint whose parameters are trained, starting from the real weights of a network."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, network: Network, training: DataSet, settings: FineTune, device: torch.device
-    ) -> None:
-        self.settings, self.device, self.network = settings, device, network
-        self.batches = Batches(training, settings)
-        self._start = checkpoint
-        self._begin()
+    def __init__(self, checkpoint: Checkpoint, network: Network, learn_scales: bool) -> None:
+        self.model = Trainable(checkpoint, network, learn_scales)
 
-    def _begin(self) -> None:
-        self.model = Trainable(self._start, self.network, self.settings.learn_scales)
-        self.values = self.model.parameters_by_name()
-        decays = {name: name.startswith("filters/") and name.endswith("/weight") for name in self.values}
-        filters, rest = (
-            [value for name, value in self.values.items() if decays[name] is kind] for kind in (True, False)
-        )
-        decayed = {"params": filters, "weight_decay": self.settings.weight_decay}
-        self.optimizer = torch.optim.AdamW([decayed, {"params": rest, "weight_decay": 0.0}], lr=self.settings.rate)
+    def parameters_by_name(self) -> dict[str, Tensor]:
+        """Everything that is trained, by a unique name."""
+        return self.model.parameters_by_name()
 
-    def step(self, step: int, steps: int) -> float:
-        """One step of `steps`; returns the loss before it."""
-        images, labels = self.batches.at(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate_at(step, steps)
-        loss = self._loss(images.to(self.device), None if labels is None else labels.to(self.device))
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            what = f"the loss of step {step} is {value}"
-            raise AccelsimError(Problem("fine-tuning", what, "a finite loss", ("a lower rate",)))
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(list(self.values.values()), self.settings.clip)
-        self.optimizer.step()
-        return value
-
-    def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        logits, share = self.model.logits(images), self.settings.distill
-        loss = logits.new_zeros(())
-        if share < 1:
-            assert labels is not None
-            loss = (1 - share) * F.cross_entropy(logits, labels, label_smoothing=self.settings.smoothing)
-        if share > 0:
-            with torch.no_grad():
-                target = forward(self.network, images).softmax(-1)
-            loss = loss + share * F.cross_entropy(logits, target)
-        return loss
-
-    def seconds_of_a_step(self, clock: Callable[[], float] = time.perf_counter) -> float:
-        """Mean wall time of a step; the parameters are those of the start afterwards."""
-        start = 0.0
-        for step in range(MEASURED_STEPS):
-            if step == 1:
-                start = clock()
-            self.step(step, MEASURED_STEPS)
-        taken = (clock() - start) / (MEASURED_STEPS - 1)
-        self._begin()
-        return taken
-
-    def keep(self, state: State, path: Path) -> None:
-        """Write the state with the parameters as they are now."""
-        state.values = {name: value.detach() for name, value in self.values.items()}
-        state.optimizer = self.optimizer.state_dict()
-        state.save(path)
-
-    def restore(self, state: State) -> None:
-        """Parameters and optimizer of a state."""
-        with torch.no_grad():
-            for name, value in self.values.items():
-                value.copy_(state.values[name])
-        self.optimizer.load_state_dict(state.optimizer)
-
-
-def _length(run: _Run) -> int:
-    """Steps to do; for the limited-time setting as many as fit, the measured ones included, and at least one."""
-    settings = run.settings
-    if settings.seconds is not None:
-        fitting = settings.seconds / max(run.seconds_of_a_step(), 1e-9)
-        return max(1, int(fitting) - MEASURED_STEPS)
-    if settings.steps is not None:
-        return settings.steps
-    return (1 if settings.epochs is None else settings.epochs) * run.batches.per_epoch
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [n, classes] of images [n, channels, h, w] under the parameters as they are now."""
+        return self.model.logits(images)
 
 
 def _noted(checkpoint: Checkpoint, state: State, settings: FineTune) -> Checkpoint:
@@ -185,14 +95,3 @@ def _check(checkpoint: Checkpoint, network: Network, training: DataSet, settings
             problems.append(Problem(f"data {training.name}", what, "data with the model's classes"))
     if problems:
         raise AccelsimError(problems)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of several threads have an order of their own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

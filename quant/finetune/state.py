@@ -27,12 +27,16 @@ FORMAT = "quant.finetune/1"
 
 @dataclass
 class State:
-    """`asked` is what the run was started with; `steps` its length, `step` how many are done, `losses` theirs."""
+    """`asked` is what the run was started with; `steps` its length, `step` how many are done, `losses` theirs.
+
+    `log` has what the task noted, in plain data.
+    """
 
     asked: dict[str, Any]
     steps: int = 0
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
     values: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
 

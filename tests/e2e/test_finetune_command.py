@@ -51,11 +51,11 @@ def test_a_coarse_network_gets_better_and_runs_in_integers(coarse, capsys):
 
 
 def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(coarse, capsys, monkeypatch):
-    from quant.finetune import loop
+    from quant.finetune import steps
 
     given = ["finetune", coarse, "--steps", "4", "--batch", "8", "--keep-every", "1", "--images", "16"]
     assert main([*given, "-o", "whole"]) == 0
-    original, done = loop._Run.step, []
+    original, done = steps.Steps.step, []
 
     def interrupted(self, step, steps):
         if step == 2:
@@ -66,12 +66,12 @@ def test_ctrl_c_keeps_the_state_and_the_same_command_goes_on(coarse, capsys, mon
         done.append(step)
         return original(self, step, steps)
 
-    monkeypatch.setattr(loop._Run, "step", interrupted)
+    monkeypatch.setattr(steps.Steps, "step", interrupted)
     assert main([*given, "-o", "t"]) == 130
     assert "the same command continues" in capsys.readouterr().err
     assert [path.name for path in Path("t").iterdir()] == ["finetune.state"]
     assert "was started with rate" in faults(capsys, *given[1:], "-o", "t", "--rate", "0.01")
-    monkeypatch.setattr(loop._Run, "step", watched)
+    monkeypatch.setattr(steps.Steps, "step", watched)
     # What a kill in the middle of writing leaves goes with the state.
     Path("t/.finetune.1.state").touch()
     assert main([*given, "-o", "t"]) == 0

@@ -16,14 +16,19 @@ import torch
 from accelsim.problems import AccelsimError
 from quant.checkpoint import save
 from quant.finetune import FineTune, fine_tune
-from quant.finetune import loop as loop_module
 from quant.finetune.batches import Batches
+from quant.finetune.loop import CheckpointTask
+from quant.finetune.steps import Steps
 from quant.methods.uniform import Uniform
 from quant.network import forward
 from tests.support.finetuning import coarse_digits, data_for, logits, made, same
 from tests.support.networks import CLASSES, tiny_hybrid, tiny_vit
 
 ROOT = Path(__file__).parents[2]
+
+
+def steps_of(checkpoint, network, data, settings):
+    return Steps(lambda: CheckpointTask(checkpoint, network, False), network, data, settings, torch.device("cpu"))
 
 
 def test_what_was_done_is_noted():
@@ -84,7 +89,7 @@ def test_the_loss_weighs_labels_and_the_float_network():
     hard = 0.8 * torch.eye(CLASSES)[labels] + 0.2 / CLASSES
     expected = -(0.75 * hard + 0.25 * target).mul(answer).sum(1).mean()
     settings = FineTune(batch=16, smoothing=0.2, distill=0.25)
-    found = loop_module._Run(checkpoint, network, data, settings, torch.device("cpu")).step(0, 1)
+    found = steps_of(checkpoint, network, data, settings).step(0, 1)
     assert found == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -92,10 +97,7 @@ def test_gradients_are_bounded_and_only_filters_decay():
     network = tiny_vit()
     checkpoint, data = made(network), data_for(network, count=16)
     runs = [
-        loop_module._Run(
-            checkpoint, network, data, FineTune(batch=16, weight_decay=decay, clip=0.01), torch.device("cpu")
-        )
-        for decay in (0.0, 0.5)
+        steps_of(checkpoint, network, data, FineTune(batch=16, weight_decay=decay, clip=0.01)) for decay in (0.0, 0.5)
     ]
     for one in runs:
         one.step(0, 1)
@@ -114,7 +116,7 @@ def test_a_time_limit_becomes_a_number_of_steps_that_a_resume_keeps(tmp_path, mo
     network = tiny_hybrid()
     checkpoint, data = made(network), data_for(network)
     settings = FineTune(seconds=1.0, batch=16)
-    monkeypatch.setattr(loop_module._Run, "seconds_of_a_step", lambda self: 0.1)
+    monkeypatch.setattr(Steps, "seconds_of_a_step", lambda self: 0.1)
     place = tmp_path / "state.pt"
 
     def stop(what, done, total):
@@ -123,7 +125,7 @@ def test_a_time_limit_becomes_a_number_of_steps_that_a_resume_keeps(tmp_path, mo
 
     with pytest.raises(KeyboardInterrupt):
         fine_tune(checkpoint, network, data, settings, place, stop)
-    monkeypatch.setattr(loop_module._Run, "seconds_of_a_step", lambda self: pytest.fail("measured again"))
+    monkeypatch.setattr(Steps, "seconds_of_a_step", lambda self: pytest.fail("measured again"))
     steps = []
     result = fine_tune(checkpoint, network, data, settings, place, lambda *step: steps.append(step))
     assert result.about["fine_tuning"][0]["steps"] == 6  # ten fit, four were measured
@@ -133,12 +135,12 @@ def test_a_time_limit_becomes_a_number_of_steps_that_a_resume_keeps(tmp_path, mo
 def test_measured_steps_leave_no_trace():
     network = tiny_hybrid()
     checkpoint, data = made(network), data_for(network)
-    run = loop_module._Run(checkpoint, network, data, FineTune(batch=16), torch.device("cpu"))
+    run = steps_of(checkpoint, network, data, FineTune(batch=16))
     times = iter([10.0, 16.0])
     assert run.seconds_of_a_step(lambda: next(times)) == 2.0
     run.step(0, 1)
     result = fine_tune(checkpoint, network, data, FineTune(steps=1, batch=16))
-    assert same(run.model.trained(), result)
+    assert same(run.task.model.trained(), result)
 
 
 def test_another_run_s_state_is_refused(tmp_path):
