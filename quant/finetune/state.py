@@ -83,13 +83,19 @@ def forget(path: Path) -> None:
 def asked_for(
     checkpoint: Checkpoint, network: Network, training: DataSet, settings: FineTune, device: str
 ) -> dict[str, Any]:
-    """Everything that the result depends on, in plain data; of the images only their number, labels and treatment."""
+    """Everything that the result of fine-tuning a checkpoint depends on, in plain data."""
     structure = json.dumps(structure_of(checkpoint.network), sort_keys=True)
     ranges = {
         f"{kind}/{name}": torch.tensor([one.low, one.high])
         for kind in ("stored", "preactivation")
         for name, one in getattr(checkpoint, kind).items()
     }
+    made = _digest(structure + checkpoint.plan.fingerprint(), {**checkpoint.tensors(), **ranges})
+    return {**asked_of(network, training, settings, device), "checkpoint": made}
+
+
+def asked_of(network: Network, training: DataSet, settings: FineTune, device: str) -> dict[str, Any]:
+    """What the result of training a network depends on; of the images only their number, labels and treatment."""
     weights = {
         f"{node.name}/{part}": value
         for node in network.nodes
@@ -101,7 +107,6 @@ def asked_for(
     return {
         **asdict(settings),
         "device": device,
-        "checkpoint": _digest(structure + checkpoint.plan.fingerprint(), {**checkpoint.tensors(), **ranges}),
         "float weights": _digest("", weights),
         "data": f"{training.name} ({training.split}, {len(training)} images, {_digest(treatment, labels)})",
     }

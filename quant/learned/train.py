@@ -1,0 +1,162 @@
+"""Learn widths, scales and weights together; the same steps train LSQ with uniform widths."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quant.data.dataset import DataSet
+from quant.finetune.devices import check_device, network_on
+from quant.finetune.settings import FineTune
+from quant.finetune.state import State, asked_of
+from quant.finetune.steps import Progress, Steps, Task, one_thread
+from quant.learned.budget import Budget, Widths, uniform_widths
+from quant.learned.initial import starts
+from quant.learned.network import LearnedNetwork
+from quant.learned.quantizer import Quantizer, widths_of
+from quant.learned.settings import LearnBits
+from quant.learned.settle import settle
+from quant.learned.sites import STORED, WEIGHTS, sites_of
+from quant.learned.structure import attentions
+from quant.network import Network
+
+START_IMAGES = 64  # one batch, as the released code
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A network with its quantizers after training; `state` has losses and the log of widths."""
+
+    model: LearnedNetwork
+    state: State
+    snapped: tuple[str, ...]
+
+    def widths(self) -> dict[str, Tensor]:
+        """Whole widths [tables, heads] of every site."""
+        return {name: one.width().detach() for name, one in self.model.quantizers.items()}
+
+
+class LearnTask(Task):
+    """Q-ViT's training: cross-entropy, the budget's penalty, bits frozen at the end."""
+
+    def __init__(
+        self, network: Network, images: Tensor, options: LearnBits, budget: Budget | None, widths: Widths | None
+    ) -> None:
+        sites = sites_of(network.workload, options.sites)
+        first = uniform_widths(sites, options.start_bits) if widths is None else dict(widths)
+        begun = starts(network, sites, images)
+        self.options, self.budget = options, budget
+        self.model = LearnedNetwork(
+            network,
+            {
+                name: Quantizer(site, begun[name], first[name], options.learned and not site.pinned, options.switchable)
+                for name, site in sites.items()
+            },
+        )
+        self.summed = tuple(name for name in summed_sites(network) if name in sites) if options.tied else ()
+        self.frozen = False
+        self._flips, self._last = 0, {name: one.width().detach() for name, one in self.model.quantizers.items()}
+
+    def parameters_by_name(self) -> dict[str, Tensor]:
+        """Everything that is trained or kept, by a unique name."""
+        return self.model.parameters_by_name()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [n, classes] of images [n, channels, h, w]."""
+        return self.model.logits(images)
+
+    def rate_share(self, name: str) -> float:
+        """Bits, and scales and offsets, have rates of their own."""
+        part = name.split("/", 1)[0]
+        return {"bits": self.options.bit_rate, "growth": self.options.step_rate, "moved": self.options.step_rate}.get(
+            part, 1.0
+        )
+
+    def penalty(self) -> Tensor | None:
+        """The budget's part of the loss, while bits are learned."""
+        if self.budget is None or self.frozen or not self.options.learned:
+            return None
+        return self.budget.penalty(widths_of(self.model.quantizers))
+
+    def begins(self, step: int, steps: int) -> None:
+        """Freeze the bits at the last tenth."""
+        first = steps - round(steps * self.options.frozen_share)
+        if step == first:
+            self.freeze()
+        elif step > first and not self.frozen:
+            self.frozen = True
+            for one in self.model.quantizers.values():
+                one.hold()
+
+    def freeze(self) -> None:
+        """Settle the widths within the budget and tie the scales that meet in one sum."""
+        self.frozen = True
+        quantizers = self.model.quantizers
+        if self.budget is not None and self.options.learned:
+            pinned = {name: one.site.pinned for name, one in quantizers.items()}
+            real = {name: one.bits.detach() for name, one in quantizers.items()}
+            for name, width in settle(real, self.budget, pinned).items():
+                with torch.no_grad():
+                    quantizers[name].bits.copy_(width)
+        for name, one in quantizers.items():
+            one.freeze(powers_of_two=name in self.summed)
+
+    def ends(self, step: int, steps: int) -> dict[str, Any] | None:
+        """Bits back to 2 … 8; widths, flips since the last entry and the share of the budget."""
+        quantizers = self.model.quantizers
+        for one in quantizers.values():
+            one.clamp()
+        now = {name: one.width().detach() for name, one in quantizers.items()}
+        self._flips += sum(int((now[name] != self._last[name]).sum()) for name in now)
+        self._last = now
+        if (step + 1) % self.options.log_every and step + 1 < steps:
+            return None
+        flips, self._flips = self._flips, 0
+        spent = {} if self.budget is None else {"spent": round(self.budget.spent(now), 5)}
+        return {"step": step + 1, "flips": flips, **spent, "widths": {k: v.int().tolist() for k, v in now.items()}}
+
+
+def summed_sites(network: Network) -> tuple[str, ...]:
+    """Sites whose parts meet in one sum: the attention's output and the projection's filters."""
+    workload = network.workload
+    found = []
+    for one in attentions(workload):
+        found += [f"{STORED}/{workload.op_by_name[one.values].output}", f"{WEIGHTS}/{one.proj}"]
+    return tuple(found)
+
+
+def learn_bits(
+    network: Network,
+    training: DataSet,
+    settings: FineTune,
+    options: LearnBits,
+    budget: Budget | None = None,
+    widths: Widths | None = None,
+    state: str | Path | None = None,
+    progress: Progress | None = None,
+    device: str = "cpu",
+    keep_every: int = 20,
+) -> Learned:
+    """Fine-tune a float network with learned widths, from its weights; `widths` are where they start, if not uniform.
+
+    Images of the first batch give the scales' start.  The file `state` is written and resumed from as
+    `quant.finetune.fine_tune` does.  Raises AccelsimError for a network that is no vision transformer, and as
+    `fine_tune` does.
+    """
+    place = check_device(device)
+    images = training.preprocess.tensor(training.images[:START_IMAGES]).to(place)
+    asked = asked_of(network, training, settings, device) | {
+        "learned bits": asdict(options),
+        "budget": None if budget is None else [budget.cost.name, budget.limit, budget.weight],
+        "widths": None if widths is None else {name: one.tolist() for name, one in widths.items()},
+    }
+    with one_thread():
+        start = network_on(network, place)
+        steps = Steps(lambda: LearnTask(start, images, options, budget, widths), start, training, settings, place)
+        path = None if state is None else Path(state)
+        found = steps.carry_out(asked, path, keep_every, progress, "learning bits")
+        return Learned(steps.task.model, found, steps.task.summed)
