@@ -108,8 +108,10 @@ def options_of(arm: str, bits: int) -> LearnBits:
             SiteOptions("layer") if arm == "layer" else SiteOptions(head_axis="code" if arm == "code_axis" else "head")
         )
         return LearnBits(bits + 1, switchable=arm != "one_scale", bit_rate=BIT_RATE, sites=sites)
-    kinds = {"gelu_signed": SiteOptions(gelu="signed"), "gelu_unsigned": SiteOptions(gelu="unsigned"),
-             "without_msa": SiteOptions(floating=("msa",)), "without_gelu": SiteOptions(floating=("gelu",))}  # fmt: skip
+    kinds = {
+        "gelu_signed": SiteOptions(gelu="signed"), "gelu_unsigned": SiteOptions(gelu="unsigned"),
+        "without_msa": SiteOptions(floating=("msa",)), "without_gelu": SiteOptions(floating=("gelu",)),
+    }  # fmt: skip
     return LearnBits(bits, learned=False, sites=kinds.get(arm, SiteOptions()))
 
 

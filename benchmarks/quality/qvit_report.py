@@ -1,0 +1,120 @@
+"""Tables and pictures of qvit.py's and qvit_hardware.py's results.
+
+    python benchmarks/quality/qvit_report.py [--results FILE] [--hardware FILE] [--page docs/qvit.md] [--picture FILE]
+
+Without --page the tables are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from statistics import mean, median
+
+from paired import Row, change_text, mean_change, of, pairs, seeds_of
+from pmq_report import change_table
+from qvit import MODEL, PARTS, RANDOM, RESULTS, SINGLE
+from qvit_picture import draw
+from report import show
+from run import read_results
+
+WIDTHS = ("mean_bits_of_products", "mean_bits_of_weights")
+LEARNED = ("head", "one_scale", *SINGLE)
+NAMES = {
+    "lsq": "one width, learned scales (LSQ)", "head": "learned, by head (Q-ViT)", "one_scale": "the same, one scale",
+    "layer": "learned, by layer", "code_axis": "learned, the code's axes of weights",
+    "without_msa": "attention in floating point", "without_gelu": "values after GELU in floating point",
+    "gelu_signed": "values after GELU signed, no offset", "gelu_unsigned": "values after GELU unsigned, no offset",
+}  # fmt: skip
+
+
+def main() -> int:
+    """Print the tables, or write them into a page; draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--page", help="replace the tables between the page's markers")
+    parser.add_argument("--picture", help="draw losses, flips and accuracies (.png or .svg)")
+    arguments = parser.parse_args()
+    rows = read_results(arguments.results)
+    text = {
+        "arms": arm_table(rows),
+        "pairs": pair_table(rows),
+        "widths": width_table(rows),
+        "random": random_table(rows),
+        "parts": part_table(rows),
+    }
+    show(text, arguments.page)
+    if arguments.picture:
+        draw(rows, arguments.picture)
+    return 0
+
+
+def arm_table(rows: Sequence[Row]) -> str:
+    """Learned widths against one width at equal bit operations; Holm over all tests of the table."""
+    found = {
+        f"{bits} bits | {NAMES[arm]}": pairs(rows, MODEL, bits, "lsq", arm) for bits in (4, 3, 2) for arm in LEARNED
+    }
+    return change_table("bit operations of | arm | LSQ, top-1 % | arm, top-1 % | arm − LSQ", found)
+
+
+def pair_table(rows: Sequence[Row]) -> str:
+    """What each part of the method is worth: head-wise widths with seven scales against it without one of them."""
+    found = {
+        f"{bits} bits | {NAMES[arm]}": pairs(rows, MODEL, bits, arm, "head") for bits in (4, 3) for arm in LEARNED[1:]
+    }
+    return change_table("bit operations of | instead | instead, top-1 % | Q-ViT, top-1 % | Q-ViT − instead", found)
+
+
+def width_table(rows: Sequence[Row]) -> str:
+    """Realised budgets, mean widths, flips of widths and time; means over checkpoints."""
+    lines = [
+        "| bit operations of | arm | checkpoints | top-1, % | share of the budget | mean width of products "
+        "| of weights | changes of widths | of these after half of the steps | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for bits in (4, 3, 2):
+        for arm in ("lsq", *LEARNED):
+            found = [row for seed in seeds_of(rows, MODEL, bits, arm) if (row := of(rows, MODEL, bits, arm, seed))]
+            if not found:
+                continue
+            late = [sum(row["flips"][len(row["flips"]) // 2 :]) for row in found]
+            cells = [
+                f"{100 * mean(row['top1'] for row in found):.2f}",
+                f"{min(row['spent'] for row in found):.3f} … {max(row['spent'] for row in found):.3f}",
+                *(f"{mean(row[name] for row in found):.2f}" for name in WIDTHS),
+                f"{mean(sum(row['flips']) for row in found):.0f}", f"{mean(late):.0f}",
+                f"{mean(row['cpu_s'] for row in found):.0f}",
+            ]  # fmt: skip
+            lines.append(f"| {bits} bits | {NAMES[arm]} | {len(found)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def random_table(rows: Sequence[Row]) -> str:
+    """Random widths at the same bit operations, trained alike, beside learned ones; first checkpoint."""
+    lines = [
+        "| bit operations of | random widths | median top-1, % | worst | best | LSQ | Q-ViT | Q-ViT − mean of random, "
+        "points (95 %) | random ones at least as good as Q-ViT | as LSQ |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for bits in (4, 3):
+        drawn = [row for arm in RANDOM if (row := of(rows, MODEL, bits, arm))]
+        base, ours = of(rows, MODEL, bits, "lsq"), of(rows, MODEL, bits, "head")
+        if not drawn or base is None or ours is None:
+            continue
+        tops = [row["top1"] for row in drawn]
+        values = (median(tops), min(tops), max(tops), base["top1"], ours["top1"])
+        change = mean_change([pair for arm in RANDOM for pair in pairs(rows, MODEL, bits, arm, "head")[:1]])
+        counts = [sum(top >= row["top1"] for top in tops) for row in (ours, base)]
+        cells = " | ".join(f"{100 * value:.2f}" for value in values)
+        lines.append(f"| {bits} bits | {len(drawn)} | {cells} | {change_text(change)} | {counts[0]} | {counts[1]} |")
+    return "\n".join(lines)
+
+
+def part_table(rows: Sequence[Row]) -> str:
+    """One width everywhere but in one part; first checkpoint."""
+    found = {f"{bits} bits | {NAMES[arm]}": pairs(rows, MODEL, bits, "lsq", arm) for bits in (3, 2) for arm in PARTS}
+    return change_table("width | instead | everything, top-1 % | instead, top-1 % | instead − everything", found)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
