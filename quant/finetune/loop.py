@@ -15,8 +15,8 @@ from quant.finetune.devices import check_device, checkpoint_on, network_on
 from quant.finetune.numerics import Trainable
 from quant.finetune.settings import FineTune
 from quant.finetune.state import State, asked_for
-from quant.finetune.steps import Progress, Steps, Task, one_thread
-from quant.network import Network, forward
+from quant.finetune.steps import Progress, Steps, Task, check_labels, one_thread
+from quant.network import Network
 
 
 def fine_tune(
@@ -77,21 +77,13 @@ def _noted(checkpoint: Checkpoint, state: State, settings: FineTune) -> Checkpoi
 
 
 def _check(checkpoint: Checkpoint, network: Network, training: DataSet, settings: FineTune) -> None:
-    """Raise AccelsimError where network and checkpoint are not the same layers, or labels are missing or too large."""
+    """Raise AccelsimError where network and checkpoint are not the same layers, or labels do not fit."""
     problems = []
     shapes = {node.name: tuple(node.weight.shape) for node in network.nodes if node.weight is not None}
     for name, filters in checkpoint.filters.items():
         if shapes.get(name) != tuple(filters.integers.shape):
             what = f"weights {shapes.get(name)} in network {network.workload.name}"
             problems.append(Problem(f"op {name}", what, f"{tuple(filters.integers.shape)}, as in the checkpoint"))
-    if training.labels is None and settings.distill < 1:
-        expected = "labels, or distill 1: only the float network's answers"
-        problems.append(Problem(f"data {training.name}", "fine-tuning needs labels", expected))
-    if not problems and training.labels is not None and len(training.labels):
-        with torch.no_grad():
-            classes = forward(network, torch.zeros(1, *network.image_shape)).shape[1]
-        if int(training.labels.max()) >= classes:
-            what = f"labels reach {int(training.labels.max())}, the model has {classes} classes"
-            problems.append(Problem(f"data {training.name}", what, "data with the model's classes"))
     if problems:
         raise AccelsimError(problems)
+    check_labels(network, training, settings)

@@ -28,7 +28,7 @@ class Task:
     """What is trained: parameters and logits, and what a method adds to plain training."""
 
     def parameters_by_name(self) -> dict[str, Tensor]:
-        """Everything that is trained, by a unique name; the same tensors whenever it is asked."""
+        """Everything that is trained or kept in the state, by a unique name; the same tensors whenever it is asked."""
         raise NotImplementedError
 
     def logits(self, images: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class Steps(Generic[T]):
         self.values = self.task.parameters_by_name()
         groups: dict[tuple[bool, float], list[Tensor]] = {}
         for name, value in self.values.items():
-            groups.setdefault((self.task.decays(name), self.task.rate_share(name)), []).append(value)
+            if value.requires_grad:
+                groups.setdefault((self.task.decays(name), self.task.rate_share(name)), []).append(value)
         decay, rate = self.settings.weight_decay, self.settings.rate
         parts = [
             {"params": values, "weight_decay": decay * decayed, "rate_share": share}
@@ -172,6 +173,23 @@ class Steps(Generic[T]):
         if settings.steps is not None:
             return settings.steps
         return (1 if settings.epochs is None else settings.epochs) * self.batches.per_epoch
+
+
+def check_labels(network: Network, training: DataSet, settings: FineTune) -> None:
+    """Raise AccelsimError for labels that training needs and are missing, or that a network has no class for."""
+    where = f"data {training.name}"
+    if training.labels is None:
+        if settings.distill < 1:
+            expected = "labels, or distill 1: only the float network's answers"
+            raise AccelsimError(Problem(where, "fine-tuning needs labels", expected))
+        return
+    if not len(training.labels):
+        return
+    with torch.no_grad():
+        classes = forward(network, torch.zeros(1, *network.image_shape)).shape[1]
+    if int(training.labels.max()) >= classes:
+        what = f"labels reach {int(training.labels.max())}, the model has {classes} classes"
+        raise AccelsimError(Problem(where, what, "data with the model's classes"))
 
 
 @contextmanager

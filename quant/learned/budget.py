@@ -101,7 +101,7 @@ class BitOperations:
 def _of_table(widths: Widths, site: str, table: int | None) -> Tensor:
     """Widths of a site, or of one of its tables."""
     if site not in widths:
-        return torch.tensor([FLOAT_BITS])
+        return torch.tensor(FLOAT_BITS)
     return widths[site] if table is None or len(widths[site]) == 1 else widths[site][table]
 
 

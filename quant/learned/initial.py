@@ -16,6 +16,7 @@ from quant.network import Network, Numerics, run
 TOLERANCE = 1e-5
 MOST_ROUNDS = 200
 MOST_VALUES = 1 << 15
+SAMPLE_SEED = 0
 
 
 def fixed_point(values: Tensor, bits: int, signed: bool, offset: bool) -> tuple[float, float]:
@@ -41,7 +42,7 @@ def fixed_point(values: Tensor, bits: int, signed: bool, offset: bool) -> tuple[
 def starts(network: Network, sites: dict[str, Site], images: Tensor) -> dict[str, Start]:
     """The start of every site: weights as they are, tensors of the float network on a batch of images.
 
-    Of more than 32,768 values of a tensor, that many evenly spaced ones are taken.
+    Of more than 32,768 values of a tensor, that many random ones are taken.
     """
     names = [site.of for site in sites.values() if site.kind == STORED]
     with torch.no_grad():
@@ -61,9 +62,17 @@ def _start(site: Site, value: Tensor) -> Start:
     tables = [seen] if axis is None else list(seen.unbind(axis))
     steps, offsets = [], []
     for one in tables:
-        flat = one.flatten()
-        sample = flat[:: max(1, -(-flat.numel() // MOST_VALUES))]
+        sample = _sampled(one.flatten())
         pairs = [fixed_point(sample, bits, site.signed, site.offset) for bits in range(LOWEST_BITS, HIGHEST_BITS + 1)]
         steps.append([step for step, _ in pairs])
         offsets.append([shift for _, shift in pairs])
-    return Start(torch.tensor(steps), torch.tensor(offsets) if site.offset else None)
+    found = torch.tensor([steps, offsets], device=value.device)
+    return Start(found[0], found[1] if site.offset else None)
+
+
+def _sampled(values: Tensor) -> Tensor:
+    """Random values of many: evenly spaced ones would be those of some channels."""
+    if values.numel() <= MOST_VALUES:
+        return values
+    chosen = torch.randperm(values.numel(), generator=torch.Generator().manual_seed(SAMPLE_SEED))[:MOST_VALUES]
+    return values[chosen.to(values.device)]

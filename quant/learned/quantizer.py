@@ -34,16 +34,17 @@ class Quantizer:
 
     `bits` [tables, heads] are real widths; `growth` [tables, slots] the logarithms of what the start's steps were
     multiplied by (steps stay positive, and an optimizer's step is relative); `moved` [tables, slots] what the start's
-    offsets were moved by, in their steps.  The released code trains steps and offsets directly and clamps the former at
-    1e-4, as is done here.  `switchable`: a slot for every width; else one step for all, that of the first width.
+    offsets were moved by, in their steps (an interpretation: the released code trains steps and offsets directly).
+    Steps are at least 1e-4, as released.  `switchable`: a slot for every width; else one step for all, that of the
+    first width.
 
     `freeze` ends the learning of bits; from then on every part has a step `tied` · exp(growth of the first slot), and
-    an offset of −`zero` whole steps.
+    an offset of −`zero` whole steps: scale · (code − zero), which the hardware can compute.
     """
 
     def __init__(self, site: Site, start: Start, bits: Tensor, learned: bool = True, switchable: bool = True) -> None:
         self.site = site
-        bits = bits.detach().reshape(site.tables, site.heads)
+        bits = bits.detach().reshape(site.tables, site.heads).to(start.steps)
         self.bits = bits.clone().requires_grad_(learned)
         self.start = start
         if not switchable:
@@ -52,7 +53,7 @@ class Quantizer:
             self.start = Start(start.steps.gather(1, slot), offsets)
         self.growth = torch.zeros_like(self.start.steps).requires_grad_()
         self.moved = None if start.offsets is None else torch.zeros_like(self.start.steps).requires_grad_()
-        self.tied, self.zero = torch.zeros(site.tables, site.heads), torch.zeros(site.tables, site.heads)
+        self.tied, self.zero = torch.zeros_like(bits), torch.zeros_like(bits)
         self.frozen = False
 
     def parameters(self) -> dict[str, Tensor]:
@@ -76,7 +77,7 @@ class Quantizer:
             self.bits.copy_(width)
             self.tied.copy_(tie(step) if powers_of_two else step)
             if shift is not None:
-                self.zero.copy_((-shift / step).round())
+                self.zero.copy_((-shift / step).round().clamp(*self.range(width)))
             self.growth.zero_()
         self.hold()
 
@@ -107,7 +108,7 @@ class Quantizer:
         if self.moved is None or self.start.offsets is None:
             return None
         if self.frozen:
-            return -self.zero * self.step(width).detach()
+            return -self.zero * self.step(width)
         return self._of_slot(self.start.offsets + self.moved * self.start.steps, width)
 
     def _of_slot(self, table: Tensor, width: Tensor) -> Tensor:
@@ -121,17 +122,25 @@ class Quantizer:
         Gradients of scales are multiplied by 1 / √(values of a part · highest code), as in LSQ.
         """
         site, width = self.site, self.width()
-        seen = self.site.seen(value)
+        seen = site.seen(value)
         low, high = self.range(width)
         multiplier = (seen.numel() / math.prod(width.shape) * high.detach()).rsqrt()
-        step, shift = self.step(width), self.shift(width)
+        step, shift = self.step(width), None
+        if self.frozen:
+            low, high = low - self.zero, high - self.zero
+        else:
+            shift = self.shift(width)
         low, high, multiplier, step = (one.reshape(site.parts) for one in (low, high, multiplier, step))
         shift = None if shift is None else shift.reshape(site.parts)
         return learned_step(seen, step, low, high, multiplier, shift).reshape(value.shape)
 
 
 def tie(steps: Tensor) -> Tensor:
-    """Steps [tables, heads] as powers of two times one base per table, chosen for the least squared log error."""
+    """Steps [tables, heads] as powers of two times one base per table.
+
+    Every step goes to the nearest on a logarithmic scale; of the steps as bases, that with the least squared error.
+    An interpretation: nothing in the paper lets heads of several scales meet in one sum of integers.
+    """
     exponents = steps.log2()
     bases = (exponents - exponents.floor()).reshape(len(steps), 1, -1)
     off = exponents[:, :, None] - bases

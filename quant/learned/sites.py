@@ -13,7 +13,7 @@ from torch import Tensor
 
 from accelsim.ir import OpKind, Workload
 from accelsim.problems import AccelsimError, Problem
-from quant.learned.structure import Attention, attentions, readers_of
+from quant.learned.structure import Attention, attentions
 
 STORED, WEIGHTS = "stored", "weights"
 HEAD, LAYER = "head", "layer"
@@ -97,11 +97,10 @@ def sites_of(workload: Workload, options: SiteOptions | None = None) -> dict[str
             raise AccelsimError(Problem(f"network {workload.name}: {op.name}", what, "layers that read one tensor"))
         for kind, of in ((STORED, roots[0]), (WEIGHTS, op.name)):
             found.setdefault(f"{kind}/{of}", Site(f"{kind}/{of}", kind, of, pinned=pinned))
-    for op in layers:
-        if op.activation == "gelu" and f"stored/{op.output}" in found:
+    for of in _after_gelu(workload):
+        if f"stored/{of}" in found:
             signed, offset = chosen.gelu == SIGNED, chosen.gelu == OFFSET
-            site = Site(f"stored/{op.output}", STORED, op.output, signed=signed, offset=offset)
-            found[site.name] = site
+            found[f"stored/{of}"] = Site(f"stored/{of}", STORED, of, signed=signed, offset=offset)
     left_out = _floating(workload, chosen)
     return {name: site for name, site in found.items() if name not in left_out}
 
@@ -115,9 +114,13 @@ def _floating(workload: Workload, options: SiteOptions) -> set[str]:
             names |= {f"stored/{of}" for of in (*roots, *(op.output for op in ops))}
             names |= {f"weights/{of}" for of in (one.qkv, one.proj)}
     if GELU in options.floating:
-        gelus = [op.output for op in workload.ops if op.kind is OpKind.CONV and op.activation == "gelu"]
-        names |= {f"stored/{name}" for name in gelus if readers_of(workload, name)}
+        names |= {f"stored/{of}" for of in _after_gelu(workload)}
     return names
+
+
+def _after_gelu(workload: Workload) -> list[str]:
+    """Tensors that a GELU makes, in the output stage or as an op of its own."""
+    return [op.output for op in workload.ops if "gelu" in (op.activation, op.op_class)]
 
 
 def _of_attention(workload: Workload, one: Attention, options: SiteOptions) -> list[Site]:

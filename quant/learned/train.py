@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accelsim.problems import AccelsimError, Problem
 from quant.data.dataset import DataSet
+from quant.finetune.batches import Batches
 from quant.finetune.devices import check_device, network_on
 from quant.finetune.settings import FineTune
 from quant.finetune.state import State, asked_of
-from quant.finetune.steps import Progress, Steps, Task, one_thread
+from quant.finetune.steps import Progress, Steps, Task, check_labels, one_thread
 from quant.learned.budget import Budget, Widths, uniform_widths
 from quant.learned.initial import starts
 from quant.learned.network import LearnedNetwork
-from quant.learned.quantizer import Quantizer, widths_of
+from quant.learned.quantizer import LOWEST_BITS, Quantizer, widths_of
 from quant.learned.settings import LearnBits
 from quant.learned.settle import settle
-from quant.learned.sites import STORED, WEIGHTS, sites_of
+from quant.learned.sites import BY_HEAD, STORED, WEIGHTS, sites_of
 from quant.learned.structure import attentions
 from quant.network import Network
 
@@ -57,13 +59,17 @@ class LearnTask(Task):
                 for name, site in sites.items()
             },
         )
-        self.summed = tuple(name for name in summed_sites(network) if name in sites) if options.tied else ()
+        summed = summed_sites(network, options.sites.head_axis)
+        self.summed = tuple(name for name in summed if name in sites) if options.tied else ()
         self.frozen = False
-        self._flips, self._last = 0, {name: one.width().detach() for name, one in self.model.quantizers.items()}
+        self._flips, self._before = torch.zeros((), dtype=torch.int64), self._widths()
+
+    def _widths(self) -> dict[str, Tensor]:
+        return {name: one.width().detach() for name, one in self.model.quantizers.items()}
 
     def parameters_by_name(self) -> dict[str, Tensor]:
         """Everything that is trained or kept, by a unique name."""
-        return self.model.parameters_by_name()
+        return self.model.parameters_by_name() | {"log/flips": self._flips}
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, channels, h, w]."""
@@ -83,7 +89,8 @@ class LearnTask(Task):
         return self.budget.penalty(widths_of(self.model.quantizers))
 
     def begins(self, step: int, steps: int) -> None:
-        """Freeze the bits at the last tenth."""
+        """Freeze the bits where the last share of the steps begins; after a resume, go on as frozen."""
+        self._before = self._widths()
         first = steps - round(steps * self.options.frozen_share)
         if step == first:
             self.freeze()
@@ -110,22 +117,23 @@ class LearnTask(Task):
         quantizers = self.model.quantizers
         for one in quantizers.values():
             one.clamp()
-        now = {name: one.width().detach() for name, one in quantizers.items()}
-        self._flips += sum(int((now[name] != self._last[name]).sum()) for name in now)
-        self._last = now
+        now = self._widths()
+        self._flips += sum(int((now[name] != self._before[name]).sum()) for name in now)
         if (step + 1) % self.options.log_every and step + 1 < steps:
             return None
-        flips, self._flips = self._flips, 0
+        flips = int(self._flips)
+        self._flips.zero_()
         spent = {} if self.budget is None else {"spent": round(self.budget.spent(now), 5)}
         return {"step": step + 1, "flips": flips, **spent, "widths": {k: v.int().tolist() for k, v in now.items()}}
 
 
-def summed_sites(network: Network) -> tuple[str, ...]:
-    """Sites whose parts meet in one sum: the attention's output and the projection's filters."""
+def summed_sites(network: Network, head_axis: str = BY_HEAD) -> tuple[str, ...]:
+    """Sites whose parts meet in one sum: the attention's output and filters that heads cut along their inputs."""
     workload = network.workload
     found = []
     for one in attentions(workload):
-        found += [f"{STORED}/{workload.op_by_name[one.values].output}", f"{WEIGHTS}/{one.proj}"]
+        filters = one.proj if head_axis == BY_HEAD else one.qkv
+        found += [f"{STORED}/{workload.op_by_name[one.values].output}", f"{WEIGHTS}/{filters}"]
     return tuple(found)
 
 
@@ -144,11 +152,13 @@ def learn_bits(
     """Fine-tune a float network with learned widths, from its weights; `widths` are where they start, if not uniform.
 
     Images of the first batch give the scales' start.  The file `state` is written and resumed from as
-    `quant.finetune.fine_tune` does.  Raises AccelsimError for a network that is no vision transformer, and as
-    `fine_tune` does.
+    `quant.finetune.fine_tune` does.  Raises AccelsimError for a network that is no vision transformer, a budget that
+    2 bits everywhere exceed, and as `fine_tune` does.
     """
+    check_labels(network, training, settings)
+    _check_budget(network, options, budget)
     place = check_device(device)
-    images = training.preprocess.tensor(training.images[:START_IMAGES]).to(place)
+    images = Batches(training, settings).at(0)[0][:START_IMAGES].to(place)
     asked = asked_of(network, training, settings, device) | {
         "learned bits": asdict(options),
         "budget": None if budget is None else [budget.cost.name, budget.limit, budget.weight],
@@ -159,4 +169,17 @@ def learn_bits(
         steps = Steps(lambda: LearnTask(start, images, options, budget, widths), start, training, settings, place)
         path = None if state is None else Path(state)
         found = steps.carry_out(asked, path, keep_every, progress, "learning bits")
+        # A finished run that is read from its file, and one without a frozen share, end frozen as well.
+        steps.task.begins(found.steps, found.steps)
         return Learned(steps.task.model, found, steps.task.summed)
+
+
+def _check_budget(network: Network, options: LearnBits, budget: Budget | None) -> None:
+    """Raise AccelsimError for a limit that the narrowest widths exceed."""
+    if budget is None or not options.learned:
+        return
+    least = budget.cost.exact(uniform_widths(sites_of(network.workload, options.sites), LOWEST_BITS))
+    if least > budget.limit:
+        what = f"{LOWEST_BITS} bits everywhere cost {least:.6g}"
+        levers = ("a larger budget", "ends_learned: first and last layer below 8 bits too")
+        raise AccelsimError(Problem(f"budget: {budget.cost.name}", what, f"at most {budget.limit:.6g}", levers))
