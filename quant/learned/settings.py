@@ -25,7 +25,7 @@ class LearnBits:
     switchable: bool = True
     tied: bool = True
     frozen_share: float = 0.1
-    bit_rate: float = 20.0
+    bit_rate: float = 120.0
     step_rate: float = 1.0
     log_every: int = 10
     sites: SiteOptions = field(default_factory=SiteOptions)
