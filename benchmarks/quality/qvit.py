@@ -1,8 +1,10 @@
 """Q-ViT's learned widths against one width, one scale, layers, random widths and missing parts, at equal budgets.
 
-    python benchmarks/quality/qvit.py [--results FILE] [--work DIR] [--bits 3 4 2] [--arms NAME ...] [--steps N]
+    python benchmarks/quality/qvit.py [--results FILE] [--work DIR] [--bits 3 4 2] [--arms NAME ...] [--price]
 
-Every cell is one training from the float checkpoint of a seed: equal steps, images and learning rates.  Cells go to the
+Every cell is one training from the float checkpoint of a seed: equal steps, images and learning rates.  Arms
+"latency_P" have a budget of simulated latency instead, P percent of that of one width on the bit-composable array.
+--price simulates the widths of every row once more.  Cells go to the
 results (JSON lines) as they finish, unfinished ones keep their state in --work: kill it and run it again, it goes on.
 Checkpoints of other seeds than 0 come from `python -m quant.models.train glyph_vit_small --seed N`.  qvit_report.py
 makes tables and pictures.
@@ -22,11 +24,14 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from codesign.learned.costs import TargetCost
 from mnq import evaluated, figures_of, glyph_images
 from run import HERE, read_results
 from torch import Tensor
 from tqdm import tqdm
 
+from accelsim.config import load_accelerator
+from accelsim.files import write_text_atomic
 from quant.capture import capture
 from quant.data import load_data
 from quant.data.small import GREY_32
@@ -36,7 +41,7 @@ from quant.learned.budget import BitOperations, Budget, uniform_widths
 from quant.learned.network import LearnedNetwork
 from quant.learned.settings import LearnBits
 from quant.learned.settle import settle
-from quant.learned.sites import SiteOptions, sites_of
+from quant.learned.sites import GRANULARITIES, HEAD, LAYER, SiteOptions, sites_of
 from quant.learned.train import learn_bits
 from quant.models.registry import load_reference
 from quant.network import Network, forward
@@ -52,8 +57,11 @@ RANDOM = tuple(f"random_{k}" for k in range(10))
 HEADLINE = ("lsq", "head", "one_scale")
 SINGLE = ("layer", "code_axis")
 PARTS = ("without_msa", "without_gelu", "gelu_signed", "gelu_unsigned")
+# Shares of the simulated latency of 4 bits, in percent.
+LATENCIES = ("latency_100", "latency_110", "latency_125")
+PLAIN, COMPOSABLE = "trio_vit", "bitfusion_edge"
 ARMS: Mapping[int, tuple[str, ...]] = {
-    4: (*HEADLINE, *SINGLE, *RANDOM),
+    4: (*HEADLINE, *SINGLE, *RANDOM, *LATENCIES),
     3: (*HEADLINE, *SINGLE, *RANDOM, *PARTS),
     2: ("lsq", "head", *PARTS),
 }
@@ -68,8 +76,12 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--arms", nargs="+", default=None)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--price", action="store_true", help="simulate the widths of the rows again, train nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.price:
+        price(given.results)
+        return 0
     Path(given.work).mkdir(parents=True, exist_ok=True)
     done = {(row["seed"], row["bits"], row["arm"]) for row in read_results(given.results)}
     for seed, bits, arm in cells(given.bits, given.seeds, given.arms):
@@ -103,7 +115,7 @@ def cells(budgets: list[int], seeds: list[int], arms: list[str] | None) -> list[
 
 def options_of(arm: str, bits: int) -> LearnBits:
     """Options of an arm; learned widths start one bit above their budget, as the paper's 5 for 4."""
-    if arm in ("head", "one_scale", "layer", "code_axis"):
+    if arm in ("head", "one_scale", "layer", "code_axis", *LATENCIES):
         sites = (
             SiteOptions("layer") if arm == "layer" else SiteOptions(head_axis="code" if arm == "code_axis" else "head")
         )
@@ -120,7 +132,7 @@ def trained(network: Network, bits: int, arm: str, seed: int, steps: int, work: 
     options = options_of(arm, bits)
     cost = BitOperations(network.workload)
     limit = cost.exact(uniform_widths(sites_of(network.workload), bits))
-    budget = Budget(cost, limit)
+    budget = latency_budget(network, bits, arm) if arm in LATENCIES else Budget(cost, limit)
     widths = random_widths(network, budget, int(arm.split("_")[1])) if arm in RANDOM else None
     settings = FineTune(steps=steps, rate=RATE, weight_decay=0.05, smoothing=0.1, augment=True, seed=seed)
     state = work / f"{bits}_{arm}_{seed}.state"
@@ -144,6 +156,29 @@ def trained(network: Network, bits: int, arm: str, seed: int, steps: int, work: 
         "spent_over_time": [entry["spent"] for entry in learned.state.log],
         "losses": [round(one, 4) for one in means], "steps": steps, "rate": RATE, "cpu_s": round(taken, 1),
     }  # fmt: skip
+
+
+def latency_budget(network: Network, bits: int, arm: str) -> Budget:
+    """A share of the simulated latency of one width."""
+    target = TargetCost("latency_s", network, load_accelerator(COMPOSABLE), SiteOptions())
+    return Budget(target, target.uniform(bits) * int(arm.split("_")[1]) / 100)
+
+
+def price(results: str) -> None:
+    """Add to every row what its widths take on both arrays; rows that the hardware cannot run stay without."""
+    network = capture(load_reference(MODEL, STUDY_SEED), (1, 32, 32))
+    targets = {
+        (arch, kind): TargetCost("latency_s", network, load_accelerator(arch), SiteOptions(kind))
+        for arch in (PLAIN, COMPOSABLE)
+        for kind in GRANULARITIES
+    }
+    rows = read_results(results)
+    for row in tqdm(rows, desc="simulating", disable=not sys.stderr.isatty()):
+        if "widths" in row and row["arm"] not in (*PARTS, "code_axis"):
+            kind = LAYER if row["arm"] == "layer" else HEAD
+            widths = {name: torch.tensor(one, dtype=torch.float32) for name, one in row["widths"].items()}
+            row["simulated"] = {arch: targets[arch, kind].figures(widths) for arch in (PLAIN, COMPOSABLE)}
+    write_text_atomic(results, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def random_widths(network: Network, budget: Budget, number: int) -> dict[str, Tensor]:

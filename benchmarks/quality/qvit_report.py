@@ -1,6 +1,6 @@
-"""Tables and pictures of qvit.py's and qvit_hardware.py's results.
+"""Tables and the picture of qvit.py's results.
 
-    python benchmarks/quality/qvit_report.py [--results FILE] [--hardware FILE] [--page docs/qvit.md] [--picture FILE]
+    python benchmarks/quality/qvit_report.py [--results FILE] [--page docs/qvit.md] [--picture FILE]
 
 Without --page the tables are printed.
 """
@@ -13,7 +13,7 @@ from statistics import mean, median
 
 from paired import Row, change_text, mean_change, of, pairs, seeds_of
 from pmq_report import change_table
-from qvit import MODEL, PARTS, RANDOM, RESULTS, SINGLE
+from qvit import COMPOSABLE, LATENCIES, MODEL, PARTS, PLAIN, RANDOM, RESULTS, SINGLE
 from qvit_picture import draw
 from report import show
 from run import read_results
@@ -42,6 +42,7 @@ def main() -> int:
         "widths": width_table(rows),
         "random": random_table(rows),
         "parts": part_table(rows),
+        "hardware": hardware_table(rows),
     }
     show(text, arguments.page)
     if arguments.picture:
@@ -114,6 +115,29 @@ def part_table(rows: Sequence[Row]) -> str:
     """One width everywhere but in one part; first checkpoint."""
     found = {f"{bits} bits | {NAMES[arm]}": pairs(rows, MODEL, bits, "lsq", arm) for bits in (3, 2) for arm in PARTS}
     return change_table("width | instead | everything, top-1 % | instead, top-1 % | instead − everything", found)
+
+
+def hardware_table(rows: Sequence[Row]) -> str:
+    """Simulated figures of the widths on both arrays, relative to one width of 4 bits; first checkpoint."""
+    lines = [
+        f"| budget | arm | top-1, % | bit operations | latency on {COMPOSABLE} | energy | EDP | latency on {PLAIN} "
+        "| energy | EDP |",
+        "|---" * 10 + "|",
+    ]
+    base = of(rows, MODEL, 4, "lsq")
+    for bits in (4, 3, 2):
+        for arm in ("lsq", "head", "layer", *LATENCIES):
+            row = of(rows, MODEL, bits, arm)
+            if row is None or base is None or "simulated" not in row:
+                continue
+            share = f"{arm.split('_')[1]} % of the latency of 4 bits" if arm in LATENCIES else f"{bits} bits"
+            cells = [f"{100 * row['top1']:.2f}", f"{row['bit_operations'] / base['bit_operations']:.3f}"]
+            for arch in (COMPOSABLE, PLAIN):
+                cells += [
+                    f"{value / base['simulated'][arch][kind]:.3f}" for kind, value in row["simulated"][arch].items()
+                ]
+            lines.append(f"| {share} | {NAMES['head' if arm in LATENCIES else arm]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
