@@ -150,7 +150,7 @@ def trained(network: Network, bits: int, arm: str, seed: int, steps: int, work: 
     means = [sum(part) / len(part) for part in (losses[k : k + LOSS_EVERY] for k in range(0, len(losses), LOSS_EVERY))]
     return {
         **row, **mean_bits(learned.model, cost, found),
-        "spent": None if options.sites.floating else round(cost.exact(found) / limit, 5),
+        "spent": None if options.sites.floating else round(budget.spent(found), 5),
         "bit_operations": cost.exact(found), "widths": {name: one.int().tolist() for name, one in found.items()},
         "flips": [entry["flips"] for entry in learned.state.log],
         "spent_over_time": [entry["spent"] for entry in learned.state.log],
