@@ -38,7 +38,7 @@ from accelsim.optable import (
     O_UNIT_EXTRA,
     O_UNIT_WEIGHTS,
     O_UNITS,
-    S_BITS,
+    S_STORED,
     S_UNITS,
     T_BITS,
     T_INPUT,
@@ -184,10 +184,10 @@ def _weights_bits(table: OpTable) -> Int64:
         elif op[O_UNIT_WEIGHTS]:
             parts = table.slices[k, : op[O_SLICES]]
             if (parts[:, S_UNITS] < 0).any():
-                stored = int(op[O_UNITS] * parts[:, S_BITS].min())
+                stored = int(op[O_UNITS] * parts[:, S_STORED].min())
             else:
-                stored = int((parts[:, S_UNITS] * parts[:, S_BITS]).sum())
-            bits[k] = int(op[O_UNIT_WEIGHTS]) * stored + int(op[O_UNITS] * op[O_UNIT_EXTRA])
+                stored = int((parts[:, S_UNITS] * parts[:, S_STORED]).sum())
+            bits[k] = stored + int(op[O_UNITS] * op[O_UNIT_EXTRA])
     return bits
 
 

@@ -17,7 +17,7 @@ SHARE_TOLERANCE = 1e-6
 MAX_BURST_TICKS = 1 << 40
 NEWER_PLAN_FIELDS: dict[type, tuple[str, ...]] = {
     QuantPlan: ("input_zero_point",),
-    Rule: ("zero_point", "granularity", "nonlinear", "tokens"),
+    Rule: ("zero_point", "granularity", "nonlinear", "tokens", "heads", "weight_heads"),
     WeightShare: ("channels",),
 }
 
@@ -49,6 +49,11 @@ def check_plan(source: Source) -> None:
         _check_match(source, path, values.get("match"))
         if "weights" in values:
             _check_shares(source, child(path, "weights"), values["weights"])
+        for name in ("heads", "weight_heads"):
+            widths = values.get(name)
+            if widths is not None and widths.shifts and len(widths.shifts) != len(widths.bits):
+                what = f"{len(widths.shifts)} shifts for {len(widths.bits)} parts"
+                source.fault(child(child(path, name), "shifts"), what, "one shift for every part, or none at all")
     if not rules:
         return
     matches = [values.get("match") for values in rules.values()]

@@ -10,6 +10,7 @@ from accelsim.counts import MAX_MODES
 from accelsim.dram import device_names
 from accelsim.engines.registry import ENGINE_KINDS
 from accelsim.formats import MAX_REGION_SHIFT, TWO_REGION_BITS, Format
+from accelsim.head_widths import MAX_SHIFT, MOST_PARTS, PART_BITS, HeadWidths
 from accelsim.nonlinear.methods import method_names
 from accelsim.plan import GRANULARITIES, OLD_PLAN_FORMAT, PLAN_FORMAT, QuantPlan, Rule, WeightShare
 from accelsim.problems import AccelsimError
@@ -76,7 +77,7 @@ class _MethodNames(Collection[str]):
 class Spec:
     """What a field means and accepts: numbers from `low` to `high`, or one of `choices`, or text of a `pattern`.
 
-    For a list, `low` and `high` bound its length.
+    For a list, `low` and `high` bound its length, `item_low` and `item_high` its numbers.
     """
 
     meaning: str
@@ -85,6 +86,8 @@ class Spec:
     choices: Collection[str | int] = ()
     pattern: str = ""
     power_of_two: bool = False
+    item_low: int = 1
+    item_high: int = MAX_COUNT
 
 
 _ACCELERATOR = {
@@ -188,11 +191,17 @@ FIELDS: dict[type, dict[str, Spec]] = {
         "granularity": Spec("which channels of the result share a scale and an offset", choices=GRANULARITIES),
         "nonlinear": Spec("method of a softmax, GELU or LayerNorm of its own", choices=_MethodNames()),
         "tokens": Spec("the first tokens have the output's format, the others fewer bits"),
+        "heads": Spec("widths of equal parts of the result's channels"),
+        "weight_heads": Spec("widths of equal parts of the filters along their inputs"),
     },
     TokenGroups: {
         "layer": Spec("name of the layer that ranked the tokens", pattern=TITLE),
         "high": Spec("tokens with all bits", 1, 1 << 24),
         "drop_bits": Spec("bits fewer of the other tokens", 1, 14),
+    },
+    HeadWidths: {
+        "bits": Spec("width of every part", 1, MOST_PARTS, item_low=PART_BITS.start, item_high=PART_BITS.stop - 1),
+        "shifts": Spec("a step is 2^shift of the finest", 0, MOST_PARTS, item_low=0, item_high=MAX_SHIFT),
     },
     WeightShare: {
         "format": Spec("number format of the weights", choices=FORMAT_NAMES),

@@ -7,7 +7,7 @@ import math
 import re
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import cache
 from numbers import Integral, Real
@@ -180,11 +180,17 @@ def _list(hint: Any, spec: Spec, value: Any, path: str, source: Source) -> Any:
     if not isinstance(value, list | tuple):
         source.fault(path, f"found {describe(value)}", "a list")
         return FAULTY
-    items = [read_value(hint, spec, item, child(path, index), source) for index, item in enumerate(value)]
+    inside = _item_spec(spec)
+    items = [read_value(hint, inside, item, child(path, index), source) for index, item in enumerate(value)]
     if not spec.low <= len(items) <= spec.high:
         source.fault(path, f"the list has {len(items)} entries", f"{spec.low} … {spec.high:,} entries")
         return FAULTY
     return FAULTY if any(item is FAULTY for item in items) else tuple(items)
+
+
+def _item_spec(spec: Spec) -> Spec:
+    """What an entry of a list of numbers accepts."""
+    return replace(spec, low=spec.item_low, high=spec.item_high)
 
 
 def _number(kind: type, spec: Spec, value: Any, path: str, source: Source, also: str = "") -> Any:
@@ -274,7 +280,8 @@ def _schema_value(hint: Any, spec: Spec) -> dict[str, Any]:
         return schema_of(typing.cast(type, hint))
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
-        array = {"type": "array", "items": _schema_value(item, spec), "minItems": spec.low, "maxItems": spec.high}
+        items = _schema_value(item, _item_spec(spec))
+        array = {"type": "array", "items": items, "minItems": spec.low, "maxItems": spec.high}
         names = FIELDS[WeightShare]["format"].choices
         return {"anyOf": [{"enum": list(names)}, array]} if item is WeightShare else array
     if typing.get_origin(hint) in (typing.Union, UnionType):

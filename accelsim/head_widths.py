@@ -8,9 +8,15 @@ there the steps of the parts are powers of two times the finest, and shifts alig
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from accelsim.plan import QuantPlan
+
+PART_BITS = range(2, 17)
+MAX_SHIFT = 15
+MOST_PARTS = 4096
 
 @dataclass(frozen=True)
 class HeadWidths:
@@ -31,3 +37,8 @@ class HeadWidths:
     def to_json(self) -> dict[str, Any]:
         """Plain data in the plan file's format."""
         return {"bits": list(self.bits), **({"shifts": list(self.shifts)} if self.shifts else {})}
+
+
+def without_heads(plan: QuantPlan) -> QuantPlan:
+    """The plan with all parts in their widest widths: the worst case, for which mappings are chosen."""
+    return replace(plan, rules=tuple(replace(rule, heads=None, weight_heads=None) for rule in plan.rules))

@@ -37,9 +37,10 @@ OP_COLUMNS: tuple[str, ...] = (
     O_PADDING, O_REQUANTIZATIONS,
 ) = range(len(OP_COLUMNS))  # fmt: skip
 
-# A slice: a run of output channels with one weight format. units -1: balanced by the engines.
-SLICE_COLUMNS: tuple[str, ...] = ("weight_bits", "units", "terms", "combo")
-S_BITS, S_UNITS, S_TERMS, S_COMBO = range(4)
+# A slice: a run of output channels with one weight format. units -1: balanced by the engines; unit_bits: stored bits
+# of the weights of a unit.
+SLICE_COLUMNS: tuple[str, ...] = ("weight_bits", "units", "terms", "combo", "unit_bits")
+S_BITS, S_UNITS, S_TERMS, S_COMBO, S_STORED = range(5)
 MAX_SLICES = 3
 MAX_PASSES = 4
 MAX_PROBLEMS = 8
@@ -68,6 +69,20 @@ RIGHT_WHOLE, RIGHT_COLS, RIGHT_DEPTH = range(3)
 # its narrow ones.
 FORMS, S_WHOLE, S_FULL, S_NARROW = 6, 0, 1, 2
 
+# Head widths of an op (docs/decisions/0020-head-widths.md).  Of left operand, right operand and output, in turn: first
+# row of its parts in `OpTable.head_parts` (−1: one width), parts, elements of a part at a position, bits of a position
+# of the whole tensor.  Then: first row of the op's forms in `OpTable.forms`, one for every pair of a left and a right
+# width (−1: none), and the number of right widths.
+HEAD_COLUMNS: tuple[str, ...] = (
+    *(f"{operand}_{what}" for operand in ("left", "right", "out") for what in ("at", "parts", "size", "position_bits")),
+    "form", "right_widths",
+)  # fmt: skip
+H_AT, H_PARTS, H_SIZE, H_POSITION = range(4)
+H_LEFT, H_RIGHT, H_OUT, H_FORM, H_RIGHT_WIDTHS = 0, 4, 8, 12, 13
+# A part: bits of an element of all parts before, number of its width among those of the operand, ascending.
+PART_COLUMNS: tuple[str, ...] = ("before_bits", "width")
+P_BEFORE, P_WIDTH_INDEX = range(2)
+
 # Per (format combination, engine): -1 or the mode; output channels (depthwise: positions) per slot; passes over the
 # terms of a weight; reduction inputs (depthwise: taps) per slot.
 M_MODE, M_PRODUCTS, M_PASSES, M_INPUTS = range(4)
@@ -77,8 +92,10 @@ M_MODE, M_PRODUCTS, M_PASSES, M_INPUTS = range(4)
 class OpTable:
     """A quantized workload as arrays; row order is `QuantizedWorkload.ops`, tensors in `tensor_names` order.
 
-    `groups` [n, columns G_] are the token groups of every op, `forms` and `form_slices` the rows of `ops` and `slices`
-    that stand for groups of tokens.  All other arrays are those of the worst case, in which all tokens are full.
+    `groups` [n, columns G_] are the token groups of every op, `heads` [n, columns H_] its head widths with their
+    `head_parts` [parts, PART_COLUMNS], `forms` and `form_slices` the rows of `ops` and `slices` that stand for groups
+    of tokens and for pairs of head widths.  All other arrays are those of the worst case: all tokens full, all parts
+    in the widest width.
     """
 
     quantized: QuantizedWorkload
@@ -92,6 +109,8 @@ class OpTable:
     groups: Int64
     forms: Int64
     form_slices: Int64
+    heads: Int64
+    head_parts: Int64
 
 
 @lru_cache(maxsize=64)
@@ -104,6 +123,7 @@ def op_table(workload: Workload, plan: QuantPlan) -> OpTable:
 
 def build_op_table(quantized: QuantizedWorkload) -> OpTable:
     """Arrays of a quantized workload.  Lifetimes count executed ops only (views take no time)."""
+    from accelsim.head_forms import add_head_forms
     from accelsim.token_forms import add_forms
 
     workload = quantized.workload
@@ -125,9 +145,10 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
     tensors = _tensor_rows(quantized, index, streamed)
     _mark_twins(ops, tensors)
     groups, forms, form_slices = add_forms(quantized, ops, slices, combos)
+    heads, head_parts, forms, form_slices = add_head_forms(quantized, ops, slices, combos, forms, form_slices)
     table = OpTable(
         quantized, tuple(q.op.name for q in quantized.ops), tuple(stored), ops, slices, vector, tensors, tuple(combos),
-        groups, forms, form_slices,
+        groups, forms, form_slices, heads, head_parts,
     )  # fmt: skip
     check_products(table)
     return table
@@ -212,7 +233,14 @@ def _slice_rows(item: QuantizedOp, row: Int64, out: Int64, combos: dict[tuple[Fo
     for k, fmt in enumerate(formats):
         key = (fmt, item.activation, bool(row[O_DEPTHWISE]), item.op.loop.reduction)
         combo = combos.setdefault(key, len(combos))
-        out[k] = (fmt.bits, sizes[k], fmt.terms, combo)
+        out[k] = (fmt.bits, sizes[k], fmt.terms, combo, _unit_bits(item, int(row[O_UNIT_WEIGHTS]), fmt))
+
+
+def _unit_bits(item: QuantizedOp, weights: int, fmt: Format) -> int:
+    """Stored bits of the weights of a unit: of filters whose parts have widths of their own those of all parts."""
+    if item.weight_heads is None:
+        return weights * fmt.bits
+    return weights // len(item.weight_heads.bits) * sum(item.weight_heads.bits)
 
 
 def _slice_units(weights: tuple[WeightShare, ...], units: int, unit_channels: int) -> list[int]:

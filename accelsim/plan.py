@@ -166,7 +166,9 @@ class QuantizedOp:
 
     `nonlinear` is the method whose recipe the op has, "" when the plan names none for it.  `tokens` are the groups of
     the output, `left_tokens` and `right_tokens` those of the operands; `right_axis` says along which axis of the nest
-    the tokens of the right operand lie: "cols" (keys), "depth" (values), "" when it has no groups.
+    the tokens of the right operand lie: "cols" (keys), "depth" (values), "" when it has no groups.  `heads` are the
+    widths of the output's parts, `weight_heads` those of the filters along their inputs; `left_heads` and `right_heads`
+    those of the operands: of a product one per group of its nest, of a linear layer the parts of its reduction.
     """
 
     op: Op
@@ -181,6 +183,10 @@ class QuantizedOp:
     left_tokens: TokenGroups | None = None
     right_tokens: TokenGroups | None = None
     right_axis: str = ""
+    heads: HeadWidths | None = None
+    weight_heads: HeadWidths | None = None
+    left_heads: HeadWidths | None = None
+    right_heads: HeadWidths | None = None
 
     @property
     def function(self) -> str:
@@ -221,8 +227,9 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
     division method replaces the recipe of `division` ops, a rule's non-linear method that of the ops it is for.  Raises
     AccelsimError when a view joins tensors of different formats (its readers have one width), when an index table does
     not fit its op, when a method is unknown or not for its op, and when a zero point, a scale or an offset is where the
-    readers' sums cannot bear it.
+    readers' sums cannot bear it, or head widths are.
     """
+    from accelsim.head_rules import read_heads
     from accelsim.nonlinear.plan_rules import method_problems, operand_problems
     from accelsim.plan_rules import storage_problems, table_problems
     from accelsim.token_rules import right_axis, token_problems
@@ -257,13 +264,14 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         left_tokens, right_tokens = groups[op.inputs[0]], groups[op.inputs[1]] if len(op.inputs) > 1 else None
         item = QuantizedOp(
             op, weights, activation, right, rule.output, rule.zero_point, rule.granularity, nonlinear, rule.tokens,
-            left_tokens, right_tokens, right_axis(workload, op, right_tokens),
+            left_tokens, right_tokens, right_axis(workload, op, right_tokens), rule.heads, rule.weight_heads,
         )  # fmt: skip
         ops.append(item)
         groups[op.output] = rule.tokens
         stored[op.output] = rule.output
         bits[op.output] = rule.output.bits
-    problems += storage_problems(workload, plan, ops) + token_problems(workload, plan, ops)
+    ops, head_problems = read_heads(workload, plan, ops)
+    problems += storage_problems(workload, plan, ops) + token_problems(workload, plan, ops) + head_problems
     if methods_sound:
         problems += operand_problems(workload, plan, ops)
     if problems:

@@ -40,8 +40,8 @@ from accelsim.optable import (
     O_UNIT_EXTRA,
     O_UNIT_WEIGHTS,
     O_UNITS,
-    S_BITS,
     S_COMBO,
+    S_STORED,
     S_UNITS,
     T_BITS,
     T_LAST,
@@ -259,7 +259,7 @@ def split_op(
 @inner
 def part_weight_bits(ops: Any, slices: Any, k: int, part: int, units: int) -> int:
     """Bits of weights, biases, scales and index entries of `units` units of a slice."""
-    return units * (ops[k, O_UNIT_WEIGHTS] * slices[k, part, S_BITS] + ops[k, O_UNIT_EXTRA])
+    return units * (slices[k, part, S_STORED] + ops[k, O_UNIT_EXTRA])
 
 
 @jit
