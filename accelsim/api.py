@@ -21,7 +21,7 @@ from accelsim.optable import EngineTable, OpTable, engine_table, op_table
 from accelsim.plan import QuantPlan
 from accelsim.program import CAUSES, Int64
 from accelsim.result import SimResult, named_counts, run_program
-from accelsim.token_forms import has_groups, worst_case
+from accelsim.token_forms import varies, worst_case
 from accelsim.token_rules import ranked_for
 from accelsim.workloads.registry import build_workload
 
@@ -208,8 +208,8 @@ def simulate(
     """Map (unless a mapping is given), lower, simulate and price one design.
 
     `fuse=False` makes every op its own chain; the exhaustive mapper has no such space.  `mapper` is a `Mapper` or its
-    short name, such as `exhaustive:edp`.  Of a plan with token groups the mapping is that of all tokens full; `found`
-    is about that, too.  Raises InfeasibleError with numbers when the accelerator cannot run the workload, AccelsimError
+    short name, such as `exhaustive:edp`.  Of a plan with token groups the mapping is that of all tokens full, with head
+    widths that of the widest; `found` is about that, too.  Raises InfeasibleError with numbers when the accelerator cannot run the workload, AccelsimError
     when the given mapping is not legal for it.
     """
     chosen = mapper_of(mapper) if isinstance(mapper, str) else mapper
@@ -224,7 +224,7 @@ def simulate(
 
         found = find_mapping(worst_case(table), accelerator, chosen.objective, chosen.steady)
         arrays, engines, lowered = found.kept.arrays, found.engines, found.kept.lowered
-        if has_groups(table):
+        if varies(table):
             engines = engine_table(accelerator, table)
             lowered = lower(table, engines, accelerator, arrays)
     else:

@@ -28,11 +28,11 @@ from accelsim.optable import (
     PART_COLUMNS,
     S_BITS,
     S_COMBO,
+    Combos,
     OpTable,
 )  # fmt: skip
 from accelsim.plan import QuantizedOp, QuantizedWorkload
 from accelsim.program import Int64
-from accelsim.token_forms import Combos
 
 
 def add_head_forms(

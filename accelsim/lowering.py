@@ -9,8 +9,10 @@ import numpy as np
 from accelsim.arch import Accelerator
 from accelsim.counts import count_columns
 from accelsim.dram import slowdown
+from accelsim.head_checks import check_heads
 from accelsim.kernels.alloc import assign_offsets, longest_ticks, overlap_lists
 from accelsim.kernels.lower import lower_program
+from accelsim.kernels.segments import N_SEGMENT
 from accelsim.kernels.tables import (
     CURSOR,
     N_PHASES,
@@ -27,6 +29,7 @@ from accelsim.mapping import MappingArrays
 from accelsim.optable import EngineTable, OpTable
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from accelsim.program import N_COLUMNS, REGION_BITS, REGION_BUFFER, REGION_OFFSET, Int64, Program
+from accelsim.segment_table import segment_table
 from accelsim.token_checks import check_forms
 
 PREFETCH_CHAINS = 4
@@ -65,6 +68,7 @@ def make_tables(table: OpTable, engines: EngineTable, accelerator: Accelerator, 
     """Bundle what the kernels read."""
     bus = accelerator.bus_ticks()
     vector = accelerator.vector
+    segments = segment_table(table, engines, arrays)
     scalars = np.array(
         [
             vector.port_bits_per_cycle, vector.latency_cycles, accelerator.dram.burst_bits, bus.burst,
@@ -76,7 +80,8 @@ def make_tables(table: OpTable, engines: EngineTable, accelerator: Accelerator, 
     return Tables(
         table.ops, table.slices, table.tensors, table.vector, engines.engines, engines.modes,
         np.array(vector.throughput(), np.int64), arrays.chains, arrays.parts, arrays.n_parts, arrays.resident, scalars,
-        table.groups, np.concatenate([table.ops, table.forms]), np.concatenate([table.slices, table.form_slices]),
+        table.groups, segments.forms, segments.form_slices, table.heads, table.head_parts, segments.rows,
+        segments.spans,
     )  # fmt: skip
 
 
@@ -84,13 +89,14 @@ def lower(table: OpTable, engines: EngineTable, accelerator: Accelerator, arrays
     """Program and counts of a mapping.
 
     Raises DoesNotFitError when the activation regions cannot be placed, InfeasibleError when weights do not fit, the
-    total time could overflow int64 or an engine cannot execute a token group of a part that it has.
+    total time could overflow int64 or an engine cannot execute a token group or a head of a part that it has.
     """
     check_forms(table, engines, accelerator, arrays)
+    check_heads(table, engines, accelerator, arrays)
     tables = make_tables(table, engines, accelerator, arrays)
     size = TEMPLATES_PER_OP * len(table.op_names)
     while True:
-        out = _output(table, accelerator, size)
+        out = _output(table, accelerator, size, max(1, len(tables.segments)))
         lower_program(tables, out, len(arrays.chains))
         if out.cursor[OVERFLOW] == OVERFLOW_READS:
             raise AccelsimError(Problem("lowering", "a tile reads more than three regions", "ops with at most three"))
@@ -141,7 +147,7 @@ def check_batch(program: Program, images: int, record: bool = False) -> None:
         raise InfeasibleError(Problem("batch", what, f"at most {limit}", ("a smaller batch",)))
 
 
-def _output(table: OpTable, accelerator: Accelerator, size: int) -> Output:
+def _output(table: OpTable, accelerator: Accelerator, size: int, segments: int) -> Output:
     n = len(table.op_names)
     return Output(
         templates=np.empty((size, N_COLUMNS), np.int64),
@@ -153,6 +159,7 @@ def _output(table: OpTable, accelerator: Accelerator, size: int) -> Output:
         tensor_region=np.full(len(table.tensor_names), -1, np.int64),
         ring=np.zeros((n, N_RING), np.int64),
         dram_base=np.zeros(len(table.tensor_names), np.int64),
+        segments=np.zeros((segments, N_SEGMENT), np.int64),
     )
 
 

@@ -88,6 +88,10 @@ P_BEFORE, P_WIDTH_INDEX = range(2)
 M_MODE, M_PRODUCTS, M_PASSES, M_INPUTS = range(4)
 
 
+# Numbers of the format pairs (right or weight, left, depthwise, reduction) of a table.
+Combos = dict[tuple[Format, Format, bool, int], int]
+
+
 @dataclass(frozen=True, eq=False)
 class OpTable:
     """A quantized workload as arrays; row order is `QuantizedWorkload.ops`, tensors in `tensor_names` order.
@@ -136,7 +140,7 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
     ops = np.zeros((n, len(OP_COLUMNS)), np.int64)
     slices = np.zeros((n, MAX_SLICES, len(SLICE_COLUMNS)), np.int64)
     vector = np.zeros((n, MAX_PASSES, len(VECTOR_KINDS)), np.int64)
-    combos: dict[tuple[Format, Format, bool, int], int] = {}
+    combos: Combos = {}
     for k, item in enumerate(quantized.ops):
         ops[k] = _op_row(item, quantized, index)
         _slice_rows(item, ops[k], slices[k], combos)
@@ -224,7 +228,7 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
     return [int(row[name]) for name in OP_COLUMNS]
 
 
-def _slice_rows(item: QuantizedOp, row: Int64, out: Int64, combos: dict[tuple[Format, Format, bool, int], int]) -> None:
+def _slice_rows(item: QuantizedOp, row: Int64, out: Int64, combos: Combos) -> None:
     if not item.op.loop:
         return
     formats = [share.format for share in item.weights] or [item.right]

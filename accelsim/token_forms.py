@@ -13,6 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from accelsim.formats import Format
+from accelsim.head_forms import has_heads, head_combos
+from accelsim.head_widths import without_heads
 from accelsim.ir import OpKind
 from accelsim.optable import (
     ALL_TOKENS,
@@ -26,6 +28,7 @@ from accelsim.optable import (
     G_RIGHT_DROP,
     G_RIGHT_HIGH,
     GROUP_COLUMNS,
+    H_FORM,
     MAX_SLICES,
     O_ABITS,
     O_COLS,
@@ -45,6 +48,7 @@ from accelsim.optable import (
     S_NARROW,
     S_WHOLE,
     SLICE_COLUMNS,
+    Combos,
     OpTable,
     op_table,
 )  # fmt: skip
@@ -54,7 +58,6 @@ from accelsim.program import Int64
 from accelsim.token_groups import TokenGroups, with_counts, without_groups
 from accelsim.token_rules import COLS, DEPTH
 
-Combos = dict[tuple[Format, Format, bool, int], int]
 _AXES = {"": RIGHT_WHOLE, COLS: RIGHT_COLS, DEPTH: RIGHT_DEPTH}
 _LEVERS = ("no `tokens` in this rule",)
 
@@ -119,14 +122,23 @@ def recount(table: OpTable, high: Mapping[str, int]) -> OpTable:
 
 
 def worst_case(table: OpTable) -> OpTable:
-    """The table with all tokens full: that of the plan without its token groups.  Mappings are chosen for it."""
-    if not has_groups(table):
+    """The table with all tokens full and all parts in their widest width: that of the plan without token groups and
+    head widths.  Mappings are chosen for it.
+    """
+    if not varies(table):
         return table
-    return op_table(table.quantized.workload, without_groups(table.quantized.plan))
+    return op_table(table.quantized.workload, without_heads(without_groups(table.quantized.plan)))
+
+
+def varies(table: OpTable) -> bool:
+    """True when the table is not that of its worst case."""
+    return has_groups(table) or has_heads(table)
 
 
 def combos_of(table: OpTable, k: int) -> Int64:
-    """Format pairs [forms, slices] in which op k is executed; one form where it reads no token groups."""
+    """Format pairs [forms, slices] in which op k is executed; one form where its operands have one width."""
+    if table.heads[k, H_FORM] >= 0:
+        return head_combos(table, k)
     if not table.groups[k, G_LEFT_DROP] + table.groups[k, G_RIGHT_DROP]:
         return np.asarray(table.slices[k : k + 1, :, S_COMBO], np.int64)
     first = int(table.groups[k, G_FORM])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from accelsim.kernels.head_parts import all_saved_bits, saved_head_bits
 from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import (
     C_AXIS,
@@ -199,7 +200,8 @@ def emit_vector(
     first_tile = tile == 0
     occupancy, latency = narrowed_tile_cycles(
         tables.ops, tables.tensors, tables.vector, tables.throughput, tables.scalars[VECTOR_PORT],
-        tables.scalars[VECTOR_LATENCY], k, chain[C_AXIS], size, saved_output_bits(tables, chain, k, tile, size),
+        tables.scalars[VECTOR_LATENCY], k, chain[C_AXIS], size,
+        saved_output_bits(tables, chain, k, tile, size) + saved_head_bits(tables, chain, k, tile, size),
     )  # fmt: skip
     ticks = tables.scalars[TICKS]
     unit = tables.engines.shape[0]
@@ -219,7 +221,7 @@ def emit_vector(
         narrow = narrow_rows(tables.groups[k, G_OUT_HIGH], 0, rows)
         if narrow > 0:
             written -= written // rows // tables.ops[k, O_OBITS] * tables.groups[k, G_OUT_DROP] * narrow
-        out.counts[k, base + ACT_WRITE] += written
+        out.counts[k, base + ACT_WRITE] += written - all_saved_bits(tables, k)
 
 
 @inner

@@ -1,38 +1,22 @@
-"""Emission of array tiles: a row per engine that has a part, or one per group of tokens where their modes differ."""
+"""Emission of array tiles: a row per engine that has a part, or one per group of tokens or run of heads where their
+modes differ.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from accelsim.kernels.emit import new_row, set_reads, set_write
-from accelsim.kernels.engine_forms import ceil_div, tile_cycles
+from accelsim.kernels.emit_rows import emit_form, emit_one_segment, emit_segments, span_of
+from accelsim.kernels.engine_forms import ceil_div
+from accelsim.kernels.head_parts import has_parts, head_form, part_bits, saved_head_bits, width_of
 from accelsim.kernels.jit import inner
-from accelsim.kernels.mapper import (
-    C_AXIS,
-    C_BLOCKS,
-    C_TILE,
-    P_ENGINE,
-    P_LANES,
-    P_PIXELS,
-    P_SLICE,
-    P_UNITS,
-    P_WIDTH,
-)  # fmt: skip
-from accelsim.kernels.part_forms import part_lead, sized_part_cycles, used_size
-from accelsim.kernels.segments import segmented_tile
-from accelsim.kernels.tables import TICKS, TIMES, Output, Tables
-from accelsim.kernels.tile_counts import count_alignment, count_outputs, count_products
+from accelsim.kernels.mapper import C_AXIS, C_BLOCKS, C_TILE, P_ENGINE, P_SLICE, P_UNITS
+from accelsim.kernels.tables import TIMES, Output, Tables
+from accelsim.kernels.tile_counts import ACT_WRITE, PER_ENGINE
 from accelsim.kernels.tiling import block_units
 from accelsim.kernels.token_rows import narrow_rows
 from accelsim.optable import (
     AXIS_GROUPS,
-    E_APORT,
-    E_LANES,
-    E_OUTPUTS,
-    E_PIPELINE,
-    E_PIXELS,
-    E_WIDTH,
-    E_WPORT,
     FORMS,
     G_FORM,
     G_LEFT_DROP,
@@ -41,14 +25,15 @@ from accelsim.optable import (
     G_RIGHT_AXIS,
     G_RIGHT_DROP,
     G_RIGHT_HIGH,
-    M_INPUTS,
-    M_PASSES,
-    M_PRODUCTS,
+    H_FORM,
+    H_LEFT,
+    H_RIGHT,
     O_ABITS,
     O_COLS,
     O_DEPTH,
     O_ROWS_H,
     O_ROWS_W,
+    O_UNITS_ARE_COLS,
     RIGHT_COLS,
     RIGHT_WHOLE,
     S_BITS,
@@ -57,7 +42,6 @@ from accelsim.optable import (
     S_NARROW,
     S_WHOLE,
 )  # fmt: skip
-from accelsim.program import LEAD
 
 
 @inner
@@ -65,16 +49,21 @@ def emit_array(
     tables: Tables, out: Output, chain: Any, k: int, stage: int, tile: int, size: int, block: int, opens: bool,
     resident_output: bool, weight: Any,
 ) -> None:  # fmt: skip
-    """One tile (and weight block) of an array op: the units of every part, in the groups of its tokens."""
+    """One tile (and weight block) of an array op: the units of every part, in the groups of its tokens, by heads."""
     grouped = chain[C_AXIS] == AXIS_GROUPS
     rows = (tables.ops[k, O_ROWS_H] if grouped else size) * tables.ops[k, O_ROWS_W]
     first_row = 0 if grouped else tile * chain[C_TILE]
-    left = size
+    left, first_head = size, 0
+    if block == 0:
+        # The blocks of a tile write its channels once, whichever engines have them.
+        saved = saved_head_bits(tables, chain, k, tile, size) * out.cursor[TIMES]
+        out.counts[k, tables.engines.shape[0] * PER_ENGINE + ACT_WRITE] -= saved
     for p in range(tables.n_parts[k]):
         part = tables.parts[k, p]
         if grouped:
             # A shorter last tile gives every part its share, rounded up, until nothing is left.
             units = min(left, ceil_div(part[P_UNITS] * size, chain[C_TILE]))
+            first_head = tile * chain[C_TILE] + size - left
             left -= units
         else:
             share = block_units(tables.ops, tables.engines, tables.modes, tables.slices, k, part, chain[C_BLOCKS])
@@ -82,7 +71,14 @@ def emit_array(
         if units == 0:
             continue
         where = (stage, tile == 0, resident_output, weight)
-        _emit_part(tables, out, chain, k, part, units, first_row, rows, opens, where)
+        if tables.heads[k, H_FORM] < 0:
+            _emit_part(tables, out, chain, k, part, units, first_row, rows, opens, where)
+        elif tables.ops[k, O_UNITS_ARE_COLS] == 0:
+            _emit_heads(tables, out, chain, k, part, first_head, units, rows, opens, where)
+        elif span_of(tables, k, part, 0)[1] == 1:
+            emit_one_segment(tables, out, chain, k, part, units, rows, opens, where)
+        else:
+            emit_segments(tables, out, chain, k, part, units, rows, 0, 0, (1, 0), opens, where)
         opens = False
 
 
@@ -145,91 +141,52 @@ def _emit_rows(
 
     `span` is (first row, rows, narrow ones that are decoded, 1 for the form of narrow rows).
     """
-    narrow = _narrow_right(tables, k)
-    axis = tables.groups[k, G_RIGHT_AXIS]
-    whole = form_of(tables, k, span[3], S_WHOLE)
-    if narrow == 0 or _same_mode(
-        tables, part, form_of(tables, k, span[3], S_FULL), form_of(tables, k, span[3], S_NARROW)
-    ):
-        _emit_form(tables, out, chain, k, part, whole, units, span, narrow, opens, where)
+    first_row, rows, decoded, group = span
+    narrow, axis = _narrow_right(tables, k), tables.groups[k, G_RIGHT_AXIS]
+    outputs = narrow_rows(tables.groups[k, G_OUT_HIGH], first_row, rows)
+    left = (rows, decoded * tables.groups[k, G_LEFT_DROP])
+    full, other = form_of(tables, k, group, S_FULL), form_of(tables, k, group, S_NARROW)
+    if narrow == 0 or _same_mode(tables, part, full, other):
+        form = form_of(tables, k, group, S_WHOLE)
+        words = tables.forms[form, O_COLS if axis == RIGHT_COLS else O_DEPTH]
+        right = (words, narrow * tables.groups[k, G_RIGHT_DROP])
+        emit_form(tables, out, chain, k, part, form, units, rows, outputs, left, right, opens, where)
     elif axis == RIGHT_COLS:
-        for right in (S_FULL, S_NARROW):
-            form = form_of(tables, k, span[3], right)
-            _emit_form(tables, out, chain, k, part, form, units, span, 0, opens and right == S_FULL, where)
+        emit_form(tables, out, chain, k, part, full, units, rows, outputs, left, (1, 0), opens, where)
+        emit_form(tables, out, chain, k, part, other, units, rows, outputs, left, (1, 0), False, where)
     else:
-        _emit_segments(tables, out, chain, k, part, units, span, opens, where)
+        emit_segments(tables, out, chain, k, part, units, rows, outputs, group, left, opens, where)
 
 
 @inner
-def _narrow_outputs(tables: Tables, k: int, span: Any) -> int:
-    return narrow_rows(tables.groups[k, G_OUT_HIGH], span[0], span[1])
-
-
-@inner
-def _place_row(
-    tables: Tables, out: Output, chain: Any, k: int, engine: int, cycles: Any, opens: bool, where: Any
-) -> None:
-    """A row of an engine: `cycles` are (occupancy, latency, lead)."""
-    ticks = tables.scalars[TICKS]
-    stage, first_tile, resident_output, weight = where
-    t = new_row(out, engine, k, cycles[0] * ticks, cycles[1] * ticks)
-    out.templates[t, LEAD] = ticks * cycles[2]
-    set_reads(tables, out, chain, t, k, stage, first_tile, weight)
-    set_write(tables, out, t, k, stage, resident_output, opens)
-
-
-@inner
-def _emit_form(
-    tables: Tables, out: Output, chain: Any, k: int, part: Any, form: int, units: int, span: Any, narrow_right: int,
-    opens: bool, where: Any,
+def _emit_heads(
+    tables: Tables, out: Output, chain: Any, k: int, part: Any, first: int, heads: int, rows: int, opens: bool,
+    where: Any,
 ) -> None:  # fmt: skip
-    """One row in one form; `narrow_right` tokens of the right operand are decoded."""
-    rows = span[1]
-    occupancy, latency = sized_part_cycles(
-        tables.forms, tables.form_slices, tables.engines, tables.modes, form, part[P_ENGINE], part[P_SLICE], units,
-        rows, part[P_LANES], part[P_WIDTH], part[P_PIXELS],
-    )  # fmt: skip
-    lead = part_lead(
-        tables.forms, tables.form_slices, tables.engines, tables.modes, form, part[P_ENGINE], part[P_SLICE], units,
-        rows, part[P_LANES], part[P_WIDTH], part[P_PIXELS],
-    )  # fmt: skip
-    _place_row(tables, out, chain, k, part[P_ENGINE], (occupancy, latency, lead), opens, where)
-    times = out.cursor[TIMES]
-    count_outputs(tables, out.counts[k], k, part, form, units, rows, _narrow_outputs(tables, k, span), times)
-    count_products(
-        tables, out.counts[k], k, part, form, units, rows, span[2] * tables.groups[k, G_LEFT_DROP],
-        narrow_right * tables.groups[k, G_RIGHT_DROP], times,
-    )  # fmt: skip
+    """A product of `heads` heads from `first` on: a row for every run of neighbours that one mode executes.
 
-
-@inner
-def _segment(tables: Tables, part: Any, form: int) -> Any:
-    """(depth, products, passes, inputs, activation bits, weight bits) of a form."""
-    mode = tables.modes[tables.form_slices[form, part[P_SLICE], S_COMBO], part[P_ENGINE]]
-    weight_bits = tables.form_slices[form, part[P_SLICE], S_BITS]
-    op = tables.forms[form]
-    return op[O_DEPTH], mode[M_PRODUCTS], mode[M_PASSES], mode[M_INPUTS], op[O_ABITS], weight_bits
-
-
-@inner
-def _emit_segments(
-    tables: Tables, out: Output, chain: Any, k: int, part: Any, units: int, span: Any, opens: bool, where: Any
-) -> None:
-    """One row whose reduction has a narrow and a full segment, on an adder-tree array."""
-    full, narrow = form_of(tables, k, span[3], S_FULL), form_of(tables, k, span[3], S_NARROW)
-    rows, engine = span[1], tables.engines[part[P_ENGINE]]
-    pace, blocks, compute, drain = segmented_tile(
-        units, rows, tables.ops[k, O_COLS], used_size(part[P_LANES], engine[E_LANES]),
-        used_size(part[P_PIXELS], engine[E_PIXELS]), used_size(part[P_WIDTH], engine[E_WIDTH]),
-        _segment(tables, part, full), _segment(tables, part, narrow),
-        (engine[E_APORT], engine[E_WPORT], engine[E_OUTPUTS]),
-    )  # fmt: skip
-    occupancy, latency = tile_cycles(pace, blocks, compute, drain, engine[E_PIPELINE])
-    lead = compute + engine[E_PIPELINE]
-    _place_row(tables, out, chain, k, part[P_ENGINE], (occupancy, latency, lead), opens, where)
-    times = out.cursor[TIMES]
-    count_outputs(tables, out.counts[k], k, part, k, units, rows, _narrow_outputs(tables, k, span), times)
-    less = span[2] * tables.groups[k, G_LEFT_DROP]
-    for form in (narrow, full):
-        count_products(tables, out.counts[k], k, part, form, units, rows, less, 0, times)
-    count_alignment(tables, out.counts[k], k, part, units, rows, times)
+    A run takes the time of its widest widths; its operands are read at their own.
+    """
+    head, stop = first, first + heads
+    while head < stop:
+        start = head
+        left, right = width_of(tables, k, H_LEFT, head), width_of(tables, k, H_RIGHT, head)
+        alike = head_form(tables, k, left, right)
+        head += 1
+        while head < stop:
+            own_left, own_right = width_of(tables, k, H_LEFT, head), width_of(tables, k, H_RIGHT, head)
+            if not _same_mode(tables, part, alike, head_form(tables, k, own_left, own_right)):
+                break
+            left, right = max(left, own_left), max(right, own_right)
+            head += 1
+        form, count = head_form(tables, k, left, right), head - start
+        left_less = right_less = 0
+        if has_parts(tables, k, H_LEFT):
+            left_less = count * tables.forms[form, O_ABITS] - part_bits(tables, k, H_LEFT, start, count)
+        if has_parts(tables, k, H_RIGHT):
+            wide = tables.form_slices[form, part[P_SLICE], S_BITS]
+            right_less = count * wide - part_bits(tables, k, H_RIGHT, start, count)
+        emit_form(
+            tables, out, chain, k, part, form, count, rows, 0, (count, left_less), (count, right_less),
+            opens and start == first, where,
+        )  # fmt: skip

@@ -1,7 +1,8 @@
 """Emission of transfers: loads of input tiles and weights, stores of output tiles.
 
 Tokens of a tensor with token groups lie in DRAM without gaps, each in its own bits, from the tensor's address on; room
-and address of the tensor are those of full tokens.
+and address of the tensor are those of full tokens.  So do positions of a tensor whose parts have widths of their own,
+in the room of the widest.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from accelsim.kernels.emit import new_row, set_region, tile_shift
 from accelsim.kernels.engine_forms import ceil_div
+from accelsim.kernels.head_parts import channel_bits, has_parts, part_bits
 from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import C_AXIS, C_TILE, keeps_halo, load_bits, load_runs, output_tile_bits
 from accelsim.kernels.tables import (
@@ -36,6 +38,11 @@ from accelsim.optable import (
     G_OUT_HIGH,
     G_RIGHT_DROP,
     G_RIGHT_HIGH,
+    H_LEFT,
+    H_OUT,
+    H_POSITION,
+    H_RIGHT,
+    H_SIZE,
     O_ABITS,
     O_IN0_ROOT0,
     O_IN_H,
@@ -133,6 +140,28 @@ def _move_tokens(
 
 
 @inner
+def _load_heads(tables: Tables, out: Output, chain: Any, k: int, operand: int, tile: int, size: int, stage: int) -> None:
+    """Load a tile of an input whose parts have widths of their own: rows of whole positions, or heads of each."""
+    side = H_LEFT if operand == 0 else H_RIGHT
+    root = tables.ops[k, O_IN0_ROOT0 + 2 * operand]
+    position_bits = tables.heads[k, side + H_POSITION]
+    ring = out.ring[k, R_IN0_N + 2 * operand]
+    place = (tile + stage - 1, out.ring[k, R_IN0 + 2 * operand], ring, tile_shift(ring, stage - 1), False)
+    start, runs = out.dram_base[root], 1
+    if chain[C_AXIS] == AXIS_ROWS:
+        run_bits = size * tables.ops[k, O_ROWS_W] * position_bits
+        step = chain[C_TILE] * tables.ops[k, O_ROWS_W] * position_bits
+        start += tile * step
+    else:
+        runs = load_runs(tables.ops, tables.tensors, k, operand, chain[C_AXIS])
+        elements, first = tables.heads[k, side + H_SIZE], tile * chain[C_TILE]
+        run_bits = step = elements * part_bits(tables, k, side, first, size)
+        start += elements * part_bits(tables, k, side, 0, first)
+    moved = _move_runs(tables, out, k, place, runs, run_bits, start, position_bits, step, True)
+    out.counts[k, tables.engines.shape[0] * PER_ENGINE + ACT_WRITE] += moved * out.cursor[TIMES]
+
+
+@inner
 def _load_tokens(tables: Tables, out: Output, chain: Any, k: int, operand: int, tile: Any, stage: int) -> None:
     """Load a tile of an input of which some tokens are narrow; `tile` is (its number, size, first row, rows)."""
     number, size, first, rows = tile
@@ -153,6 +182,9 @@ def _load_tokens(tables: Tables, out: Output, chain: Any, k: int, operand: int, 
 @inner
 def emit_load(tables: Tables, out: Output, chain: Any, k: int, operand: int, tile: int, size: int, stage: int) -> None:
     """Load one tile of an input of op k from DRAM into its ring; of a kept halo, the rows that are not yet there."""
+    if has_parts(tables, k, H_LEFT if operand == 0 else H_RIGHT):
+        _load_heads(tables, out, chain, k, operand, tile, size, stage)
+        return
     axis, first_tile = chain[C_AXIS], tile == 0
     root = tables.ops[k, O_IN0_ROOT0 + 2 * operand]
     first_row, rows = tile_rows(tables, chain, k, tile, size)
@@ -209,13 +241,42 @@ def _store_tokens(
 
 
 @inner
+def _store_heads(
+    tables: Tables, out: Output, chain: Any, k: int, tile: int, size: int, bits: int, offset: int, stage: int
+) -> None:
+    """Store a tile whose parts have widths of their own; `bits` and `offset` are those of the widest width."""
+    ring = out.ring[k, R_OUT_N]
+    place = (tile + stage - 1, out.ring[k, R_OUT], ring, tile_shift(ring, stage - 1), True)
+    position_bits, start, runs = tables.heads[k, H_OUT + H_POSITION], out.dram_base[tables.ops[k, O_OUT]], 1
+    if chain[C_AXIS] != AXIS_ROWS:
+        runs = max(1, tables.tensors[tables.ops[k, O_OUT], T_POSITIONS])
+        elements, first = tables.heads[k, H_OUT + H_SIZE], tile * chain[C_TILE]
+        run_bits = step = elements * part_bits(tables, k, H_OUT, first, size)
+        start += elements * part_bits(tables, k, H_OUT, 0, first)
+    else:
+        positions = size * tables.ops[k, O_ROWS_W]
+        step = chain[C_TILE] * tables.ops[k, O_ROWS_W] * position_bits
+        run_bits = positions * position_bits
+        start += tile * step
+        if bits < output_tile_bits(tables.ops, tables.tensors, k, chain[C_AXIS], size):
+            runs, first = positions, offset // tables.ops[k, O_OBITS]
+            run_bits = channel_bits(tables, k, first, bits // positions // tables.ops[k, O_OBITS])
+            start += channel_bits(tables, k, 0, first)
+    moved = _move_runs(tables, out, k, place, runs, run_bits, start, position_bits, step, False)
+    out.counts[k, tables.engines.shape[0] * PER_ENGINE + ACT_READ] += moved * out.cursor[TIMES]
+
+
+@inner
 def emit_store(
     tables: Tables, out: Output, chain: Any, k: int, tile: int, size: int, bits: int, offset: int, stage: int
 ) -> None:
     """Store one output tile of op k (all of it, or the channels of one weight block at `offset`) to DRAM.
 
-    `bits` and `offset` are those of full tokens.
+    `bits` and `offset` are those of full tokens and of the widest width.
     """
+    if has_parts(tables, k, H_OUT):
+        _store_heads(tables, out, chain, k, tile, size, bits, offset, stage)
+        return
     first_row, rows = tile_rows(tables, chain, k, tile, size)
     if narrow_rows(tables.groups[k, G_OUT_HIGH], first_row, rows) > 0:
         _store_tokens(tables, out, chain, k, (tile, size, first_row, rows), bits, offset, stage)

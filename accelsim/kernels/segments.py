@@ -1,9 +1,11 @@
-"""Closed form of a tile whose reduction has two segments of different modes: values of full and of narrow tokens.
+"""Closed form of a tile whose reduction runs in segments of different modes or shifts.
 
-Both accumulate in the same registers of an adder-tree array.  A block has the channels of the mode with more products;
-the mode with fewer takes it in several passes.  The narrow segment comes first, then the accumulators shift by
-`drop_bits` in one cycle, then the full segment is added, then the block drains once.  All blocks take the pace of the
-first, the largest.  docs/decisions/0019-token-groups.md, an interpretation of PMQ (arXiv 2305.06559).
+All segments accumulate in the same registers of an adder-tree array.  A block has the channels of the mode with most
+products; a mode with fewer takes it in several passes.  The segment of the highest shift comes first; before one of a
+lower shift the accumulators shift in one cycle, by the difference.  Then the block drains once.  All blocks take the
+pace of the first, the largest.  Values of narrow and full tokens: docs/decisions/0019-token-groups.md, an
+interpretation of PMQ (arXiv 2305.06559); heads of several widths: docs/decisions/0020-head-widths.md, an interpretation
+of Q-ViT (arXiv 2201.07703).
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.jit import inner, jit
 
 ALIGN_CYCLES = 1  # the accumulators of a block shift at once
+# Numbers of a segment, as `segmented_tile` takes them.
+G_DEPTH, G_PRODUCTS, G_PASSES, G_INPUTS, G_ABITS, G_WBITS, G_SHIFT = range(7)
+N_SEGMENT = 7
 
 
 @jit
@@ -45,21 +50,36 @@ def segment_cycles(
 
 
 @inner
-def segmented_tile(
-    groups: int, rows: int, cols: int, lanes: int, pixels: int, width: int, full: Any, narrow: Any, ports: Any
-) -> Any:
-    """(pace, blocks, compute, drain) of a tile in two segments, in cycles.
+def count_shifts(segments: Any, n: int) -> int:
+    """How often the accumulators of a block shift between its first `n` segments."""
+    shifts = 0
+    for s in range(1, n):
+        if segments[s, G_SHIFT] != segments[s - 1, G_SHIFT]:
+            shifts += 1
+    return shifts
 
-    `full` and `narrow` are (depth, products, passes, inputs, activation bits, weight bits) of a segment, `ports` are
-    (activation bits per cycle, weight bits per cycle, outputs per cycle).
+
+@inner
+def segmented_tile(
+    groups: int, rows: int, cols: int, lanes: int, pixels: int, width: int, segments: Any, n: int, ports: Any
+) -> Any:
+    """(pace, blocks, compute, drain) of a tile in `n` segments, in cycles.
+
+    `segments` [n or more, N_SEGMENT] have the depth, the products, passes and inputs of the mode, activation and weight
+    bits and the shift of a segment, in their order; `ports` are (activation bits per cycle, weight bits per cycle,
+    outputs per cycle).
     """
-    channels = lanes * max(full[1], narrow[1])
+    products = 1
+    for s in range(n):
+        products = max(products, segments[s, G_PRODUCTS])
+    channels = lanes * products
     block_rows, block_cols = min(pixels, rows), min(channels, cols)
-    compute = ALIGN_CYCLES
-    for part in (narrow, full):
+    compute = ALIGN_CYCLES * count_shifts(segments, n)
+    for s in range(n):
+        one = segments[s]
         compute += segment_cycles(
-            part[0], block_rows, block_cols, lanes, width * part[3], part[1], part[2], part[4], part[5], ports[0],
-            ports[1],
+            one[G_DEPTH], block_rows, block_cols, lanes, width * one[G_INPUTS], one[G_PRODUCTS], one[G_PASSES],
+            one[G_ABITS], one[G_WBITS], ports[0], ports[1],
         )  # fmt: skip
     drain = ceil_div(block_rows * block_cols, ports[2])
     return max(compute, drain), groups * ceil_div(rows, pixels) * ceil_div(cols, channels), compute, drain

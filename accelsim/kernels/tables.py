@@ -21,8 +21,12 @@ class Tables(NamedTuple):
     resident: Any
     scalars: Any
     groups: Any
-    forms: Any  # the rows of `ops`, and behind them the forms of token groups
+    forms: Any  # the rows of `ops`, and behind them the forms of token groups, head widths and segments
     form_slices: Any
+    heads: Any
+    head_parts: Any
+    segments: Any  # `accelsim.segment_table`
+    segment_spans: Any
 
 
 class Output(NamedTuple):
@@ -37,7 +41,12 @@ class Output(NamedTuple):
     tensor_region: Any
     ring: Any
     dram_base: Any  # by tensor
+    segments: Any  # room for the segments of a tile
 
+
+# A segment of a reduction: row of `forms`, shift of its step, parts in it, bits that one element of all its parts
+# together has less on the left and on the right than the form says.
+SEG_FORM, SEG_SHIFT, SEG_PARTS, SEG_LEFT_LESS, SEG_RIGHT_LESS, SEG_COLUMNS = range(6)
 
 SCALARS: tuple[str, ...] = (
     "vector_port", "vector_latency", "burst_bits", "burst_ticks", "read_latency_ticks", "write_latency_ticks",

@@ -32,7 +32,6 @@ from accelsim.optable import (
     E_PIXELS,
     E_WIDTH,
     G_OUT_DROP,
-    G_RIGHT_AXIS,
     KIND_MATMUL,
     M_INPUTS,
     M_MODE,
@@ -51,7 +50,6 @@ from accelsim.optable import (
     O_TAPS,
     O_UNIT_EXTRA,
     O_UNITS_ARE_COLS,
-    RIGHT_COLS,
     S_BITS,
     S_COMBO,
 )  # fmt: skip
@@ -80,7 +78,7 @@ def _count_systolic(ops: Any, engine: Any, v: int, products: int, weight_bits: i
 def count_part(tables: Tables, counts: Any, k: int, part: Any, units: int, rows: int, times: int) -> None:
     """Add products, outputs, accumulator updates and SRAM traffic of `times` array tiles to the counts of op k."""
     count_outputs(tables, counts, k, part, k, units, rows, 0, times)
-    count_products(tables, counts, k, part, k, units, rows, 0, 0, times)
+    count_products(tables, counts, k, part, k, units, rows, (1, 0), (1, 0), times)
 
 
 @inner
@@ -103,14 +101,13 @@ def count_outputs(
 
 @inner
 def count_products(
-    tables: Tables, counts: Any, k: int, part: Any, v: int, units: int, rows: int, activation_less: int,
-    weight_less: int, times: int,
-) -> None:  # fmt: skip
+    tables: Tables, counts: Any, k: int, part: Any, v: int, units: int, rows: int, left: Any, right: Any, times: int
+) -> None:
     """Add products, accumulator updates and operands of `times` array tiles of form v of op k.
 
-    Of a tile in one form the narrow tokens are read at their own widths: `activation_less` are bits that one word of
-    activations of all `rows` together has less than the form says, `weight_less` those of one word of all columns (or
-    of the whole depth) of the right operand.
+    Of a tile in one form operands are read at their own widths.  `left` and `right` are (runs, bits): an operand
+    consists of so many equal runs (tokens, heads), of which one element each together has so many bits less than the
+    form says.
     """
     ops = tables.forms
     e, s = part[P_ENGINE], part[P_SLICE]
@@ -148,13 +145,11 @@ def count_products(
     own, shared = e * PER_ENGINE, tables.engines.shape[0] * PER_ENGINE
     counts[own + mode] += macs * times
     counts[own + _ACCUMULATES] += accumulates * times
-    if activation_less > 0:
-        activation -= activation // (rows * ops[v, O_ABITS]) * activation_less
+    if left[1] > 0:
+        activation -= activation // (left[0] * ops[v, O_ABITS]) * left[1]
     counts[shared + ACT_READ] += activation * times
-    if weight_less > 0:
-        # With groups on the right an op is a product of activations; its words lie along one of two axes.
-        words = ops[v, O_COLS] if tables.groups[k, G_RIGHT_AXIS] == RIGHT_COLS else ops[v, O_DEPTH]
-        weight -= weight // (words * weight_bits) * weight_less
+    if right[1] > 0:
+        weight -= weight // (right[0] * weight_bits) * right[1]
     weight -= reads_of_weights * units * ops[v, O_IMPLICIT] * ops[v, O_DEPTH] * ops[v, O_RBITS]
     right = ACT_READ if ops[v, O_KIND] == KIND_MATMUL else WEIGHT_READ
     counts[shared + right] += weight * times
@@ -162,5 +157,6 @@ def count_products(
 
 @inner
 def count_alignment(tables: Tables, counts: Any, k: int, part: Any, units: int, rows: int, times: int) -> None:
-    """Add the accumulator updates of a tile in two segments that are shifts: one for every output."""
-    counts[part[P_ENGINE] * PER_ENGINE + _ACCUMULATES] += units * rows * tables.ops[k, O_COLS] * times
+    """Add the accumulator updates of a tile that are `times` shifts of every output."""
+    outputs = units * rows * (1 if tables.ops[k, O_UNITS_ARE_COLS] == 1 else tables.ops[k, O_COLS])
+    counts[part[P_ENGINE] * PER_ENGINE + _ACCUMULATES] += outputs * times

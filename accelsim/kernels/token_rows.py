@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from accelsim.kernels.engine_forms import ceil_div
+from accelsim.kernels.head_parts import cuts_heads, equal_head_tiles
 from accelsim.kernels.jit import inner
 from accelsim.kernels.mapper import C_AXIS, C_FIRST, C_N, C_TILE, output_tile_bits
 from accelsim.kernels.tables import Tables
@@ -54,7 +55,7 @@ def token_place(high: int, row: int, full_bits: int, narrow_bits: int) -> int:
 
 @inner
 def equal_iterations(tables: Tables, chain: Any, iteration: int, full: int) -> int:
-    """Iterations from this one on in which every stage of a chain has a tile of the same size and groups; 1 at least.
+    """Iterations, 1 at least, from this one on in which every stage of a chain has a tile of the same size and widths.
 
     `full` is the number of tiles of the whole size.  The stages of an iteration i have the tiles i − n − 1 … i, so that
     none of these may be on the two sides of where full, mixed and narrow tiles meet.
@@ -72,4 +73,8 @@ def equal_iterations(tables: Tables, chain: Any, iteration: int, full: int) -> i
                         times = 1
                     elif edge > iteration:
                         times = min(times, edge - iteration)
+    if cuts_heads(tables, chain):
+        for tile in range(behind, iteration + times - 1):
+            if not equal_head_tiles(tables, chain, tile):
+                return max(1, tile + 1 - iteration)
     return max(1, times)

@@ -16,8 +16,8 @@ from accelsim.kernels.lower import lower_program
 from accelsim.kernels.tables import Output, Tables
 
 # Dimensions of the arrays, in the order of the fields.
-_TABLES = (2, 3, 2, 3, 2, 3, 1, 2, 3, 1, 1, 1, 2, 2, 3)
-_OUTPUT = (2, 2, 2, 2, 2, 1, 1, 2, 1)
+_TABLES = (2, 3, 2, 3, 2, 3, 1, 2, 3, 1, 1, 1, 2, 2, 3, 2, 2, 2, 5)
+_OUTPUT = (2, 2, 2, 2, 2, 1, 1, 2, 1, 2)
 
 
 def compile_lowering() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from accelsim.api import Report
 from accelsim.engines import requantize, uniform_codes
 from accelsim.formats import Format
+from accelsim.head_forms import has_heads
 from accelsim.ir import Loop
 from accelsim.kernels.engine_forms import ceil_div
 from accelsim.kernels.mapper import C_AXIS, C_BLOCKS, C_FIRST, C_N, C_TILE
@@ -47,8 +48,11 @@ class LoweredTile:
 def lowered_tiles(report: Report) -> list[LoweredTile]:
     """Distinct (unit, op, tile, formats) of a design's program, in program order.
 
-    Raises AccelsimError for a mapping with sub-arrays and for token groups, which the RTL cannot run.
+    Raises AccelsimError for a mapping with sub-arrays, for token groups and for head widths, which the RTL cannot run.
     """
+    if has_heads(report.table):
+        what, levers = "some heads have fewer bits than others", ("accelsim.head_widths.without_heads",)
+        raise AccelsimError(Problem("rtl", what, "tensors of one width: the RTL has no other", levers))
     if has_groups(report.table):
         what = "some tokens have fewer bits than others"
         levers = ("accelsim.token_groups.without_groups",)
