@@ -209,8 +209,8 @@ def simulate(
 
     `fuse=False` makes every op its own chain; the exhaustive mapper has no such space.  `mapper` is a `Mapper` or its
     short name, such as `exhaustive:edp`.  Of a plan with token groups the mapping is that of all tokens full, with head
-    widths that of the widest; `found` is about that, too.  Raises InfeasibleError with numbers when the accelerator cannot run the workload, AccelsimError
-    when the given mapping is not legal for it.
+    widths that of the widest; `found` is about that, too.  Raises InfeasibleError with numbers when the accelerator
+    cannot run the workload, AccelsimError when the given mapping is not legal for it.
     """
     chosen = mapper_of(mapper) if isinstance(mapper, str) else mapper
     refuse_unused(chosen, mapping is not None, fuse)

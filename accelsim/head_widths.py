@@ -18,6 +18,7 @@ PART_BITS = range(2, 17)
 MAX_SHIFT = 15
 MOST_PARTS = 4096
 
+
 @dataclass(frozen=True)
 class HeadWidths:
     """Widths of equal parts of channels, in their order.

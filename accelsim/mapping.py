@@ -20,7 +20,6 @@ from accelsim.optable import (
     KIND_CONV,
     KIND_VECTOR,
     M_MODE,
-    MAX_SLICES,
     O_AXES,
     O_GROUP_EXTENT,
     O_IN0_ROOT0,
@@ -132,9 +131,9 @@ class MappingArrays:
     resident: Int64
 
 
-def max_parts(accelerator: Accelerator) -> int:
+def max_parts(accelerator: Accelerator, table: OpTable) -> int:
     """Most parts that an op can have: every engine with every weight format."""
-    return len(accelerator.engines) * MAX_SLICES
+    return len(accelerator.engines) * table.slices.shape[1]
 
 
 def mapping_from_json(data: Any, where: str) -> Mapping:
@@ -236,7 +235,7 @@ def mapping_to_arrays(
         )
     arrays = MappingArrays(
         np.zeros((len(mapping.chains), len(CHAIN_COLUMNS)), np.int64),
-        np.zeros((n, max_parts(accelerator), N_PART), np.int64),
+        np.zeros((n, max_parts(accelerator, table), N_PART), np.int64),
         np.zeros(n, np.int64),
         np.zeros(len(table.tensor_names), np.int64),
     )
@@ -339,7 +338,7 @@ def _fill_parts(
     names = [engine.name for engine in accelerator.engines]
     n_slices = int(op[O_SLICES])
     totals = [0] * n_slices
-    limit = max_parts(accelerator)
+    limit = max_parts(accelerator, table)
     if len(parts) > limit:
         return [Problem(where, f"{len(parts)} parts", f"at most {limit}: one per engine and weight format")]
     for number, part in enumerate(parts):

@@ -41,7 +41,7 @@ OP_COLUMNS: tuple[str, ...] = (
 # of the weights of a unit.
 SLICE_COLUMNS: tuple[str, ...] = ("weight_bits", "units", "terms", "combo", "unit_bits")
 S_BITS, S_UNITS, S_TERMS, S_COMBO, S_STORED = range(5)
-MAX_SLICES = 3
+MIN_SLICES = 3  # rows per op of every table; one whose plan has more weight formats has as many as it needs
 MAX_PASSES = 4
 MAX_PROBLEMS = 8
 
@@ -138,7 +138,8 @@ def build_op_table(quantized: QuantizedWorkload) -> OpTable:
     index = {name: k for k, name in enumerate(stored)}
     n = len(quantized.ops)
     ops = np.zeros((n, len(OP_COLUMNS)), np.int64)
-    slices = np.zeros((n, MAX_SLICES, len(SLICE_COLUMNS)), np.int64)
+    most = max(MIN_SLICES, *(len(item.weights) for item in quantized.ops))
+    slices = np.zeros((n, most, len(SLICE_COLUMNS)), np.int64)
     vector = np.zeros((n, MAX_PASSES, len(VECTOR_KINDS)), np.int64)
     combos: Combos = {}
     for k, item in enumerate(quantized.ops):
@@ -378,7 +379,7 @@ def _placements(table: OpTable, engine: Engine) -> Int64:
 def _require_engines(accelerator: Accelerator, table: OpTable, modes: Int64) -> None:
     """Raise InfeasibleError with the ops that have a slice without engine."""
     slices = table.slices
-    there = np.arange(MAX_SLICES) < table.ops[:, O_SLICES, None]
+    there = np.arange(slices.shape[1]) < table.ops[:, O_SLICES, None]
     able = there & (modes[:, :, M_MODE].max(axis=1)[slices[:, :, S_COMBO]] >= 0)
     # Balanced slices share the work of an op: one that runs is enough.
     able |= (slices[:, :, S_UNITS] < 0) & able.any(axis=1, keepdims=True)

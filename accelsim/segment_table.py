@@ -104,7 +104,9 @@ def segment_table(table: OpTable, engines: EngineTable, arrays: MappingArrays) -
     for k in np.flatnonzero(table.heads[:, H_FORM] >= 0):
         if not sums_parts(table.quantized.ops[k]):
             continue
-        for e, s in sorted({(int(part[P_ENGINE]), int(part[P_SLICE])) for part in arrays.parts[k, : arrays.n_parts[k]]}):
+        for e, s in sorted(
+            {(int(part[P_ENGINE]), int(part[P_SLICE])) for part in arrays.parts[k, : arrays.n_parts[k]]}
+        ):
             segments = grouped_parts(table, engines, int(k), s, e)
             spans[k, s, e, 0] = (len(rows), len(segments))
             for shift, parts in segments:

@@ -1,4 +1,4 @@
-"""A design that no counts of full tokens and no head widths can beat: all narrow, on engines with the best of every mode."""
+"""A design that no counts of full tokens and no head widths can beat: all narrow, in the best of all modes."""
 
 from __future__ import annotations
 

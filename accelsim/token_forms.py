@@ -29,7 +29,6 @@ from accelsim.optable import (
     G_RIGHT_HIGH,
     GROUP_COLUMNS,
     H_FORM,
-    MAX_SLICES,
     O_ABITS,
     O_COLS,
     O_DEPTH,
@@ -84,7 +83,7 @@ def add_forms(quantized: QuantizedWorkload, ops: Int64, slices: Int64, combos: C
             for right in formats[1]:
                 combos.setdefault((right, left, loop.depthwise, loop.reduction), len(combos))
     forms = np.zeros((FORMS * len(pairs), len(OP_COLUMNS)), np.int64)
-    form_slices = np.zeros((FORMS * len(pairs), MAX_SLICES, len(SLICE_COLUMNS)), np.int64)
+    form_slices = np.zeros((FORMS * len(pairs), slices.shape[1], len(SLICE_COLUMNS)), np.int64)
     for k in pairs:
         first = int(groups[k, G_FORM])
         forms[first : first + FORMS], form_slices[first : first + FORMS] = ops[k], slices[k]

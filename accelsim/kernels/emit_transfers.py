@@ -140,7 +140,9 @@ def _move_tokens(
 
 
 @inner
-def _load_heads(tables: Tables, out: Output, chain: Any, k: int, operand: int, tile: int, size: int, stage: int) -> None:
+def _load_heads(
+    tables: Tables, out: Output, chain: Any, k: int, operand: int, tile: int, size: int, stage: int
+) -> None:
     """Load a tile of an input whose parts have widths of their own: rows of whole positions, or heads of each."""
     side = H_LEFT if operand == 0 else H_RIGHT
     root = tables.ops[k, O_IN0_ROOT0 + 2 * operand]

@@ -85,6 +85,11 @@ class Search:
     bus: int
 
     @property
+    def most_parts(self) -> int:
+        """Most parts that an op can have."""
+        return max_parts(self.accelerator, self.table)
+
+    @property
     def with_energy(self) -> bool:
         """Whether ways have energies; otherwise that column has bus time and a cycle for every tile of every op."""
         return len(self.rates.counts) > 0
@@ -114,7 +119,7 @@ def prepare(table: OpTable, engines: EngineTable, accelerator: Accelerator, with
     n = len(table.op_names)
     empty = MappingArrays(
         np.zeros((1, len(CHAIN_COLUMNS)), np.int64),
-        np.zeros((n, max_parts(accelerator), N_PART), np.int64),
+        np.zeros((n, max_parts(accelerator, table), N_PART), np.int64),
         np.zeros(n, np.int64),
         np.zeros(len(table.tensor_names), np.int64),
     )
@@ -150,7 +155,7 @@ def ops_that_fit(search: Search, start: ChainStart) -> int:
 
 
 def _rows(search: Search, start: ChainStart, n_ops: int) -> Int64:
-    parts = np.zeros((max_parts(search.accelerator), N_PART), np.int64)
+    parts = np.zeros((search.most_parts, N_PART), np.int64)
     options, size = FIRST_OPTIONS, len(start.sizes) * n_ops * 2 + 16
     while True:
         rows = np.empty((size, len(ROW_COLUMNS)), np.int64)
@@ -197,7 +202,7 @@ def _ways(search: Search, start: ChainStart, n_ops: int, rows: Int64) -> Ways:
 
 def scratch(search: Search, n_ops: int, options: int) -> Scratch:
     """Room for the search of one chain of `n_ops` ops."""
-    n, shares, labels, results = len(search.accelerator.engines), max_parts(search.accelerator), 8 * options, options
+    n, shares, labels, results = len(search.accelerator.engines), search.most_parts, 8 * options, options
     most = max(2, n_ops)
     return Scratch(
         items=np.empty((MAX_ITEMS, 3), np.int64), able=np.empty(n, np.int64), points=np.empty((n, options), np.int64),
@@ -219,7 +224,7 @@ def mapping_of(search: Search, found: list[Ways], steps: tuple[tuple[int, int, i
     space = search.space
     n = len(space.keep) - 1
     chains = np.zeros((len(steps), len(CHAIN_COLUMNS)), np.int64)
-    parts, n_parts = np.zeros((n, max_parts(search.accelerator), N_PART), np.int64), np.zeros(n, np.int64)
+    parts, n_parts = np.zeros((n, search.most_parts, N_PART), np.int64), np.zeros(n, np.int64)
     resident = np.zeros(len(space.slot_of), np.int64)
     masks = [mask for _, _, mask in steps] + [0]
     for number, (step, way, _) in enumerate(steps):
@@ -244,7 +249,7 @@ def _parts(search: Search, start: ChainStart, row: Int64) -> tuple[Int64, Int64]
     if found is not None:
         return found
     n_ops = int(row[R_OPS])
-    parts, n_parts = np.zeros((n_ops, max_parts(search.accelerator), N_PART), np.int64), np.zeros(n_ops, np.int64)
+    parts, n_parts = np.zeros((n_ops, search.most_parts, N_PART), np.int64), np.zeros(n_ops, np.int64)
     options = FIRST_OPTIONS
     while chain_parts(
         search.tables, start.first, n_ops, start.axis, int(row[R_SIZE]), int(row[R_CHOICE]), search.weight_capacity,

@@ -87,7 +87,7 @@ def choose_mapping(
     vector = accelerator.vector
     arrays = MappingArrays(
         chains,
-        np.zeros((n, max_parts(accelerator), N_PART), np.int64),
+        np.zeros((n, max_parts(accelerator, table), N_PART), np.int64),
         np.zeros(n, np.int64),
         np.zeros(len(banned), np.int64),
     )
