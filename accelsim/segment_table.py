@@ -49,11 +49,12 @@ class Segments(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of a linear layer's reduction: formats of activations and weights, shift of their product's step."""
+    """A part of a linear layer's reduction: formats of activations and weights, shift of its products, place."""
 
     activation: Format
     weight: Format
     shift: int
+    place: int
 
 
 def sums_parts(item: QuantizedOp) -> bool:
@@ -73,7 +74,7 @@ def reduction_parts(item: QuantizedOp, s: int) -> list[Part]:
     for one in (left, right):
         if one is not None and one.shifts:
             shifts += one.shifts
-    return [Part(*part) for part in zip(a, w, (shifts - shifts.min()).tolist(), strict=True)]
+    return [Part(*part) for part in zip(a, w, (shifts - shifts.min()).tolist(), range(count), strict=True)]
 
 
 def grouped_parts(table: OpTable, engines: EngineTable, k: int, s: int, e: int) -> list[tuple[int, list[Part]]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from accelsim.explain import Explanation, Lever, RooflinePoint, UnitWait
+from accelsim.head_costs import COMPARED_BITS, HeadCost
 
 OPS_SHOWN = 3
+PJ_PER_NJ = 1e3
 
 
 def explanation_lines(found: Explanation) -> list[str]:
@@ -14,6 +18,31 @@ def explanation_lines(found: Explanation) -> list[str]:
     total = report.result.cycles_total
     title = f"{workload.name} at {workload.resolution} on {report.accelerator.name}, plan {plan.name}: {total:,} cycles"
     return [title, "", *_roofline(found), "", *_waits(found.waits, total), "", *_levers(found)]
+
+
+def head_lines(costs: Sequence[HeadCost]) -> list[str]:
+    """A table of attention heads: their widths, what they take, and what they would take at 8 bits."""
+    names = max(5, *(len(cost.layer) for cost in costs))
+    lines = [
+        "Attention heads: widths of query, key, value, attention, output (q k v a o) and of their filters, mean",
+        "(qkv, projection); cycles of array engines; dynamic energy; change of the network when this head runs at"
+        f" {COMPARED_BITS} bits",
+        f"  {'layer':{names}} head  q  k  v  a  o   qkv  proj {'QKT':>7} {'AV':>7} {'proj':>8} {'qkv':>8}"
+        f" {'nJ':>9} {'cycles':>8} {'nJ':>9}",
+    ]
+    return lines + [f"  {cost.layer:{names}} {_head(cost)}" for cost in costs]
+
+
+def _head(cost: HeadCost) -> str:
+    widths = (cost.query_bits, cost.key_bits, cost.value_bits, cost.attention_bits, cost.output_bits)
+    cycles = "-" if cost.more_cycles is None else f"{cost.more_cycles:+,}"
+    energy = "-" if cost.more_pj is None else f"{cost.more_pj / PJ_PER_NJ:+,.1f}"
+    return (
+        f"{cost.head:4} {''.join(f'{bits:3}' for bits in widths)} {cost.qkv_filter_bits:5.1f}"
+        f" {cost.projection_filter_bits:5.1f} {cost.scores_cycles:7,.0f} {cost.values_cycles:7,.0f}"
+        f" {cost.projection_cycles:8,.0f} {cost.qkv_cycles:8,.0f} {cost.energy_pj / PJ_PER_NJ:9,.1f} {cycles:>8}"
+        f" {energy:>9}"
+    )
 
 
 def _roofline(found: Explanation) -> list[str]:

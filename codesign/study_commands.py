@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
 from codesign.arguments import announce_compilation
 from codesign.run_design import add_design_options, read_names
+
+if TYPE_CHECKING:
+    from accelsim.arch import Accelerator
+    from accelsim.ir import Workload
+    from accelsim.plan import QuantPlan
 
 FIT_PLAN = "uniform8"
 
@@ -18,6 +23,8 @@ def add_commands(commands: Any) -> None:
     explain = commands.add_parser("explain", help="why a design takes its time, and what would help")
     add_design_options(explain)
     explain.add_argument("--json", help="write the explanation as JSON ('-': standard output)")
+    explain.add_argument("--heads", action="store_true", help="what every attention head costs, instead")
+    explain.add_argument("--csv", help="write the table of --heads as CSV ('-': standard output)")
     explain.set_defaults(command=_explain)
     diff = commands.add_parser("diff", help="two reports of `run --json` side by side")
     diff.add_argument("a", metavar="A.json")
@@ -39,9 +46,13 @@ def add_commands(commands: Any) -> None:
 def _explain(arguments: argparse.Namespace) -> int:
     from codesign.outputs import check_outputs
 
+    if arguments.csv and not arguments.heads:
+        raise AccelsimError(Problem("--csv", "is a table of heads", "--csv beside --heads", ("--heads",)))
     workload, accelerator, plan = read_names(arguments)
-    check_outputs([arguments.json])
+    check_outputs([arguments.json, arguments.csv])
     announce_compilation()
+    if arguments.heads:
+        return _explain_heads(arguments, workload, accelerator, plan)
     from accelsim.explain import explain
     from accelsim.optable import op_table
     from accelsim.trace import write_json
@@ -52,6 +63,23 @@ def _explain(arguments: argparse.Namespace) -> int:
         write_json(arguments.json, found.to_json(), indent=1)
     if arguments.json != "-":
         print("\n".join(explanation_lines(found)))
+    return 0
+
+
+def _explain_heads(arguments: argparse.Namespace, workload: Workload, accelerator: Accelerator, plan: QuantPlan) -> int:
+    from accelsim.head_costs import head_costs
+    from accelsim.trace import write_json
+    from codesign.explain_text import head_lines
+    from codesign.export import write_csv
+
+    costs = head_costs(workload, plan, accelerator)
+    rows = [cost.to_json() for cost in costs]
+    if arguments.json:
+        write_json(arguments.json, {"format": "accelsim.heads/1", "heads": rows}, indent=1)
+    if arguments.csv:
+        write_csv(rows, arguments.csv)
+    if "-" not in (arguments.json, arguments.csv):
+        print("\n".join(head_lines(costs)))
     return 0
 
 
