@@ -70,22 +70,27 @@ def calibrate(
     statistics: Statistics,
     labels: Mapping[str, Groups],
     options: Calibration | None = None,
+    known_stored: Mapping[str, Affine] | None = None,
+    known_filters: Mapping[str, Filters] | None = None,
 ) -> Checkpoint:
-    """Scales, zero points and integer weights (round to nearest) of a network under a plan; biases as they are."""
+    """Scales, zero points and integer weights (round to nearest) of a network under a plan; biases as they are.
+
+    Quantizers of stored tensors and filters that are known already, by tensor and by op, are taken as they are.
+    """
     chosen = Calibration() if options is None else options
     quantized = apply_plan(network.workload, plan)
-    stored = {}
+    stored, filters = dict(known_stored or {}), dict(known_filters or {})
     for name in (*statistics.groups, *statistics.channels):
-        stored[name] = stored_quantizer(name, quantized, statistics, labels[name], chosen)
+        if name not in stored:
+            stored[name] = stored_quantizer(name, quantized, statistics, labels[name], chosen)
     if chosen.tied_branches:
         _tie_branches(network, stored)
     before = {
         name: _scalar(chosen.observe(seen, TABLE_BITS, symmetric=False))
         for name, seen in statistics.preactivation.items()
     }
-    filters = {}
     for node in network.nodes:
-        if node.has_filters:
+        if node.has_filters and node.name not in filters:
             filters[node.name] = rounded_filters(node, plan, chosen)
     divisors = _divisors(network, plan, statistics, labels, stored) if plan.division == "log2_shift" else {}
     return Checkpoint(network, plan, filters, stored, before, divisors, factors=norm_factors(network, plan, statistics))

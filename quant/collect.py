@@ -51,13 +51,16 @@ class Statistics:
 
 
 class _Collect(Numerics):
-    def __init__(self, labels: dict[str, Groups], by_channel: Iterable[str], image: str) -> None:
-        self.labels, self.by_channel, self.name = labels, set(by_channel), image
+    def __init__(self, labels: dict[str, Groups], by_channel: Iterable[str], image: str, rules: Numerics) -> None:
+        self.labels, self.by_channel, self.name, self.rules = labels, set(by_channel), image, rules
         self.statistics = Statistics()
 
     def image(self, value: Tensor) -> Tensor:
         self._see(self.name, value)
-        return value
+        return self.rules.image(value)
+
+    def parameters(self, node: Node) -> tuple[Tensor | None, Tensor | None]:
+        return self.rules.parameters(node)
 
     def operand(self, node: Node, position: int, value: Tensor) -> Tensor:
         if position:
@@ -81,7 +84,7 @@ class _Collect(Numerics):
             self.statistics.channels.setdefault(name, fresh).update(value)
         elif not keeps_scale(node):
             self._see(name, value)
-        return value
+        return self.rules.stored(node, value)
 
     def _see(self, name: str, value: Tensor) -> None:
         groups = self.labels[name]
@@ -111,13 +114,18 @@ def uses_table(node: Node) -> bool:
 
 
 def collect(
-    network: Network, batches: Iterable[Tensor], labels: dict[str, Groups], by_channel: Iterable[str] = ()
+    network: Network,
+    batches: Iterable[Tensor],
+    labels: dict[str, Groups],
+    by_channel: Iterable[str] = (),
+    rules: Numerics | None = None,
 ) -> Statistics:
     """Statistics of the float network over batches [n, channels, h, w].
 
-    `labels` are its scale groups; outputs named in `by_channel` are observed channel by channel instead.
+    `labels` are its scale groups; outputs named in `by_channel` are observed channel by channel instead.  `rules` are
+    the parameters and roundings that the network was trained with, if any; tensors are observed before they round.
     """
-    numerics = _Collect(labels, by_channel, network.workload.input)
+    numerics = _Collect(labels, by_channel, network.workload.input, Numerics() if rules is None else rules)
     with torch.no_grad():
         for images in batches:
             run(network, images, numerics)

@@ -19,6 +19,7 @@ from quant.functional import (
     log2_code,
     quantize,
 )
+from quant.head_parts import HeadParts, parts_of
 from quant.network import Node, Numerics
 from quant.patchwise.narrow import Narrow, narrow_of
 from quant.regions.codes import region_format, region_values, region_values_ste
@@ -40,6 +41,7 @@ class FakeQuantized(Numerics):
         self._round_regions = region_values_ste if gradients else region_values
         self._weights: dict[str, tuple[Tensor | None, Tensor | None]] = {}
         self._narrow: dict[str, Narrow | None] = {}
+        self._parts: dict[str, HeadParts | None] = {}
         self._compiler: Compiler | None = None
         self._integer: dict[str, tuple[Step, Affine, Affine] | None] = {}
 
@@ -120,6 +122,11 @@ class FakeQuantized(Numerics):
         untied = self.checkpoint.untied.get(node.op.output)
         if untied is not None:
             return untied.values(value)
+        if node.name not in self._parts:
+            self._parts[node.name] = parts_of(self.checkpoint, node)
+        parts = self._parts[node.name]
+        if parts is not None:
+            return self._round(value, parts.within(affine))
         regions = region_format(self.checkpoint.plan.rule_for(node.op))
         return self._round(value, affine) if regions is None else self._round_regions(value, affine.scale, regions)
 

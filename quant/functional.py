@@ -21,13 +21,16 @@ NO_LEADING_ONE = -1  # the log2 code of zero
 class Affine:
     """An affine quantizer: value = scale · (code − zero_point), codes low … high.
 
-    `scale` and `zero_point` (integer values) have the dtype of what they quantize and broadcast against it.
+    `scale` and `zero_point` (integer values) have the dtype of what they quantize and broadcast against it.  So do
+    `ends`, the lowest and highest codes element by element, where parts have fewer than low … high (`quant.head_parts`
+    makes them from the plan; checkpoints do not keep them).
     """
 
     scale: Tensor
     zero_point: Tensor
     low: int
     high: int
+    ends: tuple[Tensor, Tensor] | None = None
 
 
 def quantize(x: Tensor, affine: Affine) -> Tensor:
@@ -35,7 +38,8 @@ def quantize(x: Tensor, affine: Affine) -> Tensor:
 
     Source: Jacob et al. 2018, eq. 1, with the rounding of the torch references.
     """
-    return torch.clamp(torch.round(x / affine.scale) + affine.zero_point, affine.low, affine.high)
+    codes = torch.round(x / affine.scale) + affine.zero_point
+    return torch.clamp(codes, affine.low, affine.high) if affine.ends is None else torch.clamp(codes, *affine.ends)
 
 
 def dequantize(q: Tensor, affine: Affine) -> Tensor:
@@ -151,12 +155,15 @@ def learned_step(
     return result
 
 
-def fake_quantize_ste(x: Tensor, affine: Affine, multiplier: float = 1.0, offset: Tensor | None = None) -> Tensor:
+def fake_quantize_ste(
+    x: Tensor, affine: Affine, multiplier: float | Tensor = 1.0, offset: Tensor | None = None
+) -> Tensor:
     """`fake_quantize` that can be trained: `learned_step` with Qn, Qp = low − zero_point, high − zero_point.
 
     The zero point gets no gradient; `multiplier` is `gradient_multiplier` or 1.
     """
-    low, high = affine.low - affine.zero_point, affine.high - affine.zero_point
+    first, last = (affine.low, affine.high) if affine.ends is None else affine.ends
+    low, high = first - affine.zero_point, last - affine.zero_point
     return learned_step(x, affine.scale, low, high, multiplier, offset)
 
 

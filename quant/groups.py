@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from accelsim.head_widths import HeadWidths
 from accelsim.ir import OpKind
 from accelsim.problems import AccelsimError, Problem
+from quant.head_parts import part_places
 from quant.network import Network, Node, Numerics, run
 from quant.views import View, rearrange
 
@@ -79,19 +81,32 @@ def stored_shapes(network: Network) -> dict[str, torch.Size]:
         return {name: value.shape for name, value in run(network, image, Numerics(), keep=names).items()}
 
 
-def scale_groups(network: Network, per_channel: Collection[str] = ()) -> dict[str, Groups]:
+def scale_groups(
+    network: Network, per_channel: Collection[str] = (), heads: Mapping[str, HeadWidths] | None = None
+) -> dict[str, Groups]:
     """Groups of every tensor, views included.  `per_channel` names outputs with a scale for each channel.
 
+    `heads` are outputs whose parts have scales of their own; a linear layer may sum them where they have shifts.  A
+    product that reads parts has one scale, if it has no parts itself: its output stage has a multiplier per head.
     Raises AccelsimError when scales that differ would meet in one reduction.
     """
     shapes = stored_shapes(network)
     labels = {network.workload.input: torch.zeros(shapes[network.workload.input], dtype=torch.long)}
-    by_head = _head_by_head(network)
+    by_head, parts = _head_by_head(network), {} if heads is None else heads
+    tied = {name for name, one in parts.items() if one.shifts}
     for node in network.nodes:
         operands = [operand_values(labels, node, k, ONES) for k in passed_on(node)]
         name = node.op.output
+        roots = {root for operand in node.operands for root in network.workload.storage_of(operand.source)}
+        if node.function == "linear" and roots <= tied:
+            operands = [torch.zeros_like(operands[0])]
         labels[name] = _output_labels(node, operands, shapes[name], name in per_channel)
-        if name in by_head:
+        if name in parts:
+            channels = network.workload.tensor_by_name[name].channels
+            labels[name] = part_places(node, channels, len(parts[name].bits)).expand(shapes[name]).clone()
+        elif node.function == "matmul" and not roots.isdisjoint(parts):
+            labels[name] = torch.zeros_like(labels[name])
+        elif name in by_head:
             labels[name] = _with_heads(labels[name])
     return {name: _compact(one) for name, one in labels.items()}
 

@@ -16,6 +16,7 @@ from quant.calibrate import Calibration, calibrate, correct_biases
 from quant.calibrated import Checkpoint
 from quant.collect import Statistics, collect
 from quant.groups import scale_groups
+from quant.head_parts import head_widths, refuse_parts
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network
 from quant.patchwise.plans import ranking_rules
@@ -42,7 +43,7 @@ def quantize(
     `reconstruction` weights are rounded to nearest.  `about` is stored with the checkpoint.  Raises AccelsimError when
     the model cannot be captured or the method does not fit it.
     """
-    batches = _batches(calibration)
+    batches = image_batches(calibration)
     network = method.prepare(as_network(model, batches), batches)
     statistics = gather(network, batches, method)
     return quantize_prepared(network, batches, method, statistics, options, reconstruction, about, progress)
@@ -83,15 +84,17 @@ def quantize_plan(
     Raises AccelsimError also when the plan does not fit the network: mixed filters without channels, one scale where
     the network has several (granularity), a zero point where codes are multiplied.
     """
-    batches = _batches(calibration)
+    batches = image_batches(calibration)
     network = as_network(model, batches)
     check_plan(network, plan)
+    refuse_parts(plan, "calibrated", ("--method qvit, which learns them",))
     statistics = plan_statistics(network, batches, plan)
     made = {"method": "plan", "method_options": {"name": plan.name}, **(about or {})}
     return plan, calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)
 
 
-def _batches(calibration: Iterable[Tensor | Sequence[Tensor]]) -> list[Tensor]:
+def image_batches(calibration: Iterable[Tensor | Sequence[Tensor]]) -> list[Tensor]:
+    """The images of batches, labels left out.  Raises AccelsimError when there are none."""
     batches = [batch if isinstance(batch, Tensor) else batch[0] for batch in calibration]
     if not batches:
         raise AccelsimError(Problem("calibration", "gives no images", "at least one batch"))
@@ -158,17 +161,18 @@ def _granular(network: Network, plan: QuantPlan, granularity: str) -> tuple[str,
 def check_plan(network: Network, plan: QuantPlan) -> None:
     """Raise AccelsimError where a plan asks for what the arithmetic of the network cannot give it.
 
-    `apply_plan` checks formats and index tables; here it is checked that a tensor with several scales has the
+    `apply_plan` checks formats and index tables; here it is checked that a tensor with several scales has parts or the
     granularity to pay for them, and that codes which are multiplied or compared have no zero point.
     """
     apply_plan(network.workload, plan)
-    labels = scale_groups(network, _granular(network, plan, "channel_scale"))
+    parts = head_widths(network, plan)
+    labels = scale_groups(network, _granular(network, plan, "channel_scale"), parts)
     symmetric, problems = without_zero_point(network), []
     for node in network.nodes:
         if node.op.kind is OpKind.VIEW:
             continue
         rule, where = plan.rule_for(node.op), f"plan {plan.name}: {node.name}"
-        if rule.granularity == "tensor" and labels[node.op.output].count > 1:
+        if rule.granularity == "tensor" and node.op.output not in parts and labels[node.op.output].count > 1:
             what = f"one scale, but the network has {labels[node.op.output].count} in its output"
             problems.append(Problem(where, what, "granularity: group"))
         if rule.zero_point and node.op.output in symmetric:

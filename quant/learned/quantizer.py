@@ -146,7 +146,7 @@ def tie(steps: Tensor) -> Tensor:
     off = exponents[:, :, None] - bases
     error = (off - off.round()).square().sum(1)  # [tables, candidates]: the fractions of the steps themselves
     best = bases.squeeze(1).gather(1, error.argmin(1, keepdim=True))
-    return torch.exp2((exponents - best).round() + best)
+    return torch.ldexp(torch.exp2(best), (exponents - best).round())
 
 
 def widths_of(quantizers: Mapping[str, Quantizer]) -> dict[str, Tensor]:

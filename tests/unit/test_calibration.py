@@ -223,7 +223,7 @@ def test_faults(make, words):
 
 
 def test_every_method_is_registered():
-    assert set(method_names()) == {"uniform", "power_of_two", "m2q", "mnq", "mptq", "pmq"}
+    assert set(method_names()) == {"uniform", "power_of_two", "m2q", "mnq", "mptq", "pmq", "qvit"}
 
 
 def test_evaluation():
