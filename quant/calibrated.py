@@ -87,7 +87,7 @@ class Checkpoint:
                     if value is not None:
                         result[f"node/{node.name}/{part}"] = value
         for name, one in self.filters.items():
-            result[f"filters/{name}/integers"] = one.integers.to(torch.int16)
+            result[f"filters/{name}/integers"] = _short(one.integers)
             result[f"filters/{name}/scale"] = one.scale
             if one.bias is not None:
                 result[f"filters/{name}/bias"] = one.bias
@@ -103,3 +103,9 @@ class Checkpoint:
         for name, steps in self.untied.items():
             result[f"untied/{name}"] = torch.tensor([steps.low_step, steps.high_step, steps.split], dtype=torch.float64)
         return {name: value.detach().contiguous() for name, value in result.items()}
+
+
+def _short(integers: Tensor) -> Tensor:
+    """Integers of filters in 16 bits, which hold all but aligned codes of very different steps."""
+    short = integers.to(torch.int16)
+    return short if bool((short == integers).all()) else integers.to(torch.int32)

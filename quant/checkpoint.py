@@ -17,6 +17,7 @@ from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint, Divisor, Filters, PtfFactors
 from quant.fake import FakeQuantized
 from quant.functional import Affine
+from quant.head_parts import check_parts
 from quant.network import Node, forward
 from quant.network_files import network_from, structure_of
 from quant.regions.untied import UntiedSteps
@@ -70,7 +71,8 @@ def save(checkpoint: Checkpoint, folder: str | Path) -> None:
 def load(folder: str | Path) -> Model:
     """The model of a folder that `save` wrote; its outputs equal those of the model that was saved.
 
-    Raises AccelsimError when a file is missing or damaged, or when the plan is not the one that was calibrated.
+    Raises AccelsimError when a file is missing or damaged, when the plan is not the one that was calibrated, or when
+    numbers are not those of its head widths.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -87,11 +89,13 @@ def load(folder: str | Path) -> Model:
         )  # fmt: skip
     try:
         tensors = load_file(str(place / TENSORS))
-        return Model(_assemble(data, tensors, plan, str(place / DATA)))
+        checkpoint = _assemble(data, tensors, plan, str(place / DATA))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise AccelsimError(
             Problem(str(place), f"cannot be read ({error})", "a folder of `accelsim quantize`")
         ) from error
+    check_parts(checkpoint)
+    return Model(checkpoint)
 
 
 def read_about(folder: str | Path) -> dict[str, Any]:

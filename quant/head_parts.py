@@ -40,8 +40,12 @@ class HeadParts:
 
     def within(self, affine: Affine) -> Affine:
         """The quantizer whose codes of a part keep to the part's width."""
-        low, high = (self.spread(end.to(affine.scale)) for end in self.ends)
+        low, high = (end.to(affine.scale) for end in self.code_ends())
         return replace(affine, ends=(low, high))
+
+    def code_ends(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest codes (int64), which broadcast against the output."""
+        return self.spread(self.ends[0]), self.spread(self.ends[1])
 
 
 def head_widths(network: Network, plan: QuantPlan) -> dict[str, HeadWidths]:
@@ -154,8 +158,7 @@ def _check_scales(affine: Affine, parts: HeadParts, where: str) -> None:
 
 def _together(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Both in the shape to which they broadcast."""
-    shape = torch.broadcast_shapes(one.shape, other.shape)
-    return one.expand(shape), other.expand(shape)
+    return one + torch.zeros_like(other, dtype=one.dtype), other + torch.zeros_like(one, dtype=other.dtype)
 
 
 def _check_filters(widths: HeadWidths | None, filters: Filters | None, node: Node) -> None:

@@ -24,6 +24,7 @@ from quant.calibrated import Checkpoint, Divisor
 from quant.fake import FakeQuantized
 from quant.functional import Affine
 from quant.groups import stored_shapes
+from quant.head_parts import refuse_parts
 from quant.network import Network, Node
 from quant.patchwise.network import rankings
 from quant.regions.codes import region_format
@@ -99,6 +100,7 @@ class _Writer:
         from quant.onnx_graph import view_ops
 
         _check_tokens(self.network, self.checkpoint.plan)
+        refuse_parts(self.checkpoint.plan, "ONNX")
         names = {self.network.workload.input: self._image()}
         problems: list[Problem] = []
         for node in self.network.nodes:

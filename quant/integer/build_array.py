@@ -12,6 +12,7 @@ from accelsim.problems import AccelsimError, Problem
 from quant.collect import uses_table
 from quant.functional import Affine
 from quant.groups import narrow
+from quant.head_parts import whole_shifts
 from quant.integer.exact import require_exact
 from quant.integer.graph import Compiler, builds
 from quant.integer.requantize import OutputStage, dyadic, table_stage
@@ -56,12 +57,15 @@ def conv(compiler: Compiler, node: Node) -> Step:
 
 @builds("linear")
 def linear(compiler: Compiler, node: Node) -> Step:
-    """Linear layer: one scale for the whole input, one zero point per input channel."""
+    """Linear layer: one scale for the whole input, or aligned ones of its parts; one zero point per input channel."""
     inputs = int(compiler.checkpoint.filters[node.name].integers.shape[1])
     scale, zero = _input_channels(compiler, node, -1, inputs)
-    weights, parts = _channels(compiler, node, scale[None], zero[None])
+    alignment = whole_shifts(scale) if compiler.aligned(node, 0) else None
+    if alignment is not None:
+        scale = scale.min().expand(inputs)
+    weights, parts = _channels(compiler, node, scale[None], zero[None], alignment)
     stage, table, weights = _stages(compiler, node, parts, weights, axis=-1)
-    return Linear(node, stage, table, int(parts.low.min()), int(parts.high.max()), weights)
+    return Linear(node, stage, table, int(parts.low.min()), int(parts.high.max()), weights, alignment)
 
 
 def _input_channels(compiler: Compiler, node: Node, axis: int, inputs: int) -> tuple[Tensor, Tensor]:
@@ -75,8 +79,13 @@ def _input_channels(compiler: Compiler, node: Node, axis: int, inputs: int) -> t
     return found[0], found[1]
 
 
-def _channels(compiler: Compiler, node: Node, scale: Tensor, zero: Tensor) -> tuple[Tensor, _Channels]:
-    """Integer weights and constants of every output channel; `scale`, `zero` are [groups, inputs of a group]."""
+def _channels(
+    compiler: Compiler, node: Node, scale: Tensor, zero: Tensor, alignment: Tensor | None = None
+) -> tuple[Tensor, _Channels]:
+    """Integer weights and constants of every output channel; `scale`, `zero` are [groups, inputs of a group].
+
+    `alignment` [inputs] shifts the codes of an input channel of an ungrouped layer.
+    """
     if not bool((scale == scale[:, :1]).all()):
         what = "would add values of different scales"
         raise AccelsimError(Problem(f"op {node.name}", what, "one scale along the reduction", ("granularity: tensor",)))
@@ -84,14 +93,21 @@ def _channels(compiler: Compiler, node: Node, scale: Tensor, zero: Tensor) -> tu
     weights, outputs = filters.integers.long(), len(filters.scale)
     groups = len(scale)
     rows = weights.reshape(groups, outputs // groups, zero.shape[1], -1)
+    if alignment is not None:
+        rows = rows << alignment[None, None, :, None]
     offset = (rows * zero.long()[:, None, :, None]).sum((2, 3)).reshape(outputs)
-    low, high = compiler.range(node, 0)
+    low, high = (end if end.dim() == 0 else _by_input(end, zero) for end in compiler.ends(node, 0))
     least = torch.minimum(rows * low, rows * high).sum((2, 3)).reshape(outputs)
     most = torch.maximum(rows * low, rows * high).sum((2, 3)).reshape(outputs)
     require_exact(f"op {node.name}", int(torch.maximum(-least, most).max()))
     step = filters.scale.double() * scale[:, :1].expand(groups, outputs // groups).reshape(outputs)
     bias = torch.zeros(outputs, dtype=torch.float64) if filters.bias is None else filters.bias.double()
     return weights, _Channels(step, bias, offset, least, most)
+
+
+def _by_input(ends: Tensor, zero: Tensor) -> Tensor:
+    """Ends of the codes of input channels against [groups, outputs of a group, inputs of a group, taps]."""
+    return ends.reshape(-1).expand(zero.numel()).reshape(len(zero), 1, -1, 1)
 
 
 def _stages(

@@ -15,6 +15,7 @@ from accelsim.problems import AccelsimError, Problem
 from quant.calibrated import Checkpoint
 from quant.functional import Affine
 from quant.groups import narrow, operand_values, passed_on, spread_values
+from quant.head_parts import parts_of
 from quant.integer.steps import FloatIsland, Rearrangement, Step
 from quant.network import Node
 from quant.patchwise.narrow import narrow_of
@@ -53,6 +54,8 @@ class Compiler:
         self.scales = spread_values(network, {name: one.scale.double() for name, one in stored.items()}, 1.0)
         self.zeros = spread_values(network, {name: one.zero_point.double() for name, one in stored.items()}, 0.0)
         self.ranges = {name: (one.low, one.high) for name, one in stored.items()}
+        found = {node.op.output: parts_of(checkpoint, node) for node in network.nodes}
+        self.parts = {name: one for name, one in found.items() if one is not None}
         self.constant_filters: dict[str, tuple[int, ...]] = {}
         for node in network.nodes:
             if node.op.output not in self.ranges:
@@ -91,6 +94,22 @@ class Compiler:
     def range(self, node: Node, position: int) -> tuple[int, int]:
         """Lowest and highest code of an operand."""
         return self.ranges[node.operands[position].source]
+
+    def ends(self, node: Node, position: int) -> tuple[Tensor, Tensor]:
+        """Lowest and highest codes (int64) of an operand, part by part, in its shape for one image as `scale`."""
+        source = node.operands[position].source
+        parts = self.parts.get(source)
+        if parts is None:
+            low, high = self.range(node, position)
+            return torch.tensor(low), torch.tensor(high)
+        full = ({source: end.expand(self.scales[source].shape)} for end in parts.code_ends())
+        low_ends, high_ends = (narrow(operand_values(one, node, position, 1)) for one in full)
+        return low_ends, high_ends
+
+    def aligned(self, node: Node, position: int) -> bool:
+        """True for an operand whose parts have steps that are powers of two times each other, says the plan."""
+        parts = self.parts.get(node.operands[position].source)
+        return parts is not None and bool(parts.widths.shifts)
 
     def single(self, node: Node, position: int) -> tuple[Tensor, Tensor]:
         """The one scale and zero point of an operand.  Raises AccelsimError when there are several."""
@@ -136,7 +155,9 @@ def compile_integer(checkpoint: Checkpoint) -> IntegerNetwork:
     steps, islands = [], []
     for node in checkpoint.network.nodes:
         step = compiler.step(node)
-        steps.append(replace(step, narrow=narrow_of(checkpoint, node)))
+        parts = compiler.parts.get(node.op.output)
+        ends = None if parts is None else parts.code_ends()
+        steps.append(replace(step, narrow=narrow_of(checkpoint, node), ends=ends))
         if isinstance(step, FloatIsland):
             islands.append(node.name)
     return IntegerNetwork(checkpoint, tuple(steps), tuple(islands), compiler.constant_filters)

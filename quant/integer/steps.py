@@ -29,10 +29,15 @@ Watch = Callable[["ArrayStep", list[Tensor], Tensor, Tensor], None]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One op of an integer network; `narrow` drops bits of some of its output's rows."""
+    """One op of an integer network.
+
+    `narrow` drops bits of some of its output's rows; `ends` are the lowest and highest codes of its parts, where they
+    have widths of their own (they broadcast against the codes).
+    """
 
     node: Node
     narrow: Narrow | None = field(default=None, kw_only=True)
+    ends: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
 
     def run(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
         """Codes of the output, all of them full."""
@@ -41,6 +46,8 @@ class Step:
     def stored(self, operands: list[Tensor], watch: Watch | None = None) -> Tensor:
         """Codes of the output as they are stored."""
         codes = self.run(operands, watch)
+        if self.ends is not None:
+            codes = torch.clamp(codes, *self.ends)
         return codes if self.narrow is None else self.narrow(codes, operands)
 
 
@@ -127,13 +134,15 @@ class Convolution(ArrayStep):
 
 @dataclass(frozen=True, eq=False)
 class Linear(ArrayStep):
-    """Σ w·a over the last axis."""
+    """Σ w·(a << alignment) over the last axis: parts of the inputs in the steps of the finest one (None: one scale)."""
 
     weights: Tensor
+    alignment: Tensor | None = None
 
     def accumulate(self, operands: list[Tensor]) -> Tensor:
         """[.., inputs] → [.., outputs]."""
-        return exact.product(operands[0], self.weights.T)
+        codes = operands[0] if self.alignment is None else operands[0] << self.alignment
+        return exact.product(codes, self.weights.T)
 
 
 @dataclass(frozen=True, eq=False)

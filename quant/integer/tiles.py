@@ -12,6 +12,7 @@ from torch import Tensor
 from accelsim.formats import Format, Scheme
 from accelsim.ir import Loop
 from accelsim.problems import AccelsimError, Problem
+from quant.head_parts import refuse_parts
 from quant.integer.exact import patches
 from quant.integer.graph import IntegerNetwork
 from quant.integer.run import run_integer
@@ -53,8 +54,10 @@ class SampledTile:
 def sample_tiles(network: IntegerNetwork, images: Tensor, count: int, seed: int) -> list[SampledTile]:
     """`count` tiles of array ops for images [n, channels, h, w]; every kind of op and weight format in turn.
 
-    Images, positions, channels and groups are drawn with the seed; the reduction is always whole.
+    Images, positions, channels and groups are drawn with the seed; the reduction is always whole.  Raises AccelsimError
+    for a plan with head widths, whose sums are aligned between engine passes.
     """
+    refuse_parts(network.checkpoint.plan, "tile of an engine")
     rng = np.random.default_rng(seed)
     chosen: dict[str, list[tuple[int, Format, Int64 | None]]] = {}
     kinds = _kinds(network)
