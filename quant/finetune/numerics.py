@@ -16,6 +16,7 @@ from quant.finetune.straight import shown_as
 from quant.finetune.weights import Latent
 from quant.functional import Affine, fake_quantize_ste, gradient_multiplier
 from quant.functions import FUNCTIONS
+from quant.head_parts import head_widths
 from quant.network import Network, Node, Numerics, forward
 from quant.regions.codes import region_range, region_values_ste
 
@@ -23,12 +24,15 @@ TRAINED = ("layernorm", "embed")  # functions without filters whose parameters a
 
 
 class Scales:
-    """The scales of a quantizer in training; elements that share a scale keep sharing it."""
+    """The scales of a quantizer in training; elements that share a scale keep sharing it.
 
-    def __init__(self, start: Affine) -> None:
+    `tied` scales keep their ratios: all of them change by one factor.
+    """
+
+    def __init__(self, start: Affine, tied: bool = False) -> None:
         self.start = start
         self.members, self.place = torch.unique(start.scale.detach(), return_inverse=True)
-        self.growth = torch.zeros_like(self.members).requires_grad_()
+        self.growth = torch.zeros_like(self.members[:1] if tied else self.members).requires_grad_()
 
     def affine(self) -> Affine:
         """The quantizer as it is now."""
@@ -54,7 +58,8 @@ class Trainable(FakeQuantized):
         self.scales: dict[tuple[str, str], Scales] = {}
         if learn_scales:
             self._round, self._round_regions = _rounded_with_scale, _regions_with_scale
-            self.scales = {key: Scales(affine) for key, affine in _learnable(checkpoint).items()}
+            tied = {("stored", name) for name, one in head_widths(self.network, checkpoint.plan).items() if one.shifts}
+            self.scales = {key: Scales(affine, key in tied) for key, affine in _learnable(checkpoint).items()}
         self._hardware = FakeQuantized(checkpoint)
 
     def parameters_by_name(self) -> dict[str, Tensor]:
@@ -119,6 +124,9 @@ class Trainable(FakeQuantized):
 
 def _rounded_with_scale(x: Tensor, affine: Affine) -> Tensor:
     """`fake_quantize_ste` with the gradient of the scale as LSQ balances it."""
+    if affine.ends is not None:
+        values = max(x.numel() // len(affine.scale.detach().unique()), 1)
+        return fake_quantize_ste(x, affine, (values * affine.ends[1].clamp(min=1)).rsqrt())
     values = max(x.numel() // affine.scale.numel(), 1)
     return fake_quantize_ste(x, affine, gradient_multiplier(values, max(affine.high, 1)))
 

@@ -29,7 +29,7 @@ class _Levels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, scale: Tensor, integers: Tensor, low: Tensor, high: Tensor, g: float) -> Tensor:
         position = rows / scale[:, None]
-        ctx.save_for_backward(position, integers, (position >= low[:, None]) & (position <= high[:, None]))
+        ctx.save_for_backward(position, integers, (position >= low) & (position <= high))
         ctx.multiplier = g
         return integers * scale[:, None]
 
@@ -42,7 +42,7 @@ class _Levels(torch.autograd.Function):
 
 
 def on_levels(rows: Tensor, scale: Tensor, integers: Tensor, low: Tensor, high: Tensor, multiplier: float) -> Tensor:
-    """Values scale · integers for rows[filters, n] that round to `integers`; low, high [filters]: the end levels.
+    """Values scale · integers for rows[filters, n] that round to `integers`; low, high [filters, 1 or n]: end levels.
 
     Gradients, with u = rows / scale, inside low … high (ends included) and outside: of `rows`: 1 | 0; of `scale`:
     multiplier · (integer − u) | multiplier · integer.  Source: Esser et al. 2020 (LSQ), eq. 2-3, for any level set.

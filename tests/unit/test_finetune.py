@@ -34,7 +34,7 @@ def test_weights_inside_get_the_gradient_and_weights_outside_none():
     rows = torch.tensor([[0.2, -3.0, 3.2, -0.9], [1.0, 0.4, -1.5, 7.0]], requires_grad=True)
     scale = torch.tensor([0.5, 1.0], requires_grad=True)
     integers = torch.tensor([[0, -3, 3, -2], [1, 0, -2, 3]])
-    value = on_levels(rows, scale, integers, torch.tensor([-3.0, -3.0]), torch.tensor([3.0, 3.0]), 0.5)
+    value = on_levels(rows, scale, integers, torch.full((2, 1), -3.0), torch.full((2, 1), 3.0), 0.5)
     assert torch.equal(value, torch.tensor([[0.0, -1.5, 1.5, -1.0], [1.0, 0.0, -2.0, 3.0]]))
     upstream = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
     value.backward(upstream)
