@@ -19,7 +19,7 @@ from accelsim.plan import QuantPlan, apply_plan
 from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import SIMULATED
 from codesign.learned.modes import knots_of, modes_of
-from codesign.learned.tables import CYCLES, ENERGY, pairs_of, width_table
+from codesign.learned.tables import pairs_of, width_table
 from quant.learned.budget import Widths, terms_of, uniform_widths
 from quant.learned.plans import WidthPlans
 from quant.learned.quantizer import HIGHEST_BITS, LOWEST_BITS

@@ -6,7 +6,6 @@ they are given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from accelsim.head_widths import HeadWidths
