@@ -63,7 +63,7 @@ def add_head_forms(
             new_forms.append(rows)
             new_slices.append(row_slices)
             count += len(rows)
-    return heads, np.array(parts, np.int64), np.concatenate(new_forms), np.concatenate(new_slices)
+    return heads, np.array(parts or [(0, 0)], np.int64), np.concatenate(new_forms), np.concatenate(new_slices)
 
 
 def has_heads(table: OpTable) -> bool:
