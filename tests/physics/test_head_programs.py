@@ -128,7 +128,7 @@ def test_operands_are_read_and_results_written_at_their_own_widths() -> None:
     assert counts["weight_write_bits"] - extra == DIM * SIZE * sum(filters)
     # Filters once per block of 16 of the 17 rows.
     assert before["weight_read_bits"] - counts["weight_read_bits"] == 2 * DIM * SIZE * (3 * 8 - sum(filters))
-    # A word of 8 inputs for every head; shifts of their steps are 0 + 4, 4 + 4 and 4 + 0, so the accumulators shift once.
+    # A word of 8 inputs for every head; their steps are shifted by 0 + 4, 4 + 4 and 4 + 0: the accumulators shift once.
     words, shifts = 3, 1
     engines = [f"{engine.name}.accumulates" for engine in accelerator.engines]
     assert sum(counts[name] for name in engines) == TOKENS * DIM * (words + shifts)

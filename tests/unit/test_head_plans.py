@@ -24,7 +24,9 @@ def test_layers_of_plain_vision_transformers(model: str, layers: int) -> None:
     """Others have windows or interleaved heads."""
     found = attention_layers(build_workload(model, None))
     assert len(found) == layers
-    assert all(layer.qkv.loop.cols == 3 * layer.proj.loop.depth for layer in found if layer.qkv.loop and layer.proj.loop)
+    assert all(
+        layer.qkv.loop.cols == 3 * layer.proj.loop.depth for layer in found if layer.qkv.loop and layer.proj.loop
+    )
 
 
 @given(st.integers(0, 99), st.integers(0, HEADS - 1), st.integers(2, 16))
