@@ -174,9 +174,10 @@ def _check_filters(widths: HeadWidths | None, filters: Filters | None, node: Nod
             raise AccelsimError(Problem(where, what, _CALIBRATED))
 
 
-def refuse_parts(plan: QuantPlan, what: str, names: Sequence[str] = ()) -> None:
-    """Raise AccelsimError when rules of a plan give widths to parts and `what` has no form for them."""
+def refuse_parts(plan: QuantPlan, where: str, levers: Sequence[str] = ()) -> None:
+    """Raise AccelsimError when rules of a plan give widths to parts, for which `where` has no form."""
     found = [rule.match for rule in plan.rules if rule.heads is not None or rule.weight_heads is not None]
     if found:
-        problem = f"head widths of {', '.join(found)} have no {what} form"
-        raise AccelsimError(Problem(what, problem, "a plan without head widths", tuple(names)))
+        more = f" and {len(found) - 4} more" * (len(found) > 4)
+        what = f"no form for the head widths of {', '.join(found[:4])}{more}"
+        raise AccelsimError(Problem(where, what, "a plan without `heads` and `weight_heads`", tuple(levers)))

@@ -100,7 +100,7 @@ class _Writer:
         from quant.onnx_graph import view_ops
 
         _check_tokens(self.network, self.checkpoint.plan)
-        refuse_parts(self.checkpoint.plan, "ONNX")
+        refuse_parts(self.checkpoint.plan, "onnx")
         names = {self.network.workload.input: self._image()}
         problems: list[Problem] = []
         for node in self.network.nodes:

@@ -87,7 +87,7 @@ def quantize_plan(
     batches = image_batches(calibration)
     network = as_network(model, batches)
     check_plan(network, plan)
-    refuse_parts(plan, "calibrated", ("--method qvit, which learns them",))
+    refuse_parts(plan, "calibration", ("--method qvit, which learns them",))
     statistics = plan_statistics(network, batches, plan)
     made = {"method": "plan", "method_options": {"name": plan.name}, **(about or {})}
     return plan, calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)

@@ -57,7 +57,7 @@ def sample_tiles(network: IntegerNetwork, images: Tensor, count: int, seed: int)
     Images, positions, channels and groups are drawn with the seed; the reduction is always whole.  Raises AccelsimError
     for a plan with head widths, whose sums are aligned between engine passes.
     """
-    refuse_parts(network.checkpoint.plan, "tile of an engine")
+    refuse_parts(network.checkpoint.plan, "tiles of an engine")
     rng = np.random.default_rng(seed)
     chosen: dict[str, list[tuple[int, Format, Int64 | None]]] = {}
     kinds = _kinds(network)

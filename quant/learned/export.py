@@ -144,6 +144,7 @@ def _learned_parts(learned: Learned, network: Network) -> list[_Parts]:
     quantizers, summed = learned.model.quantizers, set(summed_sites(network))
     found: list[_Parts] = []
     problems: list[Problem] = []
+    dtype = next(node.weight.dtype for node in network.nodes if node.has_filters and node.weight is not None)
     repeats = {}
     for one in attentions(network.workload):
         qkv = f"{STORED}/{network.workload.op_by_name[one.qkv].output}"
@@ -152,7 +153,8 @@ def _learned_parts(learned: Learned, network: Network) -> list[_Parts]:
         repeats[qkv] = one.heads if site is not None and site.heads == 1 else 1
     for name, quantizer in quantizers.items():
         try:
-            found.append(_parts(name, quantizer, repeats.get(name, 1), name in summed))
+            one = _parts(name, quantizer, repeats.get(name, 1), name in summed)
+            found.append(replace(one, steps=one.steps.to(dtype), zeros=one.zeros.to(dtype)))
         except AccelsimError as error:
             problems += error.problems
     if problems:

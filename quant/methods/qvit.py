@@ -65,9 +65,8 @@ class QVit(Method):
         channels: dict[int, list[int]] = {}
         for part, bits in enumerate(found.bits):
             channels.setdefault(bits, []).extend(range(part * size, (part + 1) * size))
-        total = len(node.weight)
         return tuple(
-            WeightShare(Format.parse(f"u{bits}"), len(channels[bits]) / total, Channels.of(channels[bits]))
+            WeightShare(Format.parse(f"u{bits}"), channels=Channels.of(channels[bits]))
             for bits in sorted(channels, reverse=True)
         )
 
