@@ -125,7 +125,7 @@ class _LearnedStep(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         error, side, *others = ctx.saved_tensors
         scale, low, high, offset = others
-        shape = torch.broadcast_tensors(*others)[0].shape
+        shape = torch.broadcast_tensors(*others)[0].shape  # type: ignore[no-untyped-call]
         # Sums over the values that saturate below and above, from those with and without the sign of their side.
         signed = side * upstream
         outside = signed * side

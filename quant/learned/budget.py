@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from accelsim.ir import OpKind, Workload
-from quant.learned.sites import PINNED_BITS, Site
+from quant.learned.sites import END_BITS, Site
 from quant.learned.structure import attentions
 
 Widths = Mapping[str, Tensor]  # [tables, heads] of every site, by name
@@ -133,8 +133,8 @@ class Budget:
 
 
 def uniform_widths(sites: Mapping[str, Site], bits: int) -> dict[str, Tensor]:
-    """One width for all sites but the pinned ones, which keep theirs; tensors [tables, heads]."""
+    """One width for all sites but those of the first and last layer, which have 8 bits; tensors [tables, heads]."""
     return {
-        name: torch.full((site.tables, site.heads), float(PINNED_BITS if site.pinned else bits))
+        name: torch.full((site.tables, site.heads), float(END_BITS if site.end else bits))
         for name, site in sites.items()
     }

@@ -22,7 +22,7 @@ BY_HEAD, BY_CODE = "head", "code"
 HEAD_AXES = (BY_HEAD, BY_CODE)
 OFFSET, UNSIGNED, SIGNED = "offset", "unsigned", "signed"
 GELU_RANGES = (OFFSET, UNSIGNED, SIGNED)
-PINNED_BITS = 8
+END_BITS = 8
 # What a study can leave in floating point: everything of the attentions, the values after GELU.
 MSA, GELU = "msa", "gelu"
 COMPONENTS = (MSA, GELU)
@@ -34,7 +34,8 @@ class Site:
 
     It has `tables` quantizers side by side (q, k and v of a qkv layer: 3), each with widths of `heads` equal parts; the
     parts of a quantizer share its scales.  Its last `dims` axes are seen as `tail` (all as they are: ()), against which
-    a number per part broadcasts in the shape `parts`.  `pinned`: 8 bits, not learned (first and last layer).
+    a number per part broadcasts in the shape `parts`.  `end`: of the first or last
+    layer, which has 8 bits at the start; `pinned`: it keeps them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Site:
     parts: tuple[int, ...] = ()
     signed: bool = True
     offset: bool = False
+    end: bool = False
     pinned: bool = False
 
     def seen(self, value: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class SiteOptions:
 
     `granularity`: bits per "head" or per "layer" (a tensor).  `head_axis`: "head", or "code" as released.  `gelu`: the
     range of the values after GELU, with an "offset", "unsigned" or "signed".  `floating`: components that stay in
-    floating point.  `ends_learned`: the first and the last layer learn bits too (the code's `mixpre`).
+    floating point.  `ends_learned`: the first and the last layer learn bits too, from 8 (the code's `mixpre`).
     """
 
     granularity: str = HEAD
@@ -90,13 +92,14 @@ def sites_of(workload: Workload, options: SiteOptions | None = None) -> dict[str
     layers = [op for op in workload.ops if op.kind is OpKind.CONV]
     ends = (layers[0].name, layers[-1].name)
     for op in layers:
-        pinned = op.name in ends and not chosen.ends_learned
+        end = op.name in ends
+        pinned = end and not chosen.ends_learned
         roots = workload.storage_of(op.inputs[0])
         if len(roots) > 1:
             what = f"reads {' and '.join(roots)} as one tensor, whose steps would differ"
             raise AccelsimError(Problem(f"network {workload.name}: {op.name}", what, "layers that read one tensor"))
         for kind, of in ((STORED, roots[0]), (WEIGHTS, op.name)):
-            found.setdefault(f"{kind}/{of}", Site(f"{kind}/{of}", kind, of, pinned=pinned))
+            found.setdefault(f"{kind}/{of}", Site(f"{kind}/{of}", kind, of, end=end, pinned=pinned))
     for of in _after_gelu(workload):
         if f"stored/{of}" in found:
             signed, offset = chosen.gelu == SIGNED, chosen.gelu == OFFSET
