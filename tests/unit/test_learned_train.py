@@ -42,10 +42,10 @@ def logits(found):
 @pytest.mark.parametrize(
     ("options", "bits"),
     [
-        (LearnBits(start_bits=5), 4),
-        (LearnBits(start_bits=4, switchable=False), 3),
-        (LearnBits(start_bits=4, sites=SiteOptions(granularity="layer", gelu="signed")), 3),
-        (LearnBits(start_bits=6, sites=SiteOptions(head_axis="code", ends_learned=True)), 4),
+        (LearnBits(start_bits=5, bit_rate=20.0), 4),
+        (LearnBits(start_bits=4, bit_rate=20.0, switchable=False), 3),
+        (LearnBits(start_bits=4, bit_rate=20.0, sites=SiteOptions(granularity="layer", gelu="signed")), 3),
+        (LearnBits(start_bits=6, bit_rate=20.0, sites=SiteOptions(head_axis="code", ends_learned=True)), 4),
     ],
 )
 def test_learning_ends_within_a_percent_of_the_budget(options, bits):
