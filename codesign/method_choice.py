@@ -15,6 +15,7 @@ from accelsim.token_groups import token_layers
 from codesign.budgets import Budget, within
 from codesign.frontier import command as pmq
 from codesign.greedy import command as mptq
+from codesign.learned import command as qvit
 from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH
 
@@ -36,9 +37,10 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "ratio": ("m2q",),
     "terms": ("power_of_two", "m2q"),
     "maps": (mnq.NAME,),
-    "images": (mnq.NAME, mptq.NAME, pmq.NAME),
+    "images": (mnq.NAME, mptq.NAME, pmq.NAME, qvit.NAME),
     **dict.fromkeys(mptq.OWN, (mptq.NAME,)),
     **dict.fromkeys(pmq.OWN, (pmq.NAME,)),
+    **dict.fromkeys(qvit.OWN, (qvit.NAME,)),
 }
 
 
@@ -72,7 +74,7 @@ def given_plan(arguments: argparse.Namespace) -> QuantPlan | None:
 def default_arch(method: str, plan: QuantPlan | None) -> str:
     """The accelerator where none is named: one that runs what the method, or the plan, asks for."""
     if plan is None:
-        return {mnq.NAME: mnq.ARCH, mptq.NAME: mptq.ARCH}.get(method, DEFAULT_ARCH)
+        return {mnq.NAME: mnq.ARCH, mptq.NAME: mptq.ARCH, qvit.NAME: qvit.ARCH}.get(method, DEFAULT_ARCH)
     if any(rule.output.scheme is Scheme.TWO_REGION for rule in plan.rules):
         return mptq.ARCH
     return mnq.ARCH if any(rule.nonlinear for rule in plan.rules) else DEFAULT_ARCH
@@ -87,7 +89,7 @@ def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
         if getattr(arguments, name) is not None and arguments.method not in owners:
             what = f"the method {arguments.method} has no {name.replace('_', ' ')}"
             raise AccelsimError(Problem(_flag(name), what, f"--method {' or '.join(owners)}"))
-    own = {mnq.NAME: mnq, mptq.NAME: mptq, pmq.NAME: pmq}.get(arguments.method)
+    own = {mnq.NAME: mnq, mptq.NAME: mptq, pmq.NAME: pmq, qvit.NAME: qvit}.get(arguments.method)
     if own is not None:
         own.check_options(arguments, budget)
         return

@@ -13,6 +13,7 @@ from codesign.arguments import not_negative, positive
 from codesign.frontier import command as pmq
 from codesign.frontier import patches
 from codesign.greedy import command as mptq
+from codesign.learned import command as qvit
 from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH, nothing_to_separate
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from quant.reconstruct import Reconstruction
 
 BATCH = 64
+STEPS = 2000  # of reconstruction
 
 
 def add_quantize(commands: Any) -> None:
@@ -40,7 +42,7 @@ def add_quantize(commands: Any) -> None:
     parser = commands.add_parser("quantize", help="quantize a trained model: a plan and a calibrated checkpoint")
     _add_model(parser)
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default), mnq, mptq or pmq")
+    chosen.add_argument("--method", default="m2q", help="uniform, power_of_two, m2q (default), mnq, mptq, pmq or qvit")
     chosen.add_argument(
         "--plan", metavar="FILE", help="a plan with the channels of every mixed op, instead of a method"
     )
@@ -52,12 +54,13 @@ def add_quantize(commands: Any) -> None:
     mnq.add_options(parser)
     mptq.add_options(parser)
     pmq.add_options(parser)
+    qvit.add_options(parser)
     parser.add_argument(
         "--images",
         type=positive,
         help=f"validation images: mnq compares maps on them (default {mnq.IMAGES}), "
         f"mptq with a budget measures losses (default {mptq.IMAGES}); training images that pmq measures errors on "
-        f"(default {pmq.IMAGES})",
+        f"(default {pmq.IMAGES}); validation images that qvit measures accuracy on (default all)",
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the plan and the checkpoint")
     parser.add_argument("--json", help="write what was made as JSON ('-': standard output)")
@@ -93,7 +96,8 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     width.add_argument(
         "--budget", metavar="KIND=VALUE",
         help="least coarse plan within bops, size_bits, avg_bits, latency_s, energy_pj, edp_pj_s or uniform (bits); of "
-        "mptq greedy widths, of pmq those of the Pareto frontier, both also within layer_bits",
+        "mptq greedy widths, of pmq those of the Pareto frontier, both also within layer_bits; of qvit those "
+        "learned in training, within uniform or a simulated cost",
     )  # fmt: skip
     parser.add_argument("--activation-bits", type=positive, help="of stored tensors (default 8)")
     parser.add_argument("--ratio", help="of power-of-two filters of m2q: 0 … 1 (default 0.5), or balanced: from --arch")
@@ -102,7 +106,7 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
         "--arch",
         help="of a budget, a balanced ratio and maps of mnq "
         f"(default {DEFAULT_ARCH}; {mnq.ARCH} for mnq and plans with non-linear methods; "
-        f"{mptq.ARCH} for mptq and plans with two-region formats)",
+        f"{mptq.ARCH} for mptq and plans with two-region formats; {qvit.ARCH} for qvit)",
     )
 
 
@@ -111,7 +115,10 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--observer", default="mse", help="mse (default), minmax or percentile")
     parser.add_argument("--no-bias-correction", action="store_true", help="leave biases as they are")
     parser.add_argument("--reconstruct", action="store_true", help="choose roundings block by block (AdaRound, BRECQ)")
-    parser.add_argument("--steps", type=positive, default=2000, help="steps of reconstruction per block (default 2000)")
+    parser.add_argument(
+        "--steps", type=positive,
+        help=f"steps of reconstruction per block (default {STEPS}); of qvit of training (default {qvit.STEPS})",
+    )  # fmt: skip
     parser.add_argument("--max-memory", type=positive, default=1024, metavar="MIB", help="activations (default 1024)")
     parser.add_argument("--seed", type=not_negative, default=0, help="of the calibration images and the reconstruction")
 
@@ -130,7 +137,7 @@ def _quantize(arguments: argparse.Namespace) -> int:
     require_torch()
     from quant.checkpoint import save
 
-    kinds = COSTS if arguments.method in (mptq.NAME, pmq.NAME) else KINDS
+    kinds = {mptq.NAME: COSTS, pmq.NAME: COSTS, qvit.NAME: qvit.KINDS}.get(arguments.method, KINDS)
     budget = None if arguments.budget is None else parse_budget(arguments.budget, kinds)
     plan = given_plan(arguments)
     if plan is None:
@@ -139,6 +146,8 @@ def _quantize(arguments: argparse.Namespace) -> int:
     accelerator = load_accelerator(arch)
     plan, checkpoint, seconds = _made(arguments, plan, accelerator, budget, folder)
     save(checkpoint, folder)
+    if arguments.method == qvit.NAME:
+        qvit.done(folder)
     summary = {
         **dict(checkpoint.about), "plan": str(folder / "plan.yaml"), "plan_fingerprint": plan.fingerprint(),
         "seconds": round(seconds, 2),
@@ -180,6 +189,9 @@ def _made(
             network, about["smooth"] = _smoothed(network, images, arguments.smooth)
         made = quantize_plan(network, images, plan, options, recipe, about, _progress)
         return *made, time.perf_counter() - start
+    if arguments.method == qvit.NAME and budget is not None:
+        given = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, about)
+        return *qvit.trained(*given), time.perf_counter() - start
     method: Method
     if arguments.method == mnq.NAME:
         method, note = mnq.mixed_methods(arguments, network, images, accelerator, budget, options, data, preprocess)
@@ -208,7 +220,7 @@ def _settings(arguments: argparse.Namespace) -> tuple[Calibration, Reconstructio
     if not arguments.reconstruct:
         return options, None
     bytes_ = arguments.max_memory << 20
-    return options, Reconstruction(steps=arguments.steps, seed=arguments.seed, max_memory_bytes=bytes_)
+    return options, Reconstruction(steps=arguments.steps or STEPS, seed=arguments.seed, max_memory_bytes=bytes_)
 
 
 def _smoothed(network: Network, images: list[Tensor], how: str) -> tuple[Network, dict[str, Any]]:

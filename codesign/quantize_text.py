@@ -37,6 +37,10 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
         print("\n".join(_greedy(summary["greedy"])))
     if "frontier" in summary:
         print("\n".join(_frontier(summary["frontier"], summary["search"])))
+    if "learned_bits" in summary:
+        from codesign.learned.text import lines as learned_lines
+
+        print("\n".join(learned_lines(summary["learned_bits"])))
     if "patchwise" in summary:
         print("\n".join(_patchwise(summary["patchwise"], summary["method_options"]["patchwise"])))
     if checkpoint.untied:
@@ -45,7 +49,8 @@ def print_quantized(folder: Path, summary: dict[str, Any], checkpoint: Checkpoin
         from codesign.nonlinear.text import lines
 
         print("\n".join(lines(summary)))
-    kept = {"greedy": ", evaluations.jsonl", "frontier": ", sensitivity.json"}
+    kept = {"greedy": ", evaluations.jsonl", "frontier": ", sensitivity.json",
+            "learned_bits": ", bits.jsonl, bits.png, bits_over_time.png"}  # fmt: skip
     more = "".join(text for name, text in kept.items() if name in summary)
     print(f"  written         {folder}/plan.yaml, workload.json, checkpoint.json, checkpoint.safetensors{more}")
     print(f"  next            accelsim eval {folder} --data {summary['data']}")

@@ -18,6 +18,7 @@ from accelsim.optable import build_op_table
 from accelsim.plan import QuantPlan, apply_plan
 from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import SIMULATED
+from codesign.learned.command import MODES, SNAP
 from codesign.learned.modes import knots_of, modes_of
 from codesign.learned.tables import pairs_of, width_table
 from quant.learned.budget import Widths, terms_of, uniform_widths
@@ -26,8 +27,6 @@ from quant.learned.quantizer import HIGHEST_BITS, LOWEST_BITS
 from quant.learned.sites import SiteOptions
 from quant.network import Network
 
-SNAP, FREE = "snap", "free"
-MODES = (SNAP, FREE)
 MIXED_PLANS = 16  # random plans on which the surrogate is compared with simulation
 SAME = 1e-9  # relative difference of costs that are one
 

@@ -32,6 +32,9 @@ class Cost(Protocol):
     def exact(self, widths: Widths) -> float:
         """The cost of whole widths."""
 
+    def raised(self, widths: Widths, fixed: Mapping[str, bool]) -> dict[str, Tensor]:
+        """Whole widths, raised where that costs nothing; `fixed` sites keep theirs."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -89,6 +92,10 @@ class BitOperations:
         """Bit operations of one image of whole widths."""
         whole = {name: one.detach().double() for name, one in widths.items()}
         return float(self.of(whole))
+
+    def raised(self, widths: Widths, fixed: Mapping[str, bool]) -> dict[str, Tensor]:
+        """The widths themselves: every bit is an operation."""
+        return dict(widths)
 
     def of_term(self, term: Term, widths: Widths) -> Tensor:
         """Bit operations of one product."""

@@ -18,7 +18,8 @@ def settle(real: Widths, budget: Budget, fixed: Mapping[str, bool]) -> dict[str,
 
     Widths are rounded; while the cost is above the limit, the part that is nearest to the next lower width gets it, and
     while it is below 99 %, the one nearest to the next higher width, if the limit still holds.  `fixed` sites keep
-    theirs.  A fixed point: settled widths are returned as they are.
+    theirs.  At last widths are raised where the cost has no use for narrower ones.  A fixed point: settled widths are
+    returned as they are.
     """
     whole = {name: one.detach().clamp(LOWEST_BITS, HIGHEST_BITS).round() for name, one in real.items()}
     free = [name for name in whole if not fixed.get(name, False)]
@@ -38,7 +39,7 @@ def settle(real: Widths, budget: Budget, fixed: Mapping[str, bool]) -> dict[str,
         if budget.spent(whole) > 1:
             whole[name].view(-1)[place] -= 1
             tried.add(found)
-    return whole
+    return budget.cost.raised(whole, fixed)
 
 
 def _nearest(

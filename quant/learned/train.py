@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from quant.learned.structure import attentions
 from quant.network import Network
 
 START_IMAGES = 64  # one batch, as the released code
+Measure = Callable[[LearnedNetwork], dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,13 @@ class LearnTask(Task):
     """Q-ViT's training: cross-entropy, the budget's penalty, bits frozen at the end."""
 
     def __init__(
-        self, network: Network, images: Tensor, options: LearnBits, budget: Budget | None, widths: Widths | None
+        self,
+        network: Network,
+        images: Tensor,
+        options: LearnBits,
+        budget: Budget | None,
+        widths: Widths | None,
+        measure: Measure | None = None,
     ) -> None:
         sites = sites_of(network.workload, options.sites)
         first = uniform_widths(sites, options.start_bits) if widths is None else dict(widths)
@@ -61,7 +69,8 @@ class LearnTask(Task):
         )
         summed = summed_sites(network, options.sites.head_axis)
         self.summed = tuple(name for name in summed if name in sites) if options.tied else ()
-        self.frozen = False
+        self.frozen, self.measure = False, measure
+        self._at_freeze: dict[str, Any] = {}
         self._flips, self._before = torch.zeros((), dtype=torch.int64), self._widths()
 
     def _widths(self) -> dict[str, Tensor]:
@@ -89,9 +98,10 @@ class LearnTask(Task):
         return self.budget.penalty(widths_of(self.model.quantizers))
 
     def begins(self, step: int, steps: int) -> None:
-        """Freeze the bits where the last share of the steps begins; after a resume, go on as frozen."""
+        """Freeze the bits where the last share of the steps (at least one) begins; after a resume, go on as frozen."""
         self._before = self._widths()
-        first = steps - round(steps * self.options.frozen_share)
+        share = self.options.frozen_share
+        first = steps - (max(1, round(steps * share)) if share else 0)
         if step == first:
             self.freeze()
         elif step > first and not self.frozen:
@@ -103,28 +113,38 @@ class LearnTask(Task):
         """Settle the widths within the budget and tie the scales that meet in one sum."""
         self.frozen = True
         quantizers = self.model.quantizers
+        self._measure("learned")
         if self.budget is not None and self.options.learned:
             pinned = {name: one.site.pinned for name, one in quantizers.items()}
             real = {name: one.bits.detach() for name, one in quantizers.items()}
             for name, width in settle(real, self.budget, pinned).items():
                 with torch.no_grad():
                     quantizers[name].bits.copy_(width)
+        self._measure("settled")
         for name, one in quantizers.items():
             one.freeze(powers_of_two=name in self.summed)
+        self._measure("tied")
+
+    def _measure(self, stage: str) -> None:
+        if self.measure is not None:
+            with torch.no_grad():
+                self._at_freeze[stage] = self.measure(self.model)
 
     def ends(self, step: int, steps: int) -> dict[str, Any] | None:
-        """Bits back to 2 … 8; widths, flips since the last entry and the share of the budget."""
+        """Bits back to 2 … 8; widths, flips since the last entry, share of the budget, figures at the freeze."""
         quantizers = self.model.quantizers
         for one in quantizers.values():
             one.clamp()
         now = self._widths()
         self._flips += sum(int((now[name] != self._before[name]).sum()) for name in now)
-        if (step + 1) % self.options.log_every and step + 1 < steps:
+        if (step + 1) % self.options.log_every and step + 1 < steps and not self._at_freeze:
             return None
         flips = int(self._flips)
         self._flips.zero_()
         spent = {} if self.budget is None else {"spent": round(self.budget.spent(now), 5)}
-        return {"step": step + 1, "flips": flips, **spent, "widths": {k: v.int().tolist() for k, v in now.items()}}
+        frozen, self._at_freeze = {"freeze": self._at_freeze} if self._at_freeze else {}, {}
+        found = {k: v.int().tolist() for k, v in now.items()}
+        return {"step": step + 1, "flips": flips, **spent, **frozen, "widths": found}
 
 
 def summed_sites(network: Network, head_axis: str = BY_HEAD) -> tuple[str, ...]:
@@ -148,12 +168,15 @@ def learn_bits(
     progress: Progress | None = None,
     device: str = "cpu",
     keep_every: int = 20,
+    measure: Measure | None = None,
 ) -> Learned:
     """Fine-tune a float network with learned widths, from its weights; `widths` are where they start, if not uniform.
 
     Images of the first batch give the scales' start.  The file `state` is written and resumed from as
-    `quant.finetune.fine_tune` does.  Raises AccelsimError for a network that is no vision transformer, a budget that
-    2 bits everywhere exceed, and as `fine_tune` does.
+    `quant.finetune.fine_tune` does.  `measure` gives figures of the network for the log's entry of the freeze:
+    "learned" as it was trained, "settled" with whole widths within the budget, "tied" with the scales that are kept.
+    Raises AccelsimError for a network that is no vision transformer, a budget that 2 bits everywhere exceed, and as
+    `fine_tune` does.
     """
     check_labels(network, training, settings)
     _check_budget(network, options, budget)
@@ -166,7 +189,9 @@ def learn_bits(
     }
     with one_thread():
         start = network_on(network, place)
-        steps = Steps(lambda: LearnTask(start, images, options, budget, widths), start, training, settings, place)
+        steps = Steps(
+            lambda: LearnTask(start, images, options, budget, widths, measure), start, training, settings, place
+        )
         path = None if state is None else Path(state)
         found = steps.carry_out(asked, path, keep_every, progress, "learning bits")
         # A finished run that is read from its file, and one without a frozen share, end frozen as well.
