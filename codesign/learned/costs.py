@@ -95,9 +95,12 @@ class TargetCost:
         return len(self._simulated)
 
     def raised(self, widths: Widths, fixed: Mapping[str, bool]) -> dict[str, Tensor]:
-        """Whole widths raised to those of the target's modes where that costs nothing; as they are without `snap`."""
+        """Whole widths raised to those of the target's modes where that costs nothing; as they are without `snap`.
+
+        Only cycles can stay the same: a wider code always takes more energy to move.
+        """
         found = {name: one.detach().clone() for name, one in widths.items()}
-        if not self.snap:
+        if not self.snap or self.kind != "latency_s":
             return found
         limit = self.exact(found) * (1 + SAME)
         tops = sorted({*self.modes[0], *self.modes[1]})

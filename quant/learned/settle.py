@@ -23,12 +23,7 @@ def settle(real: Widths, budget: Budget, fixed: Mapping[str, bool]) -> dict[str,
     """
     whole = {name: one.detach().clamp(LOWEST_BITS, HIGHEST_BITS).round() for name, one in real.items()}
     free = [name for name in whole if not fixed.get(name, False)]
-    while budget.spent(whole) > 1:
-        found = _nearest(real, whole, free, -1)
-        if found is None:
-            break
-        name, place = found
-        whole[name].view(-1)[place] -= 1
+    _lower(real, whole, budget, free)
     tried: set[tuple[str, int]] = set()
     while budget.spent(whole) < CLOSE:
         found = _nearest(real, whole, free, +1, tried)
@@ -40,6 +35,44 @@ def settle(real: Widths, budget: Budget, fixed: Mapping[str, bool]) -> dict[str,
             whole[name].view(-1)[place] -= 1
             tried.add(found)
     return budget.cost.raised(whole, fixed)
+
+
+def _lower(real: Widths, whole: dict[str, Tensor], budget: Budget, free: list[str]) -> None:
+    """Lower whole widths bit by bit until the cost is within the limit, in place.
+
+    Which widths come next does not depend on the cost, which may be a simulation: twice as many at a time, then half
+    of what was too much back.
+    """
+    moves: list[tuple[str, int]] = []
+    few, chunk, left = 0, 1, True
+    while left and budget.spent(whole) > 1:
+        few = len(moves)
+        for _ in range(chunk):
+            found = _nearest(real, whole, free, -1)
+            left = found is not None
+            if found is None:
+                break
+            moves.append(found)
+            whole[found[0]].view(-1)[found[1]] -= 1
+        chunk *= 2
+    done = most = len(moves)  # `most` moves suffice, or are all there are; `few` do not
+    while most - few > 1:
+        target = (few + most) // 2
+        _change(whole, moves, done, target)
+        done = target
+        if budget.spent(whole) > 1:
+            few = target
+        else:
+            most = target
+    _change(whole, moves, done, most)
+
+
+def _change(whole: dict[str, Tensor], moves: list[tuple[str, int]], done: int, target: int) -> None:
+    """The widths after `target` moves instead of `done`."""
+    for name, place in moves[target:done]:
+        whole[name].view(-1)[place] += 1
+    for name, place in moves[done:target]:
+        whole[name].view(-1)[place] -= 1
 
 
 def _nearest(

@@ -111,7 +111,7 @@ def test_fixed_bits_keep_their_width():
 
 
 @pytest.mark.parametrize(
-    "given, expected",
+    ("given", "expected"),
     [
         ((), "learns widths within a budget"),
         (("--budget", "uniform=12"), "is no width of this method"),

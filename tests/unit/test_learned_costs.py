@@ -25,6 +25,7 @@ from quant.learned.budget import uniform_widths
 from quant.learned.export import export
 from quant.learned.plans import WidthPlans
 from quant.learned.settings import LearnBits
+from quant.learned.settle import _lower, _nearest
 from quant.learned.sites import SiteOptions
 from quant.learned.train import learn_bits
 from tests.support.finetuning import data_for
@@ -170,6 +171,38 @@ def test_learned_widths_keep_to_the_simulated_budget_and_the_exported_plan_costs
     plan, checkpoint = export(found, [images_of(NETWORK, 16)])
     metrics = simulate(op_table(checkpoint.network.workload, plan), load_accelerator("bitfusion_edge")).metrics()
     assert metrics[kind] == pytest.approx(cost.exact(found.widths()), rel=0.01)
+
+
+class Counted(learned.BitOperations):
+    """Bit operations that count how often they are asked for."""
+
+    def __init__(self, workload):
+        super().__init__(workload)
+        self.asked = 0
+
+    def exact(self, widths):
+        self.asked += 1
+        return super().exact(widths)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 1000), st.floats(0.15, 1.2))
+def test_settling_lowers_as_bit_by_bit_with_few_evaluations(seed, share):
+    cost = Counted(NETWORK.workload)
+    real = random_widths(cost_of().plans.sites, seed)
+    generator = torch.Generator().manual_seed(seed)
+    real = {name: one - 0.4 * torch.rand(one.shape, generator=generator) for name, one in real.items()}
+    budget = learned.Budget(cost, share * cost.exact({name: one.round() for name, one in real.items()}))
+    slow = {name: one.clamp(2, 8).round() for name, one in real.items()}
+    free, moves = [name for name in real if "head" not in name], 0
+    while budget.spent(slow) > 1 and (found := _nearest(real, slow, free, -1)):
+        slow[found[0]].view(-1)[found[1]] -= 1
+        moves += 1
+    whole = {name: one.clamp(2, 8).round() for name, one in real.items()}
+    cost.asked = 0
+    _lower(real, whole, budget, free)
+    assert all(bool((whole[name] == slow[name]).all()) for name in real)
+    assert cost.asked <= 3 * (moves + 2).bit_length()
 
 
 def test_what_no_plan_can_express_is_refused():
