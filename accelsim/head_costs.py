@@ -98,34 +98,40 @@ def _layer_costs(report: Report, layer: AttentionLayer) -> list[HeadCost]:
     names, heads = report.table.op_names, range(layer.heads)
     qkv, scores, values, proj = (names.index(op.name) for op in (layer.qkv, layer.scores, layer.values, layer.proj))
     channels = [head_channels(layer, head) for head in heads]
-    cycles = {
-        "qkv_cycles": array_cycles(report, qkv) @ filter_shares(report, qkv, channels),
-        "projection_cycles": array_cycles(report, proj) @ segment_shares(report, proj, layer.heads),
-    }
-    energy = {
-        "qkv_pj": _linear_pj(report, qkv, [_filter_pj(report, qkv, own) for own in channels]),
-        "projection_pj": _linear_pj(report, proj, [_part_pj(report, proj, head, layer.heads) for head in heads]),
-    }
-    for name, k in (("scores", scores), ("values", values)):
-        works = [product_work(report, k, head) for head in heads]
-        cycles[f"{name}_cycles"] = np.array([work.cycles for work in works], np.float64)
-        energy[f"{name}_pj"] = _product_pj(report, k, np.array([work.counts for work in works]))
+    qkv_cycles = array_cycles(report, qkv) @ filter_shares(report, qkv, channels)
+    proj_cycles = array_cycles(report, proj) @ segment_shares(report, proj, layer.heads)
+    qkv_pj = _linear_pj(report, qkv, [_filter_pj(report, qkv, own) for own in channels])
+    proj_pj = _linear_pj(report, proj, [_part_pj(report, proj, head, layer.heads) for head in heads])
+    works = [[product_work(report, k, head) for head in heads] for k in (scores, values)]
+    scores_pj, values_pj = (
+        _product_pj(report, k, np.array([work.counts for work in of_op]))
+        for k, of_op in zip((scores, values), works, strict=True)
+    )
+    items = report.table.quantized.ops
+    filters, parts = _channel_bits(items[qkv]), _part_bits(items[proj], layer.heads)
+    query, key, value = (third * layer.heads for third in range(THIRDS))
+    softmax = items[names.index(layer.softmax.name)]
     found = []
     for head in heads:
-        numbers = {name: float(column[head]) for name, column in {**cycles, **energy}.items()}
-        more = _more(report, layer, head)
-        found.append(HeadCost(layer.name, head, *_widths(report, layer, head), **numbers, **more))
+        more_cycles, more_pj = _more(report, layer, head)
+        found.append(HeadCost(
+            layer=layer.name, head=head, query_bits=_bits(items[qkv], query + head),
+            key_bits=_bits(items[qkv], key + head), value_bits=_bits(items[qkv], value + head),
+            attention_bits=_bits(softmax, head), output_bits=_bits(items[values], head),
+            qkv_filter_bits=float(filters[channels[head]].mean()), projection_filter_bits=parts[head],
+            qkv_cycles=float(qkv_cycles[head]), scores_cycles=float(works[0][head].cycles),
+            values_cycles=float(works[1][head].cycles), projection_cycles=float(proj_cycles[head]),
+            qkv_pj=float(qkv_pj[head]), scores_pj=float(scores_pj[head]), values_pj=float(values_pj[head]),
+            projection_pj=float(proj_pj[head]), more_cycles=more_cycles, more_pj=more_pj,
+        ))  # fmt: skip
     return found
 
 
-def _widths(report: Report, layer: AttentionLayer, head: int) -> tuple[int, int, int, int, int, float, float]:
-    items = {item.op.name: item for item in report.table.quantized.ops}
-    qkv, softmax, values, proj = (items[op.name] for op in (layer.qkv, layer.softmax, layer.values, layer.proj))
-    query, key, value = (_bits(qkv, third * layer.heads + head) for third in range(THIRDS))
-    filters = _channel_bits(qkv)[head_channels(layer, head)].mean()
-    own = proj.weight_heads
-    mean = float(own.bits[head]) if own is not None else float(_channel_bits(proj).mean())
-    return query, key, value, _bits(softmax, head), _bits(values, head), float(filters), mean
+def _part_bits(item: QuantizedOp, heads: int) -> list[float]:
+    """Bits of a linear layer's filters by part along their inputs; the mean for all where they have one width."""
+    if item.weight_heads is not None:
+        return [float(bits) for bits in item.weight_heads.bits]
+    return [float(_channel_bits(item).mean())] * heads
 
 
 def _bits(item: QuantizedOp, part: int) -> int:
@@ -159,7 +165,7 @@ def _product_pj(report: Report, k: int, counts: Float) -> Float:
 def _linear_pj(report: Report, k: int, weights: list[float]) -> Float:
     """Energy of a linear layer shared in proportion to `weights`."""
     total = float(price_per_op(report.result.counts[k : k + 1], report.accelerator)[0])
-    return total * np.array(weights) / sum(weights)
+    return np.asarray(total * np.array(weights) / sum(weights))
 
 
 def _filter_pj(report: Report, k: int, channels: list[int]) -> float:
@@ -173,8 +179,7 @@ def _filter_pj(report: Report, k: int, channels: list[int]) -> float:
 def _part_pj(report: Report, k: int, head: int, heads: int) -> float:
     """As `_filter_pj`, of a head's part of all filters along their inputs."""
     item = report.table.quantized.ops[k]
-    own = item.weight_heads.bits[head] if item.weight_heads is not None else float(_channel_bits(item).mean())
-    bits = own * item.op.weights / heads
+    bits = _part_bits(item, heads)[head] * item.op.weights / heads
     return part_products_pj(report, k, head, heads) + bits * _filter_bit_pj(report)
 
 
@@ -184,12 +189,13 @@ def _filter_bit_pj(report: Report) -> float:
     return float(prices["dram_read_bits"] + prices["weight_write_bits"])
 
 
-def _more(report: Report, layer: AttentionLayer, head: int) -> dict[str, Any]:
+def _more(report: Report, layer: AttentionLayer, head: int) -> tuple[int | None, float | None]:
+    """(cycles, pJ) that the network takes more when the head runs at `COMPARED_BITS`; None where the design cannot."""
     quantized = report.table.quantized
     changed = op_table(quantized.workload, head_at(quantized.plan, layer, head, COMPARED_BITS))
     try:
         wide = simulate(changed, report.accelerator)
     except InfeasibleError:
-        return {"more_cycles": None, "more_pj": None}
+        return None, None
     energy = wide.prices.arithmetic.energy_pj - report.prices.arithmetic.energy_pj
-    return {"more_cycles": wide.result.cycles_total - report.result.cycles_total, "more_pj": energy}
+    return wide.result.cycles_total - report.result.cycles_total, energy

@@ -147,7 +147,7 @@ def segment_shares(report: Report, k: int, heads: int) -> Float:
                 int(engine[E_APORT]), int(engine[E_WPORT]),
             )  # fmt: skip
             shares[e, [head.place for head in one]] += units * cycles / len(one)
-    return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12))
 
 
 def filter_shares(report: Report, k: int, channels: list[list[int]]) -> Float:
@@ -161,7 +161,7 @@ def filter_shares(report: Report, k: int, channels: list[list[int]]) -> Float:
         speed = int(mode[M_PRODUCTS]) * int(mode[M_INPUTS]) / int(mode[M_PASSES])
         own = np.array([_members(item, s, places) for places in channels])
         shares[e] += own / max(1, own.sum()) * int(part[P_UNITS]) / speed
-    return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12))
 
 
 def part_products_pj(report: Report, k: int, head: int, heads: int) -> float:

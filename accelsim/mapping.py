@@ -133,7 +133,7 @@ class MappingArrays:
 
 def max_parts(accelerator: Accelerator, table: OpTable) -> int:
     """Most parts that an op can have: every engine with every weight format."""
-    return len(accelerator.engines) * table.slices.shape[1]
+    return len(accelerator.engines) * int(table.slices.shape[1])
 
 
 def mapping_from_json(data: Any, where: str) -> Mapping:

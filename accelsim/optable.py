@@ -13,9 +13,10 @@ from accelsim.engines.rules import operand_levers
 from accelsim.formats import Format, accumulator_bits_needed
 from accelsim.ir import VECTOR_KINDS, OpKind, Workload
 from accelsim.limits import check_products, check_times, check_vector_kinds
-from accelsim.plan import TABLE_ACTIVATIONS, QuantizedOp, QuantizedWorkload, QuantPlan, WeightShare
+from accelsim.plan import TABLE_ACTIVATIONS, QuantizedOp, QuantizedWorkload, QuantPlan
 from accelsim.problems import InfeasibleError, Problem
 from accelsim.program import Int64
+from accelsim.slice_units import slice_units, unit_bits
 from accelsim.workloads.rank import GATHER, RANK
 
 KIND_CONV, KIND_MATMUL, KIND_VECTOR = range(3)
@@ -234,32 +235,11 @@ def _slice_rows(item: QuantizedOp, row: Int64, out: Int64, combos: Combos) -> No
         return
     formats = [share.format for share in item.weights] or [item.right]
     row[O_SLICES] = len(formats)
-    sizes = _slice_units(item.weights, int(row[O_UNITS]), int(row[O_UNIT_CHANNELS]))
+    sizes = slice_units(item.weights, int(row[O_UNITS]), int(row[O_UNIT_CHANNELS]))
     for k, fmt in enumerate(formats):
         key = (fmt, item.activation, bool(row[O_DEPTHWISE]), item.op.loop.reduction)
         combo = combos.setdefault(key, len(combos))
-        out[k] = (fmt.bits, sizes[k], fmt.terms, combo, _unit_bits(item, int(row[O_UNIT_WEIGHTS]), fmt))
-
-
-def _unit_bits(item: QuantizedOp, weights: int, fmt: Format) -> int:
-    """Stored bits of the weights of a unit: of filters whose parts have widths of their own those of all parts."""
-    if item.weight_heads is None:
-        return weights * fmt.bits
-    return weights // len(item.weight_heads.bits) * sum(item.weight_heads.bits)
-
-
-def _slice_units(weights: tuple[WeightShare, ...], units: int, unit_channels: int) -> list[int]:
-    """Units of every slice, -1 for balanced: counted where the plan names channels, else its fractions rounded."""
-    if not weights:
-        return [units]
-    edges, done, sizes = np.cumsum([part.share or 0.0 for part in weights]), 0, []
-    for k, part in enumerate(weights):
-        stop = units if k == len(weights) - 1 else round(float(edges[k]) * units)
-        if part.channels is not None:
-            stop = done + part.channels.count // unit_channels
-        sizes.append(-1 if part.share is None else stop - done)
-        done = stop
-    return sizes
+        out[k] = (fmt.bits, sizes[k], fmt.terms, combo, unit_bits(item, int(row[O_UNIT_WEIGHTS]), fmt))
 
 
 def _vector_rows(item: QuantizedOp, out: Int64) -> None:
