@@ -190,7 +190,7 @@ def _active_ticks(report: Report, rows: list[Row]) -> list[int]:
 def _peak_macs(table: OpTable, engines: EngineTable, accelerator: Accelerator, k: int) -> float:
     """MACs per cycle of all engines that can execute some slice of op k, each in its best mode for the op.
 
-    Of an op with token groups that is the mode of its narrowest operands.
+    Of an op with token groups or head widths that is the mode of its narrowest operands.
     """
     used = [s for s in range(int(table.ops[k, O_SLICES])) if table.slices[k, s, S_UNITS] != 0]
     combos = combos_of(table, k)[:, used].ravel()

@@ -159,7 +159,7 @@ def _product_pj(report: Report, k: int, counts: Float) -> Float:
     shared = len(ENGINE_COUNTS) * len(report.accelerator.engines)
     bits = counts[:, shared:].sum(axis=1)
     rest = float(price_per_op(report.result.counts[k : k + 1], report.accelerator)[0]) - own.sum()
-    return own + rest * bits / bits.sum()
+    return np.asarray(own + rest * bits / bits.sum())
 
 
 def _linear_pj(report: Report, k: int, weights: list[float]) -> Float:

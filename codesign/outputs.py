@@ -136,8 +136,9 @@ def print_summary(report: Report) -> None:
 def _print_search(report: Report, found: Found) -> None:
     """What the exhaustive mapper found: the optimum of its objective beside the simulated values.
 
-    With token groups these are of all tokens full, for which the mapping was chosen.
+    With token groups these are of all tokens full, with head widths of the widest, for which the mapping was chosen.
     """
+    from accelsim.head_forms import has_heads
     from accelsim.token_forms import has_groups
 
     per_second = 1e-3 / report.accelerator.clock_hz
@@ -145,7 +146,7 @@ def _print_search(report: Report, found: Found) -> None:
     simulated = [one for one in (found.exhaustive, found.heuristic) if one is not None]
     values = ", ".join(f"{one.origin} {one.value(found.objective) * scale:,.1f}" for one in simulated)
     optimum = "nothing fits" if found.optimum is None else f"{found.optimum * scale:,.1f}"
-    full = " (all tokens full)" if has_groups(report.table) else ""
+    full = " (all tokens full)" if has_groups(report.table) else " (widest widths)" if has_heads(report.table) else ""
     print(f"  mapper          {optimum:>14}   {unit}, optimum of {found.objective}; simulated: {values}{full}")
 
 
