@@ -125,7 +125,7 @@ class Trainable(FakeQuantized):
 def _rounded_with_scale(x: Tensor, affine: Affine) -> Tensor:
     """`fake_quantize_ste` with the gradient of the scale as LSQ balances it."""
     if affine.ends is not None:
-        values = max(x.numel() // len(affine.scale.detach().unique()), 1)
+        values = max(x.numel() // len(torch.unique(affine.scale.detach())), 1)
         return fake_quantize_ste(x, affine, (values * affine.ends[1].clamp(min=1)).rsqrt())
     values = max(x.numel() // affine.scale.numel(), 1)
     return fake_quantize_ste(x, affine, gradient_multiplier(values, max(affine.high, 1)))

@@ -146,11 +146,11 @@ def _learned_parts(learned: Learned, network: Network) -> list[_Parts]:
     problems: list[Problem] = []
     dtype = next(node.weight.dtype for node in network.nodes if node.has_filters and node.weight is not None)
     repeats = {}
-    for one in attentions(network.workload):
-        qkv = f"{STORED}/{network.workload.op_by_name[one.qkv].output}"
+    for attention in attentions(network.workload):
+        qkv = f"{STORED}/{network.workload.op_by_name[attention.qkv].output}"
         site = quantizers[qkv].site if qkv in quantizers else None
         # A width of q, k or v as a whole is that of all its heads.
-        repeats[qkv] = one.heads if site is not None and site.heads == 1 else 1
+        repeats[qkv] = attention.heads if site is not None and site.heads == 1 else 1
     for name, quantizer in quantizers.items():
         try:
             one = _parts(name, quantizer, repeats.get(name, 1), name in summed)
