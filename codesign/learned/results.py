@@ -18,6 +18,7 @@ from codesign.plots.bits import plot_bits, plot_bits_over_time
 from codesign.quantize_command import measure_on
 from codesign.quantize_text import figures
 from quant.checkpoint import Model
+from quant.learned.budget import uniform_widths
 from quant.learned.train import Learned
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def noted(
     """Write the log and the pictures; the note of the run: `budget`, `accuracy` by stage, `simulated`, `flips`."""
     import json
 
-    log = learned.state.log
+    log = [_start(learned, limits), *learned.state.log]
     write_text_atomic(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
     sites = {name: one.site for name, one in learned.model.quantizers.items()}
     widths = learned.widths()
@@ -55,6 +56,14 @@ def noted(
         "mean_bits": {kind: _mean([one.width() for one in learnable if one.site.kind == kind])
                       for kind in ("weights", "stored")},
     }  # fmt: skip
+
+
+def _start(learned: Learned, limits: Limits) -> dict[str, Any]:
+    """The entry of the log before the first step."""
+    sites = {name: one.site for name, one in learned.model.quantizers.items()}
+    widths = uniform_widths(sites, learned.state.asked["learned bits"]["start_bits"])
+    found = {name: one.int().tolist() for name, one in widths.items()}
+    return {"step": 0, "flips": 0, "spent": round(limits.budget.spent(widths), 5), "widths": found}
 
 
 def _simulated(checkpoint: Checkpoint, accelerator: Accelerator) -> dict[str, Any]:

@@ -116,12 +116,11 @@ def plot_bits_over_time(sites: Mapping[str, Site], log: Sequence[Mapping[str, An
     lower.set_ylabel("flips since the last entry")
     lower.set_xlabel("step")
     handles, labels = lower.get_legend_handles_labels()
-    if all("spent" in entry for entry in log):
-        share = lower.twinx()
-        (line,) = share.plot(steps, [entry["spent"] for entry in log], color=COLOURS[1], lw=1.6)
-        share.axhline(1.0, color=COLOURS[1], lw=0.8, ls=":")
-        share.set_ylabel("cost over budget [1]")
-        handles, labels = [*handles, line], [*labels, "cost over budget"]
+    share = lower.twinx()
+    (line,) = share.plot(steps, [entry["spent"] for entry in log], color=COLOURS[1], lw=1.6)
+    share.axhline(1.0, color=COLOURS[1], lw=0.8, ls=":")
+    share.set_ylabel("cost / budget")
+    handles, labels = [*handles, line], [*labels, "cost / budget"]
     lower.legend(handles, labels, fontsize=8)
     for entry in log:
         if FREEZE in entry:
