@@ -24,7 +24,6 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from codesign.learned.costs import TargetCost
 from mnq import evaluated, figures_of, glyph_images
 from run import HERE, read_results
 from torch import Tensor
@@ -32,6 +31,7 @@ from tqdm import tqdm
 
 from accelsim.config import load_accelerator
 from accelsim.files import write_text_atomic
+from codesign.learned.costs import TargetCost
 from quant.capture import capture
 from quant.data import load_data
 from quant.data.small import GREY_32
