@@ -58,7 +58,7 @@ HEADLINE = ("lsq", "head", "one_scale")
 SINGLE = ("layer", "code_axis")
 PARTS = ("without_msa", "without_gelu", "gelu_signed", "gelu_unsigned")
 # Shares of the simulated latency of 4 bits, in percent.
-LATENCIES = ("latency_100", "latency_110", "latency_125")
+LATENCIES = ("latency_80", "latency_100", "latency_110", "latency_125")
 PLAIN, COMPOSABLE = "trio_vit", "bitfusion_edge"
 ARMS: Mapping[int, tuple[str, ...]] = {
     4: (*HEADLINE, *SINGLE, *RANDOM, *LATENCIES),
@@ -106,7 +106,7 @@ def cells(budgets: list[int], seeds: list[int], arms: list[str] | None) -> list[
     rest = []
     for bits in budgets:
         for arm in ARMS[bits]:
-            if arm in HEADLINE and bits != 2:
+            if arm in (*HEADLINE, *LATENCIES[:2]) and bits != 2:
                 found += [(seed, bits, arm) for seed in seeds]
             else:
                 rest.append((STUDY_SEED, bits, arm))
