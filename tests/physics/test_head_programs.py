@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from accelsim.api import Report, simulate
 from accelsim.arch import Accelerator, Buffer, Dram
 from accelsim.bounds import design_bound
+from accelsim.channels import Channels
 from accelsim.config import load_accelerator
 from accelsim.counts import ENGINE_COUNTS, count_columns
+from accelsim.formats import Format
 from accelsim.head_widths import HeadWidths
 from accelsim.kernels.engine_forms import dense_cycles
 from accelsim.mappers.heuristic import map_and_lower
 from accelsim.optable import op_table
-from accelsim.plan import QuantPlan
+from accelsim.plan import QuantPlan, WeightShare
 from accelsim.problems import AccelsimError, InfeasibleError
 from accelsim.reference import simulate_by_stepping
 from accelsim.result import run_program
@@ -55,13 +57,14 @@ def test_random_designs_obey_the_laws(
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_the_kernel_steps_as_the_oracle(design: str) -> None:
+@given(seed=SEEDS)
+@settings(max_examples=2, deadline=None)
+def test_the_kernel_steps_as_the_oracle(design: str, seed: int) -> None:
     """Start, unit free and finish of every row, of random widths."""
-    for seed in range(2):
-        report = simulate(head_table(seed), load_accelerator(design), record=True)
-        oracle = simulate_by_stepping(report.lowered.program)
-        expected = np.array([[row.start, row.free, row.finish] for row in oracle])
-        np.testing.assert_array_equal(report.result.rows[:, :3], expected)
+    report = simulate(head_table(seed), load_accelerator(design), record=True)
+    oracle = simulate_by_stepping(report.lowered.program)
+    expected = np.array([[row.start, row.free, row.finish] for row in oracle])
+    np.testing.assert_array_equal(report.result.rows[:, :3], expected)
 
 
 @pytest.mark.parametrize("mapper", ["heuristic", "exhaustive"])
@@ -226,6 +229,30 @@ def test_the_mapping_is_that_of_the_widest() -> None:
     assert some.mapping == plain.mapping
     again = simulate(some.table, accelerator, some.mapping)
     np.testing.assert_array_equal(again.lowered.program.templates, some.lowered.program.templates)
+
+
+@pytest.mark.parametrize("mapper", ["heuristic", "exhaustive"])
+def test_filters_of_heads_have_five_formats(mapper: str) -> None:
+    """Every format is executed, in its mode, and stored at its width."""
+    plan, widths = head_plan(small_vit(), 1), (2, 3, 4, 6, 8)
+    shares = tuple(
+        WeightShare(Format.parse(f"u{bits}"), channels=Channels.of(range(number, 3 * DIM, len(widths))))
+        for number, bits in enumerate(widths)
+    )
+    rules = tuple(replace(rule, weights=shares) if rule.match == "b0.qkv" else rule for rule in plan.rules)
+    table = op_table(small_vit(), replace(plan, rules=rules))
+    report = simulate(table, load_accelerator("bitfusion_edge"), mapper=mapper)
+    counts = of_op(report, "b0.qkv")
+    channels = {bits: len(range(number, 3 * DIM, len(widths))) for number, bits in enumerate(widths)}
+    index_bits = 7
+    extra = 3 * DIM * (32 + 32 + index_bits)
+    assert counts["weight_write_bits"] - extra == DIM * sum(bits * count for bits, count in channels.items())
+    modes = [(mode.weight_bits, mode.activation_bits) for mode in report.accelerator.engines[0].modes]
+    executed = {(2, 8): channels[2], (4, 8): channels[3] + channels[4], (8, 8): channels[6] + channels[8]}
+    found = {mode: counts[f"fusion.{ENGINE_COUNTS[number]}"] for number, mode in enumerate(modes)}
+    assert found == {mode: TOKENS * DIM * executed.get(mode, 0) for mode in modes}
+    again = simulate(table, report.accelerator, report.mapping)
+    assert again.result.cycles_total == report.result.cycles_total
 
 
 def test_systolic_arrays_keep_a_sum_in_one_mode_and_shift() -> None:
