@@ -1,4 +1,4 @@
-"""The picture of Q-ViT's results: losses and changes of widths over the steps, accuracies of all arms."""
+"""The picture of Q-ViT's results: losses and changes of widths over the steps, accuracy by cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paired import Row, of
-from qvit import LOSS_EVERY, MODEL, RANDOM
+from qvit import COMPOSABLE, LATENCIES, LOSS_EVERY, MODEL, RANDOM
 
 BITS = 3
 STYLES = {
@@ -19,17 +19,18 @@ STYLES = {
 
 
 def draw(rows: Sequence[Row], path: str) -> None:
-    """Three panels, first checkpoint: loss, widths that changed, accuracy by budget."""
+    """Four panels, first checkpoint: loss, widths that changed, accuracy by bit operations and by latency."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.9))
-    _losses(axes[0], rows)
-    _flips(axes[1], rows)
-    _accuracy(axes[2], rows)
-    for axis in axes:
+    figure, ((losses, flips), (operations, latency)) = plt.subplots(2, 2, figsize=(9.6, 7.4))
+    _losses(losses, rows)
+    _flips(flips, rows)
+    _accuracy(operations, rows)
+    _latency(latency, rows)
+    for axis in (losses, flips, operations, latency):
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7.5)
     figure.tight_layout()
@@ -70,5 +71,24 @@ def _accuracy(axis: Any, rows: Sequence[Row]) -> None:
             [row["bit_operations"] / 1e6 for row in found], [100 * row["top1"] for row in found], mark, color=color,
             label=label, markersize=10 if mark == "*" else 5,
         )  # fmt: skip
-    axis.set_xlabel("bit operations per image, 10⁶ (2, 3 and 4 bits)")
+    axis.set_title("2, 3 and 4 bits", fontsize=9)
+    axis.set_xlabel("bit operations per image, 10⁶")
+    axis.set_ylabel("top-1 on test images, %")
+
+
+def _latency(axis: Any, rows: Sequence[Row]) -> None:
+    styles = (
+        ("one width (LSQ), 3 and 4 bits", ("lsq",), "o-", "#1b6ca8", 5),
+        ("learned within bit operations", ("head",), "*-", "#2e8b57", 10),
+        ("learned within latency", LATENCIES, "^-", "#e0a000", 7),
+    )
+    for label, arms, style, color, size in styles:
+        found = [
+            row for row in rows if row["arm"] in arms and row["seed"] == 0 and row["bits"] != 2 and "simulated" in row
+        ]
+        points = sorted((1e6 * row["simulated"][COMPOSABLE]["latency_s"], 100 * row["top1"]) for row in found)
+        if points:
+            axis.plot(*zip(*points, strict=True), style, color=color, markersize=size, label=label)
+    axis.set_title(f"simulated on {COMPOSABLE}", fontsize=9)
+    axis.set_xlabel("latency of an image, µs")
     axis.set_ylabel("top-1 on test images, %")

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from statistics import mean, median
 
-from paired import Row, change_text, mean_change, of, pairs, seeds_of
+from paired import Pair, Row, change_text, correct, mean_change, of, pairs, seeds_of
 from pmq_report import change_table
 from qvit import COMPOSABLE, LATENCIES, MODEL, PARTS, PLAIN, RANDOM, RESULTS, SINGLE
 from qvit_picture import draw
@@ -19,6 +19,13 @@ from report import show
 from run import read_results
 
 WIDTHS = ("mean_bits_of_products", "mean_bits_of_weights")
+# Widths within bit operations, and the budget of latency that takes about as long.
+SAME_LATENCY = (
+    (4, "lsq", "latency_100"),
+    (4, "head", "latency_100"),
+    (3, "lsq", "latency_80"),
+    (3, "head", "latency_80"),
+)
 LEARNED = ("head", "one_scale", *SINGLE)
 NAMES = {
     "lsq": "one width, learned scales (LSQ)", "head": "learned, by head (Q-ViT)", "one_scale": "the same, one scale",
@@ -43,6 +50,7 @@ def main() -> int:
         "random": random_table(rows),
         "parts": part_table(rows),
         "hardware": hardware_table(rows),
+        "latency": latency_table(rows),
     }
     show(text, arguments.page)
     if arguments.picture:
@@ -138,6 +146,29 @@ def hardware_table(rows: Sequence[Row]) -> str:
                 ]
             lines.append(f"| {share} | {NAMES['head' if arm in LATENCIES else arm]} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def latency_table(rows: Sequence[Row]) -> str:
+    """A budget of latency against one width, and widths within bit operations, of about the same latency."""
+    found: dict[str, list[Pair]] = {}
+    for bits, arm, ours in SAME_LATENCY:
+        cells = [
+            tuple(of(rows, MODEL, of_bits, name, seed) for of_bits, name in ((4, "lsq"), (bits, arm), (4, ours)))
+            for seed in seeds_of(rows, MODEL, 4, ours)
+        ]
+        full = [(base, first, second) for base, first, second in cells if base and first and second]
+        if full:
+            shares = (mean(_latency(cell[k]) / _latency(cell[0]) for cell in full) for k in (1, 2))
+            name = f"{NAMES[arm]}, {bits} bits | {ours.split('_')[1]} % of 4 bits"
+            found[" | ".join((name, *(f"{share:.3f}" for share in shares)))] = [
+                (correct(first), correct(second)) for _, first, second in full
+            ]
+    head = "within bit operations | within latency | latency of the first | of the second | first, top-1 %"
+    return change_table(f"{head} | second, top-1 % | second − first", found)
+
+
+def _latency(row: Row) -> float:
+    return float(row["simulated"][COMPOSABLE]["latency_s"])
 
 
 if __name__ == "__main__":
