@@ -32,9 +32,9 @@ def draw(rows: Sequence[Row], path: str) -> None:
     _latency(latency, rows)
     for axis in (losses, flips, operations, latency):
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7.5)
+        axis.legend(fontsize=7.5, loc="lower right" if axis in (operations, latency) else "best")
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=92)
     plt.close(figure)
 
 
