@@ -157,7 +157,8 @@ def trained(
     make_folder(folder)
     arguments.resumes = True
     settings = settings_of(arguments)
-    learned = _learned(arguments, network, training, settings, chosen, limits.budget, folder / STATE, measure)
+    given = (arguments, network, training, settings, chosen, limits.budget, folder / STATE)
+    learned = _learned(*given, measure, _measured_on(validation, arguments.images))
     plan, checkpoint = export(learned, images, options)
     note = {
         "start_bits": start, "learned": chosen.learned, "switchable": chosen.switchable, "sites": asdict(chosen.sites),
@@ -194,7 +195,7 @@ def _data(arguments: argparse.Namespace, data: str, preprocess: Preprocess | Non
 
 def _learned(
     arguments: argparse.Namespace, network: Network, training: DataSet, settings: FineTune, chosen: LearnBits,
-    budget: Any, state: Path, measure: Callable[[Callable[[Tensor], Tensor]], dict[str, Any]],
+    budget: Any, state: Path, measure: Callable[[Callable[[Tensor], Tensor]], dict[str, Any]], measured_on: str,
 ) -> Learned:  # fmt: skip
     """Train with a progress bar."""
     from tqdm import tqdm
@@ -213,7 +214,13 @@ def _learned(
         return learn_bits(
             network, training, settings, chosen, budget, state=state, progress=show,
             device=arguments.device or "cpu", keep_every=arguments.keep_every or 20, measure=at_freeze,
+            measured_on=measured_on,
         )  # fmt: skip
+
+
+def _measured_on(validation: DataSet, images: int | None) -> str:
+    """Which images accuracy is measured on: a resumed run must not mix figures of others."""
+    return f"{validation.name} ({validation.split}), {'all' if images is None else images} images"
 
 
 def _on_cpu(model: LearnedNetwork) -> Callable[[Tensor], Tensor]:

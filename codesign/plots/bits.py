@@ -111,7 +111,7 @@ def plot_bits_over_time(sites: Mapping[str, Site], log: Sequence[Mapping[str, An
         upper.plot(steps, means, color=colour, lw=1.6, marker=".", ms=3, label=name)
     upper.set_ylabel("mean width [bits]")
     upper.set_ylim(LOWEST_BITS - 0.2, HIGHEST_BITS + 0.2)
-    upper.legend(fontsize=8, ncols=3)
+    upper.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     lower.bar(steps, [entry["flips"] for entry in log], width=0.8 * _spacing(steps), color="0.75", label="flips")
     lower.set_ylabel("flips since the last entry")
     lower.set_xlabel("step")
@@ -121,12 +121,13 @@ def plot_bits_over_time(sites: Mapping[str, Site], log: Sequence[Mapping[str, An
     share.axhline(1.0, color=COLOURS[1], lw=0.8, ls=":")
     share.set_ylabel("cost / budget")
     handles, labels = [*handles, line], [*labels, "cost / budget"]
-    lower.legend(handles, labels, fontsize=8)
+    share.legend(handles, labels, fontsize=8, loc="upper right", framealpha=0.9)
     for entry in log:
         if FREEZE in entry:
             for axis in (upper, lower):
                 axis.axvline(entry["step"], color="black", lw=0.9, ls="--")
-            upper.annotate("freeze", (entry["step"], HIGHEST_BITS), fontsize=8, ha="right")
+            upper.annotate("freeze", (entry["step"], HIGHEST_BITS), (-4, -4), textcoords="offset points", fontsize=8,
+                           ha="right", va="center")  # fmt: skip
     for axis in (upper, lower):
         axis.grid(color="0.92", lw=0.6)
         axis.set_axisbelow(True)

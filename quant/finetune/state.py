@@ -63,7 +63,7 @@ def load_state(path: Path, asked: Mapping[str, Any]) -> State | None:
         state = State(**data)
     except (OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         what = f"cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        raise AccelsimError(Problem(str(path), what, "a state of `accelsim finetune`", levers[:1])) from error
+        raise AccelsimError(Problem(str(path), what, "the state of an unfinished training", levers[:1])) from error
     names = [name for name in {**asked, **state.asked} if asked.get(name) != state.asked.get(name)]
     if names:
         problems = [

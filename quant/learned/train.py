@@ -169,12 +169,14 @@ def learn_bits(
     device: str = "cpu",
     keep_every: int = 20,
     measure: Measure | None = None,
+    measured_on: str = "",
 ) -> Learned:
     """Fine-tune a float network with learned widths, from its weights; `widths` are where they start, if not uniform.
 
     Images of the first batch give the scales' start.  The file `state` is written and resumed from as
     `quant.finetune.fine_tune` does.  `measure` gives figures of the network for the log's entry of the freeze:
-    "learned" as it was trained, "settled" with whole widths within the budget, "tied" with the scales that are kept.
+    "learned" as it was trained, "settled" with whole widths within the budget, "tied" with the scales that are kept;
+    `measured_on` says of which data, so that a run cannot go on with figures of others.
     Raises AccelsimError for a network that is no vision transformer, a budget that 2 bits everywhere exceed, and as
     `fine_tune` does.
     """
@@ -187,6 +189,8 @@ def learn_bits(
         "budget": None if budget is None else [budget.cost.name, budget.limit, budget.weight],
         "widths": None if widths is None else {name: one.tolist() for name, one in widths.items()},
     }
+    if measured_on:
+        asked["figures of"] = measured_on
     with one_thread():
         start = network_on(network, place)
         steps = Steps(

@@ -212,6 +212,8 @@ def test_another_run_s_state_is_refused(tmp_path):
     ):
         with pytest.raises(AccelsimError, match=f"was started with {word}"):
             learn_bits(*given, state=place)
+    with pytest.raises(AccelsimError, match="was started with figures of"):
+        learn_bits(NETWORK, DATA, settings, LearnBits(), budget(4), state=place, measured_on="16 images")
     assert place.read_bytes() == before
 
 
