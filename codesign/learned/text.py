@@ -25,7 +25,9 @@ def lines(found: dict[str, Any]) -> list[str]:
     for stage, title in STAGES.items():
         if stage in found["accuracy"]:
             label = "top-1" if stage == "float" else ""
-            text.append(f"  {label:15} {found['accuracy'][stage]['top1']:7.2%}   {title}")
+            one = found["accuracy"][stage]
+            same = f"; same choice as fake quantized on {one['agreement']:.1%}" if "agreement" in one else ""
+            text.append(f"  {label:15} {one['top1']:7.2%}   {title}{same}")
     text[2] += f", {found['accuracy']['float']['images']:,} images of {found['validation']}"
     one = found["simulated"]
     if "problem" in one:

@@ -83,7 +83,8 @@ def test_a_budget_of_simulated_latency_is_kept_and_the_text_says_so(capsys):
     assert done["learned_bits"]["target"]["left_modes"] == [2, 4, 8]
     text = capsys.readouterr().out
     assert "modes of 2/4/8 and 2/4/8 bits" in text
-    assert "checkpoint, integers" in text
+    same = done["learned_bits"]["accuracy"]["integers"]["agreement"]
+    assert f"checkpoint, integers; same choice as fake quantized on {same:.1%}" in text
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(made, tmp_path):

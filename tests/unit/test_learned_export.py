@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +16,14 @@ from accelsim.problems import AccelsimError
 from quant.checkpoint import load, save
 from quant.fake import FakeQuantized
 from quant.finetune.numerics import Trainable
+from quant.functional import quantize as codes_of
 from quant.integer import compile_integer, run_integer
 from quant.learned.export import export
 from quant.learned.sites import BY_CODE, GELU, LAYER, MSA, OFFSET, SIGNED, UNSIGNED, SiteOptions
 from quant.methods.qvit import QVit
-from quant.network import forward
+from quant.network import forward, run
 from quant.quantize import quantize
+from quant.views import rearrange
 from tests.support.finetuning import logits, same
 from tests.support.learned_checkpoints import HeadTwin, finely, learned
 from tests.support.networks import images_of, in_float64, tiny_vit
@@ -115,6 +118,29 @@ def test_integers_follow_fake_quantization(gelu):
     with torch.no_grad():
         lost = (forward(network, images) - theirs).square().mean().sqrt()
     assert (ours.reshape(theirs.shape) - theirs).square().mean().sqrt() < lost
+
+
+@pytest.mark.parametrize("seed", [6, 7])
+def test_an_integer_step_differs_by_its_roundings_only(seed):
+    """Each step alone on the codes of fake quantization, 2 … 8 bits: one code, and half an accumulator step of bias."""
+    network = tiny_vit(seed)
+    _, checkpoint = export(learned(network, seed), [images_of(network, 64)])
+    names = [network.workload.input, *(node.op.output for node in network.nodes)]
+    images = images_of(network, 16, 9)
+    with torch.no_grad():
+        fake = run(checkpoint.network, images, FakeQuantized(checkpoint), keep=names)
+    codes = {name: codes_of(fake[name], affine).long() for name, affine in checkpoint.stored.items() if name in fake}
+    checked = []
+    for step in compile_integer(checkpoint).steps:
+        output, sources = step.node.op.output, [one.source for one in step.node.operands]
+        if output not in codes or not set(sources) <= set(codes) or getattr(step, "table", None) is not None:
+            continue
+        seen = [rearrange(codes[one.source], one.views, len(images)) for one in step.node.operands]
+        stage = getattr(step, "stage", None)
+        half = 0.0 if stage is None else float((stage.multiplier / 2.0 ** (stage.shift + 1)).max())
+        assert (step.stored(seen) - codes[output]).abs().max() <= 1 + math.ceil(half), step.node.name
+        checked.append(step.node.function)
+    assert {"conv", "linear", "matmul", "softmax", "layernorm", "add"} <= set(checked)
 
 
 def test_a_folder_keeps_everything(tmp_path):
