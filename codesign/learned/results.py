@@ -78,5 +78,5 @@ def _simulated(checkpoint: Checkpoint, accelerator: Accelerator) -> dict[str, An
 
 def _mean(widths: list[Any]) -> float:
     """Mean width of a part, each part counted once."""
-    values = [value for one in widths for value in one.flatten().tolist()]
+    values: list[float] = [value for one in widths for value in one.flatten().tolist()]
     return round(sum(values) / max(len(values), 1), 4)

@@ -135,8 +135,8 @@ def pairs_of(terms: Sequence[Term], learned: Sequence[int], sites: Mapping[str, 
         right += b * (parts // len(b))
         term += [k] * parts
         share += [1.0 / parts] * parts
-    as_index = [torch.tensor(one, dtype=torch.long) for one in (left, right, term)]
-    return Pairs(tuple(sites), *as_index, torch.tensor(share, dtype=torch.float64))
+    lefts, rights, places = (torch.tensor(one, dtype=torch.long) for one in (left, right, term))
+    return Pairs(tuple(sites), lefts, rights, places, torch.tensor(share, dtype=torch.float64))
 
 
 def _indices(site: Site, begin: int, table: int | None) -> list[int]:
