@@ -6,6 +6,7 @@ costs are defined in docs/explain.md; docs/decisions/0020-head-widths.md says ho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,11 +27,14 @@ from accelsim.head_work import (
     segment_shares,
 )
 from accelsim.ir import Workload
-from accelsim.optable import op_table
+from accelsim.optable import MAX_PROBLEMS, OpTable, op_table
 from accelsim.plan import QuantizedOp, QuantPlan
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from accelsim.token_forms import has_groups
 
 COMPARED_BITS = 8
+_TOKEN_LEVERS = ("no `tokens` in its rules",)
+_PART_LEVERS = ("`bits` with one width for every head",)
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,33 @@ def head_costs(workload: Workload, plan: QuantPlan, accelerator: Accelerator) ->
     QKᵀ and AV of a head have closed forms (a row of its own in its own widths); energy of transfers of these ops is
     shared by the bits of their heads.  The projection's cycles are shared by the segments, those of q | k | v by
     the products of a head's columns and their speed; energy of both by what products and filters of a head cost.
-    Raises AccelsimError for a workload without such layers, InfeasibleError when the design cannot run the plan.
+    Raises AccelsimError for a workload without such layers, for token groups and for projections whose filters have
+    parts that are not the heads; InfeasibleError when the design cannot run the plan.
     """
     layers = attention_layers(workload)
     if not layers:
         expected = "attention layers whose q | k | v is one linear layer, heads side by side"
         raise AccelsimError(Problem(workload.name, "has no attention heads", expected, ("deit_tiny", "glyph_vit")))
-    report = simulate(op_table(workload, plan), accelerator)
+    table = op_table(workload, plan)
+    _check_parts(table, layers)
+    report = simulate(table, accelerator)
     return [cost for layer in layers for cost in _layer_costs(report, layer)]
+
+
+def _check_parts(table: OpTable, layers: Sequence[AttentionLayer]) -> None:
+    """Raise AccelsimError unless all tokens of an op run alike and every part of a projection's filters is a head."""
+    problems = []
+    if has_groups(table):
+        what = "token groups have no costs per head"
+        problems.append(Problem(f"plan {table.quantized.plan.name}", what, "a plan without `tokens`", _TOKEN_LEVERS))
+    for layer in layers:
+        widths = table.quantized.ops[table.op_names.index(layer.proj.name)].weight_heads
+        if widths is not None and len(widths.bits) != layer.heads:
+            where = f"plan {table.quantized.plan.name}: {layer.proj.name}: weight_heads"
+            what = f"{len(widths.bits)} parts of filters for {layer.heads} heads"
+            problems.append(Problem(where, what, f"one part for every head: {layer.heads}", _PART_LEVERS))
+    if problems:
+        raise AccelsimError(problems[:MAX_PROBLEMS])
 
 
 def _layer_costs(report: Report, layer: AttentionLayer) -> list[HeadCost]:

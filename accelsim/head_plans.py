@@ -75,8 +75,10 @@ def _widths(widths: HeadWidths | None, plain: Format, parts: int, changed: Seque
     """`parts` widths of which those at `changed` are `bits`; a part keeps its range, so its step follows its width."""
     old = widths or HeadWidths((plain.bits,) * parts, (0,) * parts)
     new = tuple(bits if place in changed else one for place, one in enumerate(old.bits))
-    shifts = [shift + before - now for shift, before, now in zip(old.shifts, old.bits, new, strict=False)]
-    lowest = min(shifts, default=0)
+    # Parts of one width without shifts have one step.
+    before = old.shifts or (0,) * parts
+    shifts = [shift + was - now for shift, was, now in zip(before, old.bits, new, strict=True)]
+    lowest = min(shifts)
     return HeadWidths(new, tuple(min(MAX_SHIFT, shift - lowest) for shift in shifts))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from accelsim.config import dump_plan, load_accelerator, load_plan
 from accelsim.energy import price_per_op
 from accelsim.head_costs import HeadCost, head_costs
 from accelsim.head_plans import attention_layers, head_at
+from accelsim.head_widths import HeadWidths
 from accelsim.head_work import array_cycles
 from accelsim.ir import Workload
 from accelsim.optable import op_table
@@ -20,7 +22,7 @@ from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError
 from accelsim.workloads.registry import build_workload
 from codesign.cli import main
-from tests.support.head_plans import HEADS, head_plan, small_vit
+from tests.support.head_plans import HEADS, head_plan, rule_of, small_vit
 
 OPS = ("qkv", "scores", "values", "proj")
 FIELDS = ("qkv", "scores", "values", "projection")
@@ -83,6 +85,27 @@ def test_the_change_is_that_of_the_network() -> None:
     _, plain = costs_of("bitfusion_edge", load_plan("uniform8"))
     assert {cost.more_cycles for cost in plain} == {0}
     assert np.allclose([cost.more_pj for cost in plain if cost.more_pj is not None], 0)
+
+
+@pytest.mark.parametrize("name", ["b0.values", "b0.proj"])
+def test_parts_of_one_width_need_no_shifts(name: str) -> None:
+    """A plan whose equal parts are summed without shifts has the costs of zero shifts."""
+    found = []
+    for shifts in ((), (0,) * HEADS):
+        plan = load_plan("uniform8")
+        rule = rule_of(small_vit(), plan, name, HeadWidths((4,) * HEADS, shifts))
+        found.append(costs_of("bitfusion_edge", replace(plan, rules=(rule, *plan.rules)))[1])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("parts", [1, 6])
+def test_parts_of_filters_that_are_not_heads_are_refused(parts: int) -> None:
+    """A legal plan, whose parts have no head."""
+    plan = load_plan("uniform8")
+    widths = HeadWidths((8,) + (4,) * (parts - 1), (0,) + (4,) * (parts - 1))
+    plan = replace(plan, rules=(rule_of(small_vit(), plan, "b0.proj", widths), *plan.rules))
+    with pytest.raises(AccelsimError, match=f"b0.proj: weight_heads: {parts} parts of filters for {HEADS} heads"):
+        costs_of("bitfusion_edge", plan)
 
 
 def test_networks_without_heads_side_by_side_are_refused() -> None:
