@@ -16,7 +16,16 @@ from accelsim.engines.registry import rules_of
 from accelsim.ir import VECTOR_KINDS
 from accelsim.kernels import engine_forms as forms
 from accelsim.kernels import systolic_forms
-from accelsim.optable import KIND_CONV, KIND_MATMUL, KIND_VECTOR, M_MODE, OP_COLUMNS, OpTable, engine_table
+from accelsim.optable import (
+    KIND_CONV,
+    KIND_MATMUL,
+    KIND_VECTOR,
+    M_MODE,
+    OP_COLUMNS,
+    SLICE_COLUMNS,
+    OpTable,
+    engine_table,
+)
 
 NO_LIMIT = 1 << 40
 ROWS, GROUPS = 1, 2
@@ -56,8 +65,8 @@ class Op:
     def __init__(self, table: OpTable, k: int) -> None:
         self.k, self.table = k, table
         self.f = dict(zip(OP_COLUMNS, table.ops[k].tolist(), strict=True))
-        names = ("bits", "units", "terms", "combo")
-        self.slices = [dict(zip(names, row, strict=True)) for row in table.slices[k, : self.f["slices"]].tolist()]
+        slices = table.slices[k, : self.f["slices"]].tolist()
+        self.slices = [dict(zip(SLICE_COLUMNS, row, strict=True)) for row in slices]
         self.is_vector = self.f["kind"] == KIND_VECTOR
 
     def extent(self, axis: int) -> int:
@@ -78,7 +87,7 @@ class Op:
         return up(int(self.table.tensors[self.f["output"], 0]) * size, self.extent(axis))
 
     def part_bits(self, s: int, units: int) -> int:
-        return units * (self.f["unit_weights"] * self.slices[s]["bits"] + self.f["unit_extra_bits"])
+        return units * (self.f["unit_weights"] * self.slices[s]["weight_bits"] + self.f["unit_extra_bits"])
 
     @cached_property
     def widest_bits(self) -> int:
@@ -132,7 +141,7 @@ class Hardware:
         stage = (engine.activation_port_bits_per_cycle, engine.weight_port_bits_per_cycle)
         stage += (engine.output_stage.outputs_per_cycle,)
         tail = (*(stage if limited else (NO_LIMIT,) * 3), 0)
-        widths = (f["activation_bits"], op.slices[s]["bits"])
+        widths = (f["activation_bits"], op.slices[s]["weight_bits"])
         groups, cols = (1, units) if f["units_are_cols"] else (units, f["cols"])
         if not self.is_tree(e):
             form = rules_of(engine).form(engine)
@@ -168,7 +177,7 @@ class Hardware:
 
     def _tile_energy(self, op: Op, part: Part, units: int, rows: int) -> float:
         engine, f = self.engines[part.engine], op.f
-        bits = op.slices[part.slice]["bits"]
+        bits = op.slices[part.slice]["weight_bits"]
         mode, products, passes, inputs = self.modes[op.slices[part.slice]["combo"], part.engine].tolist()
         lanes, width, pixels = part.sizes
         groups, cols = (1, units) if f["units_are_cols"] else (units, f["cols"])
