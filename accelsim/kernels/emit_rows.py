@@ -18,6 +18,7 @@ from accelsim.kernels.segments import (
     G_SHIFT,
     G_WBITS,
     count_shifts,
+    most_products,
     segmented_tile,
 )
 from accelsim.kernels.tables import (
@@ -31,7 +32,7 @@ from accelsim.kernels.tables import (
     Output,
     Tables,
 )
-from accelsim.kernels.tile_counts import count_alignment, count_outputs, count_products
+from accelsim.kernels.tile_counts import count_alignment, count_outputs, count_products, count_segment
 from accelsim.optable import (
     E_APORT,
     E_LANES,
@@ -128,11 +129,12 @@ def emit_segments(
     _place_row(tables, out, chain, k, part[P_ENGINE], (occupancy, latency, lead), opens, where)
     times = out.cursor[TIMES]
     count_outputs(tables, out.counts[k], k, part, k, units, rows, narrow_outputs, times)
+    products = most_products(out.segments, n)
     for s in range(n):
         one = tables.segments[first + s]
         less = left if left[1] > 0 else (one[SEG_PARTS], one[SEG_LEFT_LESS])
         right = (one[SEG_PARTS], one[SEG_RIGHT_LESS])
-        count_products(tables, out.counts[k], k, part, one[SEG_FORM], units, rows, less, right, times)
+        count_segment(tables, out.counts[k], k, part, one[SEG_FORM], units, rows, less, right, products, times)
     count_alignment(tables, out.counts[k], k, part, units, rows, times * count_shifts(out.segments, n))
 
 

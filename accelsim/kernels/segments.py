@@ -50,6 +50,25 @@ def segment_cycles(
 
 
 @inner
+def most_products(segments: Any, n: int) -> int:
+    """Products of the mode that gives a block its channels: the most of all `n` segments."""
+    products = 1
+    for s in range(n):
+        products = max(products, segments[s, G_PRODUCTS])
+    return products
+
+
+@inner
+def column_passes(cols: int, lanes: int, products: int, block_products: int) -> int:
+    """Passes of a segment over the channels of all blocks of a row of blocks: each reads the activations once.
+
+    A block has lanes · `block_products` channels; a mode whose products do not divide them leaves lanes idle in each.
+    """
+    channels, own = lanes * block_products, lanes * products
+    return cols // channels * ceil_div(channels, own) + ceil_div(cols % channels, own)
+
+
+@inner
 def count_shifts(segments: Any, n: int) -> int:
     """How often the accumulators of a block shift between its first `n` segments."""
     shifts = 0
@@ -69,10 +88,7 @@ def segmented_tile(
     bits and the shift of a segment, in their order; `ports` are (activation bits per cycle, weight bits per cycle,
     outputs per cycle).
     """
-    products = 1
-    for s in range(n):
-        products = max(products, segments[s, G_PRODUCTS])
-    channels = lanes * products
+    channels = lanes * most_products(segments, n)
     block_rows, block_cols = min(pixels, rows), min(channels, cols)
     compute = ALIGN_CYCLES * count_shifts(segments, n)
     for s in range(n):

@@ -23,6 +23,7 @@ from accelsim.kernels.mapper import (
     P_WIDTH,
 )  # fmt: skip
 from accelsim.kernels.part_forms import used_size
+from accelsim.kernels.segments import column_passes
 from accelsim.kernels.systolic_forms import FORM_TREE, systolic_accumulates, systolic_reads
 from accelsim.kernels.tables import Tables
 from accelsim.optable import (
@@ -153,6 +154,29 @@ def count_products(
     weight -= reads_of_weights * units * ops[v, O_IMPLICIT] * ops[v, O_DEPTH] * ops[v, O_RBITS]
     right = ACT_READ if ops[v, O_KIND] == KIND_MATMUL else WEIGHT_READ
     counts[shared + right] += weight * times
+
+
+@inner
+def count_segment(
+    tables: Tables, counts: Any, k: int, part: Any, v: int, units: int, rows: int, left: Any, right: Any,
+    block_products: int, times: int,
+) -> None:  # fmt: skip
+    """As `count_products`, of a segment of a reduction whose blocks have the channels of `block_products` products.
+
+    Where the products of the segment's mode do not divide them, a block takes a pass more, which reads the activations
+    once more.
+    """
+    count_products(tables, counts, k, part, v, units, rows, left, right, times)
+    ops, e = tables.forms, part[P_ENGINE]
+    by_cols = ops[v, O_UNITS_ARE_COLS] == 1
+    groups, cols = (1, units) if by_cols else (units, ops[v, O_COLS])
+    lanes = used_size(part[P_LANES], tables.engines[e, E_LANES])
+    products = tables.modes[tables.form_slices[v, part[P_SLICE], S_COMBO], e, M_PRODUCTS]
+    passes = column_passes(cols, lanes, products, block_products) - ceil_div(cols, lanes * products)
+    activation = passes * groups * rows * ops[v, O_DEPTH] * ops[v, O_ABITS]
+    if left[1] > 0:
+        activation -= activation // (left[0] * ops[v, O_ABITS]) * left[1]
+    counts[tables.engines.shape[0] * PER_ENGINE + ACT_READ] += activation * times
 
 
 @inner

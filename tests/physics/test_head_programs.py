@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from accelsim.api import Report, simulate
-from accelsim.arch import Accelerator, Buffer, Dram
+from accelsim.arch import Accelerator, Buffer, Dram, Engine, EngineKind, Mode, OutputStage
 from accelsim.bounds import design_bound
 from accelsim.channels import Channels
 from accelsim.config import load_accelerator
@@ -136,6 +136,25 @@ def test_operands_are_read_and_results_written_at_their_own_widths() -> None:
     engines = [f"{engine.name}.accumulates" for engine in accelerator.engines]
     assert sum(counts[name] for name in engines) == TOKENS * DIM * (words + shifts)
     assert sum(before[name] for name in engines) == TOKENS * DIM * words
+
+
+def test_every_pass_of_a_block_reads_the_activations() -> None:
+    """Modes of three and two products: a block of 3 lanes' channels takes two passes of the mode with two."""
+    lanes = 4
+    accelerator = load_accelerator("bitfusion_edge")
+    modes = (Mode(8, 8, 1), Mode(4, 8, 2), Mode(2, 8, 3))
+    engine = Engine(
+        "mac", EngineKind.MAC_ARRAY, lanes, 8, 4, OutputStage(64), modes=modes, activation_port_bits_per_cycle=4096,
+        weight_port_bits_per_cycle=4096,
+    )  # fmt: skip
+    filters = (8, 4, 2)
+    plan = with_bits(head_plan(small_vit(), widths=(8,), headed=("proj",)), "b0.proj", filters, shifts=True)
+    report = simulate(op_table(small_vit(), plan), accelerator.replace(engines=(engine,)))
+    channels = [lanes * products for products in (1, 2, 3)]
+    passes = [sum(-(-min(channels[2], DIM - at) // own) for at in range(0, DIM, channels[2])) for own in channels]
+    assert passes == [6, 4, 2]
+    counts = of_op(report, "b0.proj")
+    assert counts["activation_read_bits"] == sum(passes) * TOKENS * SIZE * 8
 
 
 def test_neighbours_of_one_mode_are_one_row() -> None:
