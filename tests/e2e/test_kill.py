@@ -140,7 +140,7 @@ def kill_at_random_moments(driver, expected, seed, kills, workers):
     """Kills at moments of a seed, some after new rows; then a run to the end gives `expected`."""
     before, moments = {}, random.Random(seed)
     for _ in range(kills):
-        process = driver.start(workers, sleep_s=0.02)
+        process = driver.start(workers, sleep_s=0.05)
         driver.wait_for_rows(min(len(expected), len(before) + moments.randrange(0, len(expected) // 2 // kills)))
         time.sleep(moments.uniform(0.0, 0.2))
         process.kill()
