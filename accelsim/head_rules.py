@@ -25,11 +25,6 @@ _SHIFTS = ("`shifts`, all 0 where the parts have one step",)
 _Fault = tuple[str, str, tuple[str, ...]]
 
 
-def uses_heads(plan: QuantPlan) -> bool:
-    """True when some rule of a plan gives widths to parts."""
-    return any(rule.heads is not None or rule.weight_heads is not None for rule in plan.rules)
-
-
 def read_heads(
     workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedOp]
 ) -> tuple[list[QuantizedOp], list[Problem]]:

@@ -34,8 +34,8 @@ class Site:
 
     It has `tables` quantizers side by side (q, k and v of a qkv layer: 3), each with widths of `heads` equal parts; the
     parts of a quantizer share its scales.  Its last `dims` axes are seen as `tail` (all as they are: ()), against which
-    a number per part broadcasts in the shape `parts`.  `end`: of the first or last layer, which
-    has 8 bits at the start; `pinned`: it keeps them.
+    a number per part broadcasts in the shape `parts`.  `end`: of the first or last layer, which has 8 bits at the
+    start; `pinned`: it keeps them.
     """
 
     name: str
