@@ -7,6 +7,7 @@ format follows from the penalties (`assign`): it does not change the cost.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,20 +28,34 @@ from quant.penalties.activation_groups import ActivationGroup
 from quant.penalties.table import PenaltyTable
 
 BASE = "u8"  # of weights and activations, in the base plan
+REGIONS = re.compile(r"r[3-8]")  # a two-region format whose ratio comes from data
 
 
 @dataclass(frozen=True)
 class OptionSettings:
-    """Which formats are allowed, and how many mixtures of two formats an op offers at most (spread over the lanes)."""
+    """What a plan may choose.
+
+    `mixtures` is how many mixtures of two weight formats an op offers at most (spread over the lanes).  Of
+    `activation_formats` rB is a two-region format of B bits whose ratio comes from data, for values after a softmax or
+    a GELU.  `methods` are those of softmax and LayerNorm, the first one that of the base (none: real numbers);
+    `head_formats` the narrow widths of parts of a tensor (heads of q, k and v), with at most `head_mixtures` counts
+    each; `token_shares` the shares of full tokens in a layer of a ranked network, the others in `drop_bits` bits fewer.
+    """
 
     weight_formats: tuple[str, ...] = ("u8", "u6", "u4", "apot8", "pot4")
     activation_formats: tuple[str, ...] = ("u8", "u6")
     divisions: tuple[str, ...] = ("divide", "log2_shift")
     mixtures: int = 7
+    methods: tuple[str, ...] = ()
+    head_formats: tuple[str, ...] = ()
+    head_mixtures: int = 3
+    token_shares: tuple[float, ...] = ()
+    drop_bits: int = 2
 
     def __post_init__(self) -> None:
-        for name in (*self.weight_formats, *self.activation_formats):
-            Format.parse(name)
+        for name in (*self.weight_formats, *self.activation_formats, *self.head_formats):
+            if not (name in self.activation_formats and REGIONS.fullmatch(name)):
+                Format.parse(name)
         for field_name in ("weight_formats", "activation_formats"):
             given = getattr(self, field_name)
             if BASE not in given:

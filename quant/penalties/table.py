@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,12 @@ class PenaltyTable:
     `metric` says what the numbers are (nats of KL divergence, or a proxy), `fingerprints` are those of "network" and
     "images" ("" where there were none), `settings` say how they were found.  `filters[op]` is [channels, formats] in
     the order of `formats`; `activations[group][format]` holds when all ops of the group store that format;
-    `divisions[method]` is the loss of a division method.  `classes` are the ops (no views) with their classes, by which
-    rules choose them; `base` is the reference plan, a rule for every op.
+    `divisions[method]` is the loss of a division method.  Formats of a group may be any choice of
+    `quant.penalties.choices` (a two-region format, a format with the method that makes it); `parts[group][format]` are
+    the losses of each part alone in a narrower width (heads of q, k, v), and `tokens[layer][full]` the loss of a layer
+    whose first `full` tokens keep their width, the others having `drop_bits` bits fewer ("full": none has).
+    `classes` are the ops (no views) with their classes, by which rules choose them; `base` is the reference plan, a
+    rule for every op.
     Numbers have six significant digits, as they are written.
     """
 
@@ -47,6 +51,9 @@ class PenaltyTable:
     divisions: Mapping[str, float]
     classes: Mapping[str, str]
     base: QuantPlan
+    parts: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    tokens: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    drop_bits: int = 0
 
     def loss_of(self, plan: QuantPlan) -> float:
         """Predicted loss of a plan: the sum over its filters, activation groups and the division method.
