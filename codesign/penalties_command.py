@@ -59,7 +59,8 @@ def _measured(arguments: argparse.Namespace, cache: str) -> PenaltyTable:
     from codesign.quantize_command import calibration_images
 
     network, preprocess = load_model(arguments.model, arguments.weights)
-    from quant.penalties.measure import Settings, measure_penalties
+    from quant.penalties.measure import measure_penalties
+    from quant.penalties.settings import Settings
 
     formats = tuple((arguments.activation_formats or ACTIVATION_FORMATS).split(","))
     settings = Settings(tuple(arguments.formats.split(",")), formats)

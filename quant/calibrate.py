@@ -134,7 +134,8 @@ def stored_quantizer(
         return make(statistics.channels[name], bits, rule.zero_point, options)
     if workload.op_by_name[name].op_class == RANK:
         return rank_quantizer(bits)
-    found = grouped(statistics.groups[name], groups, bits, not rule.zero_point, options)
+    widths = [bits] * groups.count if rule.heads is None else rule.heads.bits
+    found = grouped(statistics.groups[name], groups, widths, not rule.zero_point, options)
     if rule.tokens is not None:
         found = aligned(found, rule.tokens.drop_bits)
     # Finer steps leave the widths of a program; the codes then reach further than the values do.
@@ -176,12 +177,18 @@ def finest_scale(name: str, quantized: QuantizedWorkload) -> float:
     return finest
 
 
-def grouped(seen: Sequence[Observed], groups: Groups, bits: int, symmetric: bool, options: Calibration) -> Affine:
-    """Quantizer of a stored tensor with a scale per group, from what was observed of each."""
-    parts = [options.observe(one, bits, symmetric=symmetric) for one in seen]
+def grouped(
+    seen: Sequence[Observed], groups: Groups, widths: Sequence[int], symmetric: bool, options: Calibration
+) -> Affine:
+    """Quantizer of a stored tensor with a scale per group, from what was observed of each at its own width.
+
+    `widths` are bits per group (of parts of a tensor their own); the codes are those of the widest.
+    """
+    parts = [options.observe(one, bits, symmetric=symmetric) for one, bits in zip(seen, widths, strict=True)]
     scale = groups.spread(torch.stack([part.scale.reshape(()) for part in parts]))
     zero = groups.spread(torch.stack([part.zero_point.reshape(()) for part in parts]))
-    return Affine(scale, zero, parts[0].low, parts[0].high)
+    widest = max(parts, key=lambda part: part.high)
+    return Affine(scale, zero, widest.low, widest.high)
 
 
 def _channel_scales(seen: Observed, bits: int, zero_point: bool, options: Calibration) -> Affine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from accelsim.ir import Op, OpKind, Workload
+from accelsim.workloads.rank import GATHER, RANK, ranked_layers
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ def activation_groups(workload: Workload) -> tuple[ActivationGroup, ...]:
     """Groups of ops whose stored outputs may change their format, each group as one; in order of execution.
 
     Joined are the tensors that a view joins (its readers have one width) and the input and output of a stand-alone
-    ReLU (it passes codes on).  A group that holds the graph input, the graph output or a tensor that is divided is left
-    out: those keep their formats in every plan.
+    ReLU (it passes codes on).  In a ranked workload (`accelsim.workloads.rank`) a gather copies codes, too, and the
+    class token's scores and shares are stored as those of the whole attention.  A group that holds the graph input, the
+    graph output, rank words or a tensor that is divided is left out: those keep their formats in every plan.
     """
     owner = {name: name for name in (workload.input, *(op.output for op in workload.ops if op.kind is not OpKind.VIEW))}
 
@@ -29,12 +31,17 @@ def activation_groups(workload: Workload) -> tuple[ActivationGroup, ...]:
             name = owner[name]
         return name
 
-    fixed = {workload.input, *workload.storage_of(workload.output)}
+    fixed, twins = {workload.input, *workload.storage_of(workload.output)}, _class_token_twins(workload)
     for op in workload.ops:
         sources = [name for operand in op.inputs for name in workload.storage_of(operand)]
         if op.op_class == "division":
             fixed.update(workload.storage_of(op.inputs[0]))
-        joined = [*sources, op.output] if passes_codes_on(op) else sources if op.kind is OpKind.VIEW else []
+        if op.op_class == RANK:
+            fixed.add(op.output)
+        if passes_codes_on(op):
+            joined = [*workload.storage_of(op.inputs[0]), op.output]
+        else:
+            joined = sources if op.kind is OpKind.VIEW else twins.get(op.name, [])
         for name in joined[1:]:
             owner[root(name)] = root(joined[0])
     pinned = {root(name) for name in fixed}
@@ -46,5 +53,16 @@ def activation_groups(workload: Workload) -> tuple[ActivationGroup, ...]:
 
 
 def passes_codes_on(op: Op) -> bool:
-    """True for a ReLU that is an op of its own: max(code, 0), so its output has the format of its input."""
-    return op.recipe is not None and op.recipe.name == "relu"
+    """True for a ReLU that is an op of its own, max(code, 0), and for a gather, which copies: output as the input."""
+    return op.op_class == GATHER or (op.recipe is not None and op.recipe.name == "relu")
+
+
+def _class_token_twins(workload: Workload) -> dict[str, list[str]]:
+    """By op of the class token's scores and shares: the outputs of the attention's own and of this op."""
+    ops = workload.op_by_name
+    pairs = [
+        pair
+        for one in ranked_layers(workload)
+        for pair in ((one.rank_scores, one.scores), (one.rank_softmax, one.softmax))
+    ]
+    return {new: [ops[old].output, ops[new].output] for new, old in pairs if new in ops}

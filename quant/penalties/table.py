@@ -19,8 +19,10 @@ from accelsim.ir import Op, OpKind, digest
 from accelsim.plan import MAX_PROBLEMS, QuantPlan, Rule
 from accelsim.problems import AccelsimError, Problem
 from quant.penalties.activation_groups import ActivationGroup
+from quant.penalties.choices import StoredChoice
 
-FORMAT = "quant.penalties/1"
+FORMAT, OLD_FORMAT = "quant.penalties/2", "quant.penalties/1"  # the old one has no parts and no tokens
+METHOD_CLASSES = ("softmax", "layernorm")  # ops whose methods are priced; the table has no recipes
 Floats = NDArray[np.float64]
 
 
@@ -56,25 +58,23 @@ class PenaltyTable:
     drop_bits: int = 0
 
     def loss_of(self, plan: QuantPlan) -> float:
-        """Predicted loss of a plan: the sum over its filters, activation groups and the division method.
+        """Predicted loss of a plan: the sum over its filters, activation groups, token groups and the division method.
 
-        Formats of weights and stored tensors and the division method count; zero points and granularities do not.
-        Raises AccelsimError for a format that the table lacks, for shares without channels (which filters have which
-        format is then unknown), for a group with two formats, and where a tensor without a group leaves the base.
+        A group whose only output has head widths loses what its widest format loses and what every narrower part loses
+        alone.  Zero points and granularities do not count.  Raises AccelsimError for what the table does not know: a
+        format, method, width of parts or number of full tokens that it lacks, shares without channels (which filters
+        have which format is then unknown), a group with two choices, filters with head widths, and tensors without a
+        group that leave the base.
         """
         rules = {name: plan.rule_for(op) for name, op in self._ops.items()}
         problems: list[Problem] = []
         total = self._look(self.divisions, plan.division, f"plan {plan.name}: division", problems)
         for op, values in self.filters.items():
             total += self._filters(plan.name, op, values, rules[op], problems)
-        grouped = {op: group for group in self.groups for op in group.ops}
         for group in self.groups:
-            found = {rules[op].output.name: op for op in group.ops}
-            where = f"plan {plan.name}: output of {' and '.join(found.values())}"
-            if len(found) > 1:
-                problems.append(Problem(where, f"{' and '.join(found)} in one group", "one format"))
-            else:
-                total += self._look(self.activations[group.name], next(iter(found)), where, problems)
+            total += self._outputs(plan.name, group, rules, problems)
+        total += self._tokens(plan.name, rules, problems)
+        grouped = {op for group in self.groups for op in group.ops}
         for op, rule in self._base_rules.items():
             if op not in grouped and rules[op].output != rule.output:
                 what = f"is {rules[op].output.name}, which no group of the table covers"
@@ -102,8 +102,50 @@ class PenaltyTable:
             return 0.0
         return values[name]
 
+    def _outputs(self, plan: str, group: ActivationGroup, rules: Mapping[str, Rule], problems: list[Problem]) -> float:
+        found = {self._choice(op, rules[op]).name: op for op in group.ops}
+        where = f"plan {plan}: output of {' and '.join(found.values())}"
+        if len(found) > 1:
+            problems.append(Problem(where, f"{' and '.join(found)} in one group", "one format"))
+            return 0.0
+        total, heads = self._look(self.activations[group.name], next(iter(found)), where, problems), None
+        for op in group.ops:
+            heads = rules[op].heads or heads
+        if heads is None:
+            return total
+        narrower = [k for k, bits in enumerate(heads.bits) if bits < max(heads.bits)]
+        known = self.parts.get(group.name, {})
+        if {len(row) for row in known.values()} != {len(heads.bits)}:
+            problems.append(Problem(where, f"{len(heads.bits)} parts, which the table does not know", "one width"))
+            return 0.0
+        for name in {f"u{heads.bits[k]}" for k in narrower} - known.keys():
+            problems.append(
+                Problem(where, f"parts in {name} are not in the penalty table", f"one of {', '.join(known)}")
+            )
+        return total + sum(known.get(f"u{heads.bits[k]}", [0.0] * (k + 1))[k] for k in narrower)
+
+    def _choice(self, op: str, rule: Rule) -> StoredChoice:
+        """What the table calls what an op stores; methods of other functions do not count."""
+        return StoredChoice(rule.output, rule.nonlinear if self.classes[op] in METHOD_CLASSES else "")
+
+    def _tokens(self, plan: str, rules: Mapping[str, Rule], problems: list[Problem]) -> float:
+        """Losses of the layers with token groups."""
+        groups = [rule.tokens for rule in rules.values() if rule.tokens is not None]
+        total = 0.0
+        for layer, high, drop_bits in dict.fromkeys((one.layer, one.high, one.drop_bits) for one in groups):
+            where = f"plan {plan}: tokens of layer {layer}"
+            if layer not in self.tokens:
+                problems.append(Problem(where, "the table has no token groups of it", "all tokens full"))
+            elif drop_bits != self.drop_bits:
+                problems.append(Problem(where, f"{drop_bits} bits fewer", f"{self.drop_bits}, as in the penalty table"))
+            else:
+                total += self._look(self.tokens[layer], str(high), where, problems)
+        return total
+
     def _filters(self, plan: str, op: str, values: Floats, rule: Rule, problems: list[Problem]) -> float:
         where, total = f"plan {plan}: {op}", 0.0
+        if rule.weight_heads is not None:
+            problems.append(Problem(where, "head widths of filters, which the table does not know", "one width"))
         for part in rule.weights:
             if part.format.name not in self.formats:
                 expected = f"one of {', '.join(self.formats)}"
@@ -135,14 +177,19 @@ class PenaltyTable:
                 for one in self.groups
             ],
             "filters": {op: [[_short(v) for v in row] for row in rows.tolist()] for op, rows in self.filters.items()},
+            "parts": {
+                name: {fmt: [_short(v) for v in row] for fmt, row in one.items()} for name, one in self.parts.items()
+            },
+            "tokens": {layer: _short_all(one) for layer, one in self.tokens.items()},
+            "drop_bits": self.drop_bits,
             "classes": dict(self.classes),
             "base": self.base.to_json(),
         }
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> PenaltyTable:
-        """The inverse of `to_json`.  Raises AccelsimError when the data are something else."""
-        if data.get("format") != FORMAT:
+        """The inverse of `to_json`; an old table has no parts and no tokens.  Raises AccelsimError for other data."""
+        if data.get("format") not in (FORMAT, OLD_FORMAT):
             raise AccelsimError(Problem("penalty table", f"has the format {data.get('format')!r}", FORMAT))
         try:
             return _table(data)
@@ -217,6 +264,9 @@ def _table(data: Mapping[str, Any]) -> PenaltyTable:
         data["network"], dict(data["fingerprints"]), data["metric"], dict(data["settings"]), formats, filters, groups,
         losses, {name: float(value) for name, value in data["divisions"].items()}, dict(data["classes"]),
         plan_from_data(data["base"], "penalty table: base"),
+        {name: {fmt: tuple(map(float, row)) for fmt, row in of.items()} for name, of in data.get("parts", {}).items()},
+        {name: {count: float(v) for count, v in of.items()} for name, of in data.get("tokens", {}).items()},
+        int(data.get("drop_bits", 0)),
     )  # fmt: skip
 
 

@@ -133,5 +133,7 @@ class Rounding:
             whole = Groups(torch.zeros(1, dtype=torch.long), 1)
             groups = self._labels[name] if component.head is None else whole
             symmetric = name in self._symmetric
-            self._affine[key] = grouped(self._seen[component, op], groups, bits, symmetric, self.options)
+            self._affine[key] = grouped(
+                self._seen[component, op], groups, [bits] * groups.count, symmetric, self.options
+            )
         return self._affine[key]

@@ -15,8 +15,10 @@ from accelsim.problems import AccelsimError
 from quant.calibrate import Calibration
 from quant.calibrated import Filters
 from quant.network import Numerics, forward
+from quant.penalties.assemble import split
 from quant.penalties.curvature import filter_losses
-from quant.penalties.measure import Settings, make_base, measure_penalties, split
+from quant.penalties.measure import make_base, measure_penalties
+from quant.penalties.settings import Settings
 from quant.penalties.table import load_penalties
 from quant.quantize import quantize_plan
 from tests.support.networks import images_of, tiny_hybrid, tiny_vit
