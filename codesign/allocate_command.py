@@ -163,12 +163,14 @@ def _lines(space: OptionSpace, accelerator: Accelerator, found: Allocation, boun
         for name, count in zip(space.settings.weight_formats, counts, strict=True):
             filters[name] = filters.get(name, 0) + count
     shares = ", ".join(f"{count:,} {name}" for name, count in filters.items() if count)
-    narrow = sum(fmt != "u8" for fmt in found.selection.groups.values())
+    base = space.start.groups
+    changed = sum(choice != base[group] for group, choice in found.selection.groups.items())
+    switches = "".join(f"; {name} {value}" for name, value in found.selection.switches.items())
     lines = [
         f"{space.workload.name} on {accelerator.name}",
         f"  predicted loss {found.penalty:.6g} ({space.penalties.metric})",
         f"  {cycles:,} cycles, {price.energy_pj / 1e6:.4g} µJ, EDP {price.edp_pj_s:.4g} pJ·s",
-        f"  filters {shares}; {narrow} of {len(found.selection.groups)} tensors narrower; {found.selection.division}",
+        f"  filters {shares}; {changed} of {len(base)} tensors stored otherwise than in 8 bits{switches}",
         f"  {found.simulations:,} simulations; "
         + ("the choice repeated itself" if found.stable else "rounds used up")
         + f"; gap of the solver {found.gap:.1e}",

@@ -12,6 +12,7 @@ from accelsim.formats import Format, Scheme
 from accelsim.ir import OpKind
 from accelsim.plan import MAX_PROBLEMS, QuantPlan, Rule, apply_plan
 from accelsim.problems import AccelsimError, Problem
+from accelsim.rank_rules import ranking_rules
 from quant.calibrate import Calibration, calibrate, correct_biases
 from quant.calibrated import Checkpoint
 from quant.collect import Statistics, collect
@@ -19,7 +20,6 @@ from quant.groups import scale_groups
 from quant.head_parts import head_widths, refuse_parts
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network
-from quant.patchwise.plans import ranking_rules
 from quant.reconstruct import Reconstruction, reconstruct
 from quant.regions.slopes import slopes
 from quant.structure import without_zero_point
@@ -215,4 +215,4 @@ def make_plan(network: Network, method: Method, statistics: Statistics) -> Quant
     division = "log2_shift" if method.log2_divisor else "divide"
     rules.append(Rule("*"))
     plan = QuantPlan(type(method).__name__.lower(), tuple(rules), division, input_zero_point=True)
-    return method.grouped(network, ranking_rules(network, plan))
+    return method.grouped(network, ranking_rules(network.workload, plan))

@@ -23,8 +23,10 @@ from accelsim.ir import OpKind
 from accelsim.optable import OpTable, op_table
 from accelsim.problems import InfeasibleError, Problem
 from codesign.allocate.bound_facts import Idle, OpFacts, engine_prices, least_idle, op_facts
-from codesign.allocate.options import OpOptions, OptionSpace, Selection
+from codesign.allocate.option_counts import OpOptions
+from codesign.allocate.options import OptionSpace, Selection
 from codesign.allocate.problem import Floats, Ints
+from codesign.allocate.switches import DIVISION
 
 Key = tuple[str, ...]  # formats of what an op reads, "" where they are not chosen
 
@@ -98,7 +100,7 @@ class _Maker:
     def __init__(self, space: OptionSpace, accelerator: Accelerator) -> None:
         self.space, self.accelerator = space, accelerator
         self.formats = dict(space.group_formats)
-        self.group_of = {op: one.name for one in space.groups for op in one.ops}
+        self.group_of = space.group_of
         makers = {op.output: op.name for op in space.workload.ops if op.kind is not OpKind.VIEW}
         self.reads: dict[str, Key] = {}
         for op in space.workload.ops:
@@ -117,8 +119,9 @@ class _Maker:
     def made(self) -> SpaceTerms:
         """Simulate nothing, only bound: every context once."""
         self._contexts()
-        self.floors = {method: self._facts(replace(self.floor, division=method)) for method in self.space.divisions}
-        base = self.floors[self.space.divisions[0]]
+        self.divisions = self.space.switches.get(DIVISION, ("",))
+        self.floors = {method: self._facts(_divided(self.floor, method)) for method in self.divisions}
+        base = self.floors[self.divisions[0]]
         self.place = {name: k for k, name in enumerate(base.table.op_names)}
         every = [*dict.fromkeys((*self.options.values(), *(f for one in self.fixed.values() for f in one.values())))]
         self.prices = engine_prices(every, self.accelerator)
@@ -129,7 +132,7 @@ class _Maker:
             if op.op.op_class == "division":
                 for method, facts in self.floors.items():
                     energy = (facts.own_pj + facts.second_pj)[self.place[name]]
-                    self._charge(self.branch["division", method], name, self._row(facts, name), energy)
+                    self._charge(self.branch.get((DIVISION, method), self.rest), name, self._row(facts, name), energy)
             elif name in self.space.by_op:
                 self._charge_options(self.space.by_op[name])
             else:
@@ -146,8 +149,7 @@ class _Maker:
         """Cycles for which the vector unit is busy at most: the widest formats, the slowest division method."""
         widest = {name: max(formats, key=lambda f: Format.parse(f).bits) for name, formats in self.formats.items()}
         tables = [
-            self._facts(replace(self.space.start, groups=widest, division=method)).table
-            for method in self.space.divisions
+            self._facts(_divided(replace(self.space.start, groups=widest), method)).table for method in self.divisions
         ]
         return float(np.max([most_vector_cycles(table, self.accelerator.vector) for table in tables], axis=0).sum())
 
@@ -203,7 +205,7 @@ class _Maker:
         """Work, own, drain, tile and weight bits of an op; a vector op's cycles with the smallest formats around it."""
         k = self.place[name]
         if facts.table.quantized.ops[k].op.kind is OpKind.VECTOR and facts not in self.floors.values():
-            facts = self.floors[self.space.divisions[0]]
+            facts = self.floors[self.divisions[0]]
         times, work = facts.times, self.work[facts][k]
         return np.array([*work, max(times.own[k], work.max()), times.drain[k], times.tile[k], facts.weights_bits[k]])
 
@@ -224,16 +226,17 @@ class _Maker:
         space, terms = self.space, self.terms
         self.rest = terms.add(("rest",), -1, 0.0)
         self.branch: dict[tuple[str, str], int] = {}
-        for method in space.divisions:
-            penalty = space.penalties.divisions.get(method, 0.0)
-            self.branch["division", method] = terms.add(("division",), -1, penalty)
+        for name, values in space.switches.items():
+            for value in values:
+                penalty = space.switch_penalties[name][value]
+                self.branch[name, value] = terms.add(("switch", name), -1, penalty)
         for group, formats in self.formats.items():
             readers = [name for name in self.place if group in self.reads[name]]
             able = [fmt for fmt in formats if all(self._able(name, group, fmt) for name in readers)]
             if not able:
                 raise _impossible(group, self.accelerator)
             for fmt in able:
-                penalty = space.penalties.activations[group][fmt]
+                penalty = space.group_penalties[group][fmt]
                 self.branch[group, fmt] = terms.add(("group", group), -1, penalty)
 
     def _of(self, group: str, fmt: str) -> int | None:
@@ -282,7 +285,7 @@ class _Maker:
         for fmt in self.formats.get(group, ("",)):
             variable = self._of(group, fmt)
             if variable is not None:
-                facts = self.stored[group, fmt] if group else self.floors[self.space.divisions[0]]
+                facts = self.stored[group, fmt] if group else self.floors[self.divisions[0]]
                 self.terms.energy_pj[variable] += float(facts.written_pj[k])
 
     def _least_weights(self, floor: Ints) -> Ints:
@@ -309,6 +312,11 @@ class _Maker:
                     more = item.spilled_bits - certain[item.first]
                     terms.bus_bits[variable] += more
                     terms.energy_pj[variable] += more * pj_per_bit
+
+
+def _divided(chosen: Selection, method: str) -> Selection:
+    """The choice with a division method; itself where nothing divides."""
+    return replace(chosen, switches={**chosen.switches, DIVISION: method}) if method else chosen
 
 
 def _undominated(rows: list[Floats]) -> list[Floats]:

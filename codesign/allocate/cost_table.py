@@ -26,7 +26,7 @@ from codesign.allocate.op_costs import OpCosts, op_costs
 from codesign.allocate.options import OptionSpace, Selection
 from codesign.allocate.problem import Floats
 
-FORMAT = "codesign.cost_table/1"
+FORMAT = "codesign.cost_table/2"
 SPACING = 4
 # Columns of an entry; the loads of the units follow.
 CYCLES, ENERGY, BUS_BITS, LOADS = range(4)
@@ -36,10 +36,10 @@ CYCLES, ENERGY, BUS_BITS, LOADS = range(4)
 class CostTable:
     """Differences from the context, columns cycles, energy_pj, bus_bits, then the loads of `units` in cycles.
 
-    `options[op, format]` is [K, columns]: the op's options when the group it reads has the format ("" where it reads
-    none), relative to the context's option at that format; a row of inf cannot run.  `groups[group, format]` and
-    `divisions[method]` [columns] are relative to the context.  `total` [columns] is the context itself, energy without
-    `static_pj_per_cycle` × latency; `simulations` is how many it took.
+    `options[op, stored]` is [K, columns]: the op's options when the group it reads is stored so ("" where it reads
+    none; `StoredChoice.stored_name`: readers do not see a method), relative to the context's option there; a row of inf
+    cannot run.  `groups[group, choice]` and `switches[switch, value]` [columns] are relative to the context.  `total`
+    [columns] is the context itself, energy without `static_pj_per_cycle` × latency; `simulations` is how many it took.
     """
 
     context: Selection
@@ -48,7 +48,7 @@ class CostTable:
     static_pj_per_cycle: float
     options: Mapping[tuple[str, str], Floats]
     groups: Mapping[tuple[str, str], Floats]
-    divisions: Mapping[str, Floats]
+    switches: Mapping[tuple[str, str], Floats]
     simulations: int
     names: Mapping[str, str]
 
@@ -56,10 +56,12 @@ class CostTable:
         """Columns of a choice: the context and all differences."""
         found = self.total.copy()
         for one in space.ops:
-            found += self.options[one.op, chosen.groups.get(one.reads, "")][chosen.options[one.op]]
-        for name, fmt in chosen.groups.items():
-            found += self.groups[name, fmt]
-        return np.asarray(found + self.divisions[chosen.division], np.float64)
+            found += self.options[one.op, space.read_by(one, chosen)][chosen.options[one.op]]
+        for key in chosen.groups.items():
+            found += self.groups[key]
+        for key in chosen.switches.items():
+            found += self.switches[key]
+        return np.asarray(found, np.float64)
 
     def to_json(self, space: OptionSpace) -> dict[str, Any]:
         """Plain data, one entry per choice; the same table gives the same bytes."""
@@ -77,7 +79,7 @@ class CostTable:
                 rows.append({"op": op, "input": fmt or None, "filters": filters, "difference": entry(row)})
         context: dict[str, Any] = {
             "groups": dict(self.context.groups),
-            "division": self.context.division,
+            "switches": dict(self.context.switches),
             "filters": {},
         }
         for one in space.ops:
@@ -88,7 +90,7 @@ class CostTable:
             "format": FORMAT, **self.names, "units": list(self.units), "context": context,
             "total": entry(self.total), "static_pj_per_cycle": _short(self.static_pj_per_cycle), "options": rows,
             "groups": [{"group": g, "output": f, "difference": entry(row)} for (g, f), row in self.groups.items()],
-            "divisions": {name: entry(row) for name, row in self.divisions.items()},
+            "switches": [{"switch": n, "value": v, "difference": entry(row)} for (n, v), row in self.switches.items()],
         }  # fmt: skip
         return {**data, "fingerprint": digest(data)}
 
@@ -114,11 +116,12 @@ def run_choice(space: OptionSpace, chosen: Selection, accelerator: Accelerator) 
 
 def _coupled(space: OptionSpace, accelerator: Accelerator) -> bool:
     """Whether the speed of a weight format depends on the format of the activations (as on composable arrays)."""
-    names = dict.fromkeys(fmt for formats in space.group_formats.values() for fmt in formats)
+    reads = dict.fromkeys(one.reads for one in space.ops if one.reads)
+    formats = dict.fromkeys(one.format for name in reads for one in space.stored[name].values())
     for engine in accelerator.engines:
         rules = rules_of(engine)
         for weight in space.settings.weight_formats:
-            columns = {rules.column(engine, Format.parse(weight), Format.parse(name)) for name in names}
+            columns = {rules.column(engine, Format.parse(weight), fmt) for fmt in formats}
             rates = {None if column is None else rules.rate(engine, column) for column in columns}
             if len(rates) > 1:
                 return True
@@ -138,34 +141,39 @@ class _Maker:
         self.place = [place[one.op] for one in space.ops]
 
     def table(self) -> CostTable:
-        space, groups = self.space, {}
-        for name, formats in space.group_formats.items():
-            for fmt in formats:
-                changed = replace(self.context, groups={**self.context.groups, name: fmt})
-                groups[name, fmt] = self._total(changed) if fmt != self.context.groups[name] else self._zero()
-        divisions = {}
-        for method in space.divisions:
-            changed = replace(self.context, division=method)
-            divisions[method] = self._total(changed) if method != self.context.division else self._zero()
+        space, context = self.space, self.context
+        groups = {
+            (name, choice): self._zero()
+            if choice == context.groups[name]
+            else self._total(replace(context, groups={**context.groups, name: choice}))
+            for name, choices in space.group_formats.items()
+            for choice in choices
+        }
+        switches = {
+            (name, value): self._zero()
+            if value == context.switches[name]
+            else self._total(replace(context, switches={**context.switches, name: value}))
+            for name, values in space.switches.items()
+            for value in values
+        }
         options: dict[tuple[str, str], Floats] = {}
         coupled = _coupled(space, self.accelerator)
-        formats_of_any = dict.fromkeys(f for formats in space.group_formats.values() for f in formats)
         for colour in range(min(self.spacing, len(space.ops))):
             members = list(range(colour, len(space.ops), self.spacing))
             if not coupled:
                 options |= self._shared(members)
                 continue
-            for fmt in ("", *formats_of_any):
-                options |= self._column(members, fmt)
-        ordered = {key: options[key] for one in space.ops for key in options if key[0] == one.op}
+            for column in range(max(len(space.reads_of(space.ops[k])) for k in members)):
+                options |= self._column(members, column)
+        ordered = {(one.op, stored): options[one.op, stored] for one in space.ops for stored in space.reads_of(one)}
         names = {
             "network": space.workload.name, "workload": space.workload.fingerprint(), "arch": self.accelerator.name,
             "accelerator": self.accelerator.fingerprint(), "penalties": space.penalties.fingerprint(),
             "mapper": "heuristic",
         }  # fmt: skip
         return CostTable(
-            self.context, self.units, self.base.stacked.sum(axis=0), self.base.static_pj_per_cycle, ordered, groups,
-            divisions, self.simulations, names,
+            context, self.units, self.base.stacked.sum(axis=0), self.base.static_pj_per_cycle, ordered, groups,
+            switches, self.simulations, names,
         )  # fmt: skip
 
     def _zero(self) -> Floats:
@@ -185,30 +193,30 @@ class _Maker:
 
     def _shared(self, members: list[int]) -> dict[tuple[str, str], Floats]:
         """Options of ops far apart with the context's inputs, for every input format: their speed is the same."""
-        found: dict[tuple[str, str], Floats] = {}
-        for (op, _), block in self._entries(members, self.context, self.base.stacked, "").items():
-            reads = self.space.by_op[op].reads
-            found |= {(op, fmt): block for fmt in (self.space.group_formats[reads] if reads else ("",))}
-        return found
-
-    def _column(self, members: list[int], fmt: str) -> dict[tuple[str, str], Floats]:
-        """Options of ops far apart, with their input groups in one format; ops that do not offer it are left out."""
+        blocks = self._entries(members, self.context, self.base.stacked)
         ops = self.space.ops
-        offered = [k for k in members if fmt in (self.space.group_formats[ops[k].reads] if ops[k].reads else ("",))]
-        if not offered:
-            return {}
-        groups = {**self.context.groups, **{ops[k].reads: fmt for k in offered if fmt}}
+        return {(ops[k].op, stored): block for k, block in blocks.items() for stored in self.space.reads_of(ops[k])}
+
+    def _column(self, members: list[int], column: int) -> dict[tuple[str, str], Floats]:
+        """Options of ops far apart, each with its input group stored in the group's format of this number; ops whose
+        group has fewer are left out.
+        """
+        ops, stored = self.space.ops, {k: list(self.space.reads_of(self.space.ops[k])) for k in members}
+        offered = [k for k in members if column < len(stored[k])]
+        groups = dict(self.context.groups)
+        for k in offered:
+            if ops[k].reads:
+                groups[ops[k].reads] = self.space.as_stored(ops[k].reads, stored[k][column], self.context)
         start = replace(self.context, groups=groups)
         reference = self.base.stacked if groups == self.context.groups else self._costs(start)
-        return self._one_by_one(offered, fmt) if reference is None else self._entries(offered, start, reference, fmt)
+        blocks = self._one_by_one(offered, groups) if reference is None else self._entries(offered, start, reference)
+        return {(ops[k].op, stored[k][column]): block for k, block in blocks.items()}
 
-    def _entries(
-        self, offered: list[int], start: Selection, reference: Floats, fmt: str
-    ) -> dict[tuple[str, str], Floats]:
+    def _entries(self, offered: list[int], start: Selection, reference: Floats) -> dict[int, Floats]:
         """Differences from `start`, whose costs are `reference`, of every option of ops far apart."""
         ops = self.space.ops
         edges = self._windows(offered)
-        found = {(ops[k].op, fmt): np.zeros((len(ops[k].counts), 3 + len(self.units))) for k in offered}
+        found = {k: np.zeros((len(ops[k].counts), 3 + len(self.units))) for k in offered}
         for option in range(max(len(ops[k].counts) for k in offered)):
             there = [k for k in offered if option < len(ops[k].counts) and option != self.context.options[ops[k].op]]
             if not there:
@@ -216,26 +224,27 @@ class _Maker:
             costs = self._costs(replace(start, options={**self.context.options, **{ops[k].op: option for k in there}}))
             if costs is None:
                 for k in there:
-                    found[ops[k].op, fmt][option] = self._alone(start, ops[k].op, option, reference)
+                    found[k][option] = self._alone(start, ops[k].op, option, reference)
                 continue
             difference = costs - reference
             for k in there:
                 first, last = edges[k]
-                found[ops[k].op, fmt][option] = difference[first:last].sum(axis=0)
+                found[k][option] = difference[first:last].sum(axis=0)
         return found
 
-    def _one_by_one(self, offered: list[int], fmt: str) -> dict[tuple[str, str], Floats]:
+    def _one_by_one(self, offered: list[int], groups: Mapping[str, str]) -> dict[int, Floats]:
         """The formats of several groups together cannot run: every op with its own group alone."""
         found = {}
         for k in offered:
             one = self.space.ops[k]
-            start = replace(self.context, groups={**self.context.groups, one.reads: fmt})
+            own = {one.reads: groups[one.reads]} if one.reads else {}
+            start = replace(self.context, groups={**self.context.groups, **own})
             reference = self._costs(start)
             rows = [
                 self._zero() + np.inf if reference is None else self._alone(start, one.op, option, reference)
                 for option in range(len(one.counts))
             ]
-            found[one.op, fmt] = np.array(rows)
+            found[k] = np.array(rows)
         return found
 
     def _alone(self, start: Selection, op: str, option: int, reference: Floats) -> Floats:

@@ -16,7 +16,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class _Change:
-    """One op's option or one group's format; `gain` is the predicted relative change of EDP (less is better)."""
+    """One op's option, one group's choice or one switch; `gain` is its relative change of EDP (less is better)."""
 
     kind: str
     name: str
@@ -52,7 +52,7 @@ def _with(choice: Selection, change: _Change) -> Selection:
         return replace(choice, options={**choice.options, change.name: int(change.value)})
     if change.kind == "group":
         return replace(choice, groups={**choice.groups, change.name: str(change.value)})
-    return replace(choice, division=str(change.value))
+    return replace(choice, switches={**choice.switches, change.name: str(change.value)})
 
 
 def _changes(space: OptionSpace, table: CostTable, current: Selection) -> list[_Change]:
@@ -66,24 +66,26 @@ def _changes(space: OptionSpace, table: CostTable, current: Selection) -> list[_
 
     found = []
     for one in space.ops:
-        block, chosen = table.options[one.op, current.groups.get(one.reads, "")], current.options[one.op]
+        block, chosen = table.options[one.op, space.read_by(one, current)], current.options[one.op]
         for k in range(len(one.counts)):
             if k != chosen:
                 loss = float(one.penalty[k] - one.penalty[chosen])
                 found.append(_Change("op", one.op, k, gain(block[k] - block[chosen]), loss))
-    for name, fmt in current.groups.items():
-        losses = space.penalties.activations[name]
+    for name, choice in current.groups.items():
+        losses, stored = space.group_penalties[name], space.stored_names[name]
         for other in space.group_formats[name]:
-            if other != fmt:
-                row = table.groups[name, other] - table.groups[name, fmt]
+            if other != choice:
+                row = table.groups[name, other] - table.groups[name, choice]
+                before, after = stored[choice], stored[other]
                 for one in space.ops:
-                    if one.reads == name:
+                    if one.reads == name and before != after:
                         k = current.options[one.op]
-                        row = row + table.options[one.op, other][k] - table.options[one.op, fmt][k]
-                found.append(_Change("group", name, other, gain(row), losses[other] - losses[fmt]))
-    for method in space.divisions:
-        if method != current.division:
-            row = table.divisions[method] - table.divisions[current.division]
-            loss = space.penalties.divisions[method] - space.penalties.divisions[current.division]
-            found.append(_Change("division", "division", method, gain(row), loss))
+                        row = row + table.options[one.op, after][k] - table.options[one.op, before][k]
+                found.append(_Change("group", name, other, gain(row), losses[other] - losses[choice]))
+    for name, value in current.switches.items():
+        losses = space.switch_penalties[name]
+        for other in space.switches[name]:
+            if other != value:
+                row = table.switches[name, other] - table.switches[name, value]
+                found.append(_Change("switch", name, other, gain(row), losses[other] - losses[value]))
     return found

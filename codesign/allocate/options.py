@@ -1,34 +1,37 @@
-"""What may be chosen: formats of every op's filters, at the numbers of filters where an engine gains or loses a pass.
+"""What may be chosen: formats of every op's filters, how tensors are stored, and choices of several ops at once.
 
-Engine cycles are step functions of how many filters have a format.  So the options of an op are its formats alone, and
-mixtures whose numbers of filters end where an engine's lanes are full (lane breakpoints).  Which filters get which
-format follows from the penalties (`assign`): it does not change the cost.
+The options of an op's filters are in `option_counts`, how a group of tensors may be stored in `stored_choices`, what
+several ops choose at once in `switches`.  Which filters get which format follows from the penalties (`assign`): it does
+not change the cost.  docs/decisions/0021-all-options.md says what an option is and what adds up.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
 
 import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.channels import Channels
-from accelsim.engines.registry import rules_of
-from accelsim.formats import Format, accumulator_bits_needed
+from accelsim.formats import Format, Scheme
 from accelsim.ir import Op, OpKind, Workload, digest
+from accelsim.nonlinear.methods import method_names
 from accelsim.plan import MAX_PROBLEMS, QuantPlan, Rule, WeightShare
-from accelsim.problems import AccelsimError, Problem
-from codesign.allocate.assign import assign_channels, total_by_count
-from codesign.allocate.problem import Floats, Ints
+from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from accelsim.rank_rules import followed, followers, ranking_rules
+from accelsim.token_groups import TokenGroups
+from accelsim.token_rules import sliced_ops
+from codesign.allocate.assign import assign_channels
+from codesign.allocate.option_counts import BASE, OpOptions, nearest_option, op_options
+from codesign.allocate.problem import Floats
+from codesign.allocate.stored_choices import REGIONS, Choices, group_choices, nearest_choice
+from codesign.allocate.switches import TOKENS, division_of, nearest_switches, switches_of, token_groups
 from quant.penalties.activation_groups import ActivationGroup
+from quant.penalties.choices import StoredChoice
 from quant.penalties.table import PenaltyTable
-
-BASE = "u8"  # of weights and activations, in the base plan
-REGIONS = re.compile(r"r[3-8]")  # a two-region format whose ratio comes from data
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,16 @@ class OptionSettings:
         for name in (*self.weight_formats, *self.activation_formats, *self.head_formats):
             if not (name in self.activation_formats and REGIONS.fullmatch(name)):
                 Format.parse(name)
+        unknown = [name for name in self.methods if name not in method_names()]
+        if unknown:
+            known = f"of {', '.join(method_names())}"
+            raise AccelsimError(Problem("options.methods", f"has {', '.join(unknown)}", known))
+        wide = [name for name in self.head_formats if not re.fullmatch("u[2-7]", name)]
+        if wide:
+            raise AccelsimError(Problem("options.head_formats", f"has {', '.join(wide)}", f"narrower than {BASE}: u4"))
+        if self.drop_bits < 1 or not all(0 < share < 1 for share in self.token_shares):
+            what = f"{self.drop_bits} bits fewer, shares {', '.join(f'{one:g}' for one in self.token_shares)}"
+            raise AccelsimError(Problem("options.token_shares", what, "1 bit or more, shares between 0 and 1"))
         for field_name in ("weight_formats", "activation_formats"):
             given = getattr(self, field_name)
             if BASE not in given:
@@ -64,35 +77,27 @@ class OptionSettings:
                 raise AccelsimError(Problem(f"options.{field_name}", f"is {', '.join(given)}", "formats, each once"))
 
 
-@dataclass(frozen=True, eq=False)
-class OpOptions:
-    """Options of an op with filters: `counts` [K, formats] filters of each format, `penalty` [K] of the best filters.
-
-    `reads` is the activation group of its input, "" when the input's format is not chosen.  Option 0 is the base.
-    """
-
-    op: str
-    reads: str
-    counts: Ints
-    penalty: Floats
-
-
 @dataclass(frozen=True)
 class Selection:
-    """A choice: per op the number of its option, per group its format, the division method."""
+    """A choice: per op the number of its option, per group its choice, per switch its value."""
 
     options: Mapping[str, int]
     groups: Mapping[str, str]
-    division: str = "divide"
+    switches: Mapping[str, str] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """Hash of the choice, to notice that a loop repeats itself."""
-        return digest([sorted(self.options.items()), sorted(self.groups.items()), self.division])
+        return digest([sorted(part.items()) for part in (self.options, self.groups, self.switches)])
 
 
 @dataclass(frozen=True, eq=False)
 class OptionSpace:
-    """Everything that a plan of this workload may choose on this accelerator, with its penalties."""
+    """Everything that a plan of this workload may choose on this accelerator, with its penalties.
+
+    `stored` has the choices of every group by name, `group_penalties` and `switch_penalties` their losses and those of
+    the values of every switch, the base first.  Ops that rank tokens are in the groups of the ops that they follow
+    (`followers`).
+    """
 
     workload: Workload
     penalties: PenaltyTable
@@ -100,8 +105,10 @@ class OptionSpace:
     settings: OptionSettings
     ops: tuple[OpOptions, ...]
     groups: tuple[ActivationGroup, ...]
-    group_formats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    divisions: tuple[str, ...] = ("divide",)
+    stored: Mapping[str, Mapping[str, StoredChoice]]
+    group_penalties: Mapping[str, Mapping[str, float]]
+    switch_penalties: Mapping[str, Mapping[str, float]]
+    followers: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_op(self) -> dict[str, OpOptions]:
@@ -109,9 +116,25 @@ class OptionSpace:
         return {one.op: one for one in self.ops}
 
     @cached_property
+    def group_formats(self) -> dict[str, tuple[str, ...]]:
+        """Names of the choices of every group, the base first."""
+        return {name: tuple(choices) for name, choices in self.stored.items()}
+
+    @cached_property
+    def switches(self) -> dict[str, tuple[str, ...]]:
+        """Values of every switch, the base first."""
+        return {name: tuple(values) for name, values in self.switch_penalties.items()}
+
+    @cached_property
+    def group_of(self) -> dict[str, str]:
+        """Op → the group that its output is in."""
+        return {op: group.name for group in self.groups for op in group.ops}
+
+    @cached_property
     def start(self) -> Selection:
-        """The base plan: uniform 8 bits everywhere."""
-        return Selection({one.op: 0 for one in self.ops}, {one.name: BASE for one in self.groups}, self.divisions[0])
+        """The base plan: uniform 8 bits everywhere, the first method of every function."""
+        groups = {name: names[0] for name, names in self.group_formats.items()}
+        return Selection({one.op: 0 for one in self.ops}, groups, {name: v[0] for name, v in self.switches.items()})
 
     @cached_property
     def uniform(self) -> tuple[Selection, ...]:
@@ -120,43 +143,93 @@ class OptionSpace:
         for k in range(len(self.settings.weight_formats)):
             alone = {one.op: np.flatnonzero(one.counts[:, k] == one.counts.sum(axis=1)) for one in self.ops}
             options = {op: int(rows[0]) if len(rows) else 0 for op, rows in alone.items()}
-            found.append(Selection(options, self.start.groups, self.start.division))
+            found.append(replace(self.start, options=options))
         return tuple(found)
-
-    @cached_property
-    def _group_of(self) -> dict[str, str]:
-        return {op: group.name for group in self.groups for op in group.ops}
 
     def penalty(self, chosen: Selection) -> float:
         """Predicted loss of a choice, nats or what the table's metric says."""
         total = sum(one.penalty[chosen.options[one.op]] for one in self.ops)
-        total += sum(self.penalties.activations[name][fmt] for name, fmt in chosen.groups.items())
-        return float(total + self.penalties.divisions.get(chosen.division, 0.0))
+        total += sum(self.group_penalties[name][choice] for name, choice in chosen.groups.items())
+        return float(total + sum(self.switch_penalties[name][value] for name, value in chosen.switches.items()))
+
+    @cached_property
+    def stored_names(self) -> dict[str, dict[str, str]]:
+        """Group → choice → what readers see of it: its format and parts, not its method."""
+        return {g: {name: one.stored_name for name, one in choices.items()} for g, choices in self.stored.items()}
+
+    @cached_property
+    def stored_as(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Group → how it may be stored → the choices that store it so."""
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for group, names in self.stored_names.items():
+            here = found.setdefault(group, {})
+            for choice, stored in names.items():
+                here[stored] = (*here.get(stored, ()), choice)
+        return found
+
+    def reads_of(self, one: OpOptions) -> Mapping[str, tuple[str, ...]]:
+        """How the group that an op reads may be stored → the choices that store it so; {"": ()} where it reads none."""
+        return self.stored_as[one.reads] if one.reads else {"": ()}
+
+    def read_by(self, one: OpOptions, chosen: Selection) -> str:
+        """How the group that an op reads is stored in a choice; "" where it reads none."""
+        return self.stored_names[one.reads][chosen.groups[one.reads]] if one.reads else ""
+
+    def as_stored(self, group: str, stored: str, context: Selection) -> str:
+        """The choice of a group that stores it so, with the context's method where that can."""
+        able, choices = self.stored_as[group][stored], self.stored[group]
+        method = choices[context.groups[group]].method
+        return next((name for name in able if choices[name].method == method), able[0])
 
     def plan(self, chosen: Selection, name: str = "allocated", channels: bool = True) -> QuantPlan:
-        """The plan of a choice; without `channels` the filters are only counted, which costs the same and is faster."""
+        """The plan of a choice; without `channels` the filters are only counted, which costs the same and is faster.
+
+        Raises InfeasibleError where two choices exclude each other: tokens of too few bits to lose some.
+        """
+        tokens = {
+            op: groups
+            for layer, groups in token_groups(chosen.switches, self.settings.drop_bits).items()
+            for op in self._sliced[layer]
+        }
         rules = []
         for op in self.workload.ops:
-            output = chosen.groups[self._group_of[op.name]] if op.name in self._group_of else ""
-            rules.append(self._rule(op, output, chosen.options.get(op.name, -1), channels))
-        return replace(self.base, name=name, rules=(*rules, Rule("*")), division=chosen.division)
+            choice = chosen.groups[self.group_of[op.name]] if op.name in self.group_of else ""
+            option = chosen.options.get(op.name, -1)
+            rules.append(self._rule(op, choice, option, tokens.get(op.name), channels))
+        return replace(self.base, name=name, rules=(*rules, Rule("*")), division=division_of(chosen.switches))
 
-    def _rule(self, op: Op, output: str, option: int, channels: bool) -> Rule:
+    @cached_property
+    def _sliced(self) -> dict[str, tuple[str, ...]]:
+        """Ops of every layer with a switch for its tokens whose outputs can have token groups."""
+        layers = [name.removeprefix(TOKENS) for name in self.switches if name.startswith(TOKENS)]
+        return {layer: sliced_ops(self.workload, layer) for layer in layers}
+
+    def _rule(self, op: Op, choice: str, option: int, tokens: TokenGroups | None, channels: bool) -> Rule:
         """The rule of an op; kept, because plans of one space share most of their rules."""
-        key = (op.name, output, option, channels)
+        key = (op.name, choice, option, tokens, channels)
         if key not in self._rules:
-            rule = self.base.rule_for(op)
-            rule = rule if rule.match == op.name else replace(rule, match=op.name)
-            if output and output != rule.output.name:
-                rule = replace(rule, output=Format.parse(output), right=Format.parse(output))
-            if option >= 0:
-                rule = replace(rule, weights=self._shares(self.by_op[op.name], option, channels))
-            self._rules[key] = rule
+            self._rules[key] = self._made(op, choice, option, tokens, channels)
         return self._rules[key]
 
     @cached_property
-    def _rules(self) -> dict[tuple[str, str, int, bool], Rule]:
+    def _rules(self) -> dict[tuple[str, str, int, TokenGroups | None, bool], Rule]:
         return {}
+
+    def _made(self, op: Op, choice: str, option: int, tokens: TokenGroups | None, channels: bool) -> Rule:
+        source = self.followers.get(op.name, "")
+        if source in self.group_of:
+            return followed(self._rule(self.workload.op_by_name[source], choice, -1, None, True), op.name, op.op_class)
+        rule = self.base.rule_for(op)
+        rule = rule if rule.match == op.name else replace(rule, match=op.name)
+        if choice and choice != rule.output.name:
+            rule = self.stored[self.group_of[op.name]][choice].applied(rule)
+        if tokens is not None and rule.output.scheme is Scheme.UNIFORM:
+            try:
+                tokens.narrow(rule.output)
+            except AccelsimError as error:
+                raise InfeasibleError(error.problems) from error
+            rule = replace(rule, tokens=tokens)
+        return rule if option < 0 else replace(rule, weights=self._shares(self.by_op[op.name], option, channels))
 
     def _shares(self, one: OpOptions, option: int, channels: bool) -> tuple[WeightShare, ...]:
         counts, names = one.counts[option], self.settings.weight_formats
@@ -166,7 +239,7 @@ class OptionSpace:
             return (WeightShare(Format.parse(names[used[0]])),)
         if not channels:
             return tuple(WeightShare(Format.parse(names[k]), int(counts[k]) / total) for k in used)
-        owner = used[assign_channels(self._filters(one.op)[:, used], counts[used])]
+        owner = used[assign_channels(_filters(self.penalties, one.op, self.settings)[:, used], counts[used])]
         return tuple(
             WeightShare(
                 Format.parse(names[k]), int(counts[k]) / total, Channels.of(np.flatnonzero(owner == k).tolist())
@@ -174,9 +247,37 @@ class OptionSpace:
             for k in used
         )
 
-    def _filters(self, op: str) -> Floats:
-        columns = [self.penalties.formats.index(name) for name in self.settings.weight_formats]
-        return self.penalties.filters[op][:, columns]
+    def nearest(self, plan: QuantPlan) -> Selection:
+        """The choice closest to a plan: filters by their bits, groups by method, format and mean width, equal switches.
+
+        What the space does not offer is as in the base.  The plan of a choice gives that choice again.
+        """
+        ops = self.workload.op_by_name
+        options = {
+            one.op: nearest_option(one, self.settings.weight_formats, _filters_of(plan, ops[one.op], one))
+            for one in self.ops
+        }
+        groups = {
+            group.name: nearest_choice(self.stored[group.name], plan.rule_for(ops[group.ops[0]]))
+            for group in self.groups
+        }
+        return Selection(options, groups, nearest_switches(self.switches, plan, self.settings.drop_bits))
+
+
+def _filters(penalties: PenaltyTable, op: str, settings: OptionSettings) -> Floats:
+    """[channels, formats] penalties of an op's filters in the formats of the settings."""
+    return penalties.filters[op][:, [penalties.formats.index(name) for name in settings.weight_formats]]
+
+
+def _filters_of(plan: QuantPlan, op: Op, one: OpOptions) -> dict[str, float]:
+    """Numbers of filters of every format that a plan gives an op; balanced shares count as equal ones."""
+    total, found = int(one.counts[0].sum()), dict[str, float]()
+    weights = plan.rule_for(op).weights
+    for part in weights:
+        share = 1 / len(weights) if part.share is None else part.share
+        count = share * total if part.channels is None else len(part.channels.indices)
+        found[part.format.name] = found.get(part.format.name, 0.0) + count
+    return found
 
 
 def option_space(
@@ -189,32 +290,33 @@ def option_space(
     """
     chosen = OptionSettings() if settings is None else settings
     check_penalties(workload, penalties, chosen)
-    group_of = {op: group.name for group in penalties.groups for op in group.ops}
+    follow = followers(workload)
+    groups = _with_followers(penalties.groups, follow)
+    group_of = {op: group.name for group in groups for op in group.ops}
     makers = {op.output: op.name for op in workload.ops if op.kind is not OpKind.VIEW}
     ops = []
     for op in workload.ops:
-        if op.name not in penalties.filters:
-            continue
-        roots = workload.storage_of(op.inputs[0])
-        reads = group_of.get(makers.get(roots[0], ""), "")
-        ops.append(_op_options(op, reads, penalties, accelerator, chosen))
-    formats = {group.name: _kept(penalties.activations[group.name], chosen) for group in penalties.groups}
-    there = {op.op_class for op in workload.ops}
-    divisions = tuple(name for name in chosen.divisions if name in penalties.divisions) if "division" in there else ()
+        if op.name in penalties.filters:
+            reads = group_of.get(makers.get(workload.storage_of(op.inputs[0])[0], ""), "")
+            filters = _filters(penalties, op.name, chosen)
+            ops.append(op_options(op, reads, filters, chosen.weight_formats, chosen.mixtures, accelerator))
+    choices: dict[str, Choices] = {one.name: group_choices(workload, penalties, one, chosen) for one in groups}
     return OptionSpace(
-        workload,
-        penalties,
-        penalties.base,
-        chosen,
-        tuple(ops),
-        tuple(penalties.groups),
-        formats,
-        divisions or ("divide",),
+        workload, penalties, ranking_rules(workload, penalties.base), chosen, tuple(ops), groups,
+        {name: {key: one for key, (one, _) in found.items()} for name, found in choices.items()},
+        {name: {key: loss for key, (_, loss) in found.items()} for name, found in choices.items()},
+        switches_of(workload, penalties, chosen), follow,
+    )  # fmt: skip
+
+
+def _with_followers(groups: tuple[ActivationGroup, ...], follow: Mapping[str, str]) -> tuple[ActivationGroup, ...]:
+    """The groups of ops that follow no other one, each with those that follow its ops."""
+    own = [replace(one, ops=tuple(op for op in one.ops if op not in follow)) for one in groups]
+    return tuple(
+        replace(one, ops=(*one.ops, *(op for op, source in follow.items() if source in one.ops)))
+        for one in own
+        if one.ops
     )
-
-
-def _kept(penalties: Mapping[str, float], settings: OptionSettings) -> tuple[str, ...]:
-    return tuple(name for name in settings.activation_formats if name in penalties)
 
 
 def check_penalties(workload: Workload, penalties: PenaltyTable, settings: OptionSettings) -> None:
@@ -239,62 +341,3 @@ def _differences(workload: Workload, penalties: PenaltyTable) -> Iterator[str]:
         loop = workload.op_by_name[name].loop if name in there else None
         if loop is not None and len(rows) != loop.groups * loop.cols:
             yield f"has {len(rows)} filters of {name}, {workload.name} has {loop.groups * loop.cols}"
-
-
-def _op_options(
-    op: Op, reads: str, penalties: PenaltyTable, accelerator: Accelerator, settings: OptionSettings
-) -> OpOptions:
-    columns = [penalties.formats.index(name) for name in settings.weight_formats]
-    filters = penalties.filters[op.name][:, columns]
-    total = len(filters)
-    steps = {k: lane_step(accelerator, op, name) for k, name in enumerate(settings.weight_formats)}
-    able = [k for k, step in steps.items() if step]
-    first = settings.weight_formats.index(BASE)
-    able.sort(key=lambda k: (k != first, k))
-    rows, values = [], []
-    for k in able:
-        rows.append(_row(len(columns), {k: total}))
-        values.append(float(filters[:, k].sum()))
-    loop = op.loop
-    if loop is not None and loop.groups == 1:
-        for a, b in combinations(able, 2):
-            sums = total_by_count(filters[:, a], filters[:, b])
-            for count in _spread(breakpoints(total, steps[a], steps[b]), settings.mixtures):
-                rows.append(_row(len(columns), {a: total - count, b: count}))
-                values.append(float(sums[count]))
-    if not rows:
-        what = f"no engine executes {', '.join(settings.weight_formats)} for {op.name}"
-        raise AccelsimError(Problem(f"op {op.name} on {accelerator.name}", what, "an engine for one of the formats"))
-    return OpOptions(op.name, reads, np.array(rows, np.int64), np.array(values))
-
-
-def _row(width: int, counts: Mapping[int, int]) -> list[int]:
-    return [counts.get(k, 0) for k in range(width)]
-
-
-def breakpoints(total: int, step_a: int, step_b: int) -> list[int]:
-    """Filters of the second format, 0 < n < total, at which either format fills its lanes exactly."""
-    found = {*range(step_b, total, step_b), *(total - n for n in range(step_a, total, step_a))}
-    return sorted(found)
-
-
-def _spread(values: list[int], most: int) -> Iterable[int]:
-    """At most `most` of the values, evenly spread."""
-    if len(values) <= most:
-        return values
-    return [values[round(k)] for k in np.linspace(0, len(values) - 1, most)]
-
-
-def lane_step(accelerator: Accelerator, op: Op, weight: str, activation: str = BASE) -> int:
-    """Filters that a pass of the fastest able engine takes in this format; 0 when no engine executes it."""
-    loop, fmt, other = op.loop, Format.parse(weight), Format.parse(activation)
-    assert loop is not None
-    step = 0
-    for engine in accelerator.engines:
-        rules = rules_of(engine)
-        column = rules.column(engine, fmt, other)
-        if column is None or (loop.depthwise and not rules.runs_depthwise(engine, column)):
-            continue
-        if accumulator_bits_needed(fmt, other, loop.reduction) <= engine.accumulator_bits:
-            step = max(step, engine.lanes * rules.rate(engine, column).products)
-    return step

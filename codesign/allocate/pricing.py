@@ -9,7 +9,8 @@ from scipy.sparse import csr_array
 
 from accelsim.formats import Format
 from codesign.allocate.cost_table import BUS_BITS, CYCLES, ENERGY, LOADS, CostTable
-from codesign.allocate.options import OpOptions, OptionSpace, Selection
+from codesign.allocate.option_counts import OpOptions
+from codesign.allocate.options import OptionSpace, Selection
 from codesign.allocate.problem import Floats, Ints, Knapsack
 
 RESOURCES = ("energy_pj", "bus_bits", "size_bits")
@@ -17,9 +18,9 @@ RESOURCES = ("energy_pj", "bus_bits", "size_bits")
 
 @dataclass(frozen=True, eq=False)
 class Priced:
-    """A Knapsack, and what its variables stand for: (kind, name, value), kind "rest", "division", "group" or "op".
+    """A Knapsack, and what its variables stand for: (kind, name, value), kind "rest", "switch", "group" or "op".
 
-    The value of an op is the number of its option, of a group its format.
+    The value of an op is the number of its option, of a group its choice.
     """
 
     problem: Knapsack
@@ -29,16 +30,16 @@ class Priced:
         """The choice that chosen variables stand for."""
         options: dict[str, int] = {}
         groups: dict[str, str] = {}
-        division = "divide"
+        switches: dict[str, str] = {}
         for v in chosen.tolist():
             kind, name, value = self.meaning[v]
             if kind == "op":
                 options[name] = int(value)
             elif kind == "group":
                 groups[name] = str(value)
-            elif kind == "division":
-                division = str(value)
-        return Selection(options, groups, division)
+            elif kind == "switch":
+                switches[name] = str(value)
+        return Selection(options, groups, switches)
 
 
 def size_bits(space: OptionSpace, one: OpOptions) -> Floats:
@@ -60,23 +61,25 @@ def priced(space: OptionSpace, table: CostTable) -> Priced:
     """
     rows = _Rows(space, table)
     rows.add("rest", "", "", -1, 0.0, table.total)
-    for method in space.divisions:
-        rows.add("division", "", method, -1, space.penalties.divisions.get(method, 0.0), table.divisions[method])
+    for name, values in space.switches.items():
+        for value in values:
+            if np.isfinite(table.switches[name, value]).all():
+                rows.add("switch", name, value, -1, space.switch_penalties[name][value], table.switches[name, value])
     branch: dict[tuple[str, str], int] = {}
-    for name, formats in space.group_formats.items():
-        for fmt in formats:
-            if np.isfinite(table.groups[name, fmt]).all():
-                penalty = space.penalties.activations[name][fmt]
-                branch[name, fmt] = rows.add("group", name, fmt, -1, penalty, table.groups[name, fmt])
+    for name, choices in space.group_formats.items():
+        for choice in choices:
+            if np.isfinite(table.groups[name, choice]).all():
+                penalty = space.group_penalties[name][choice]
+                branch[name, choice] = rows.add("group", name, choice, -1, penalty, table.groups[name, choice])
     for one in space.ops:
         sizes = size_bits(space, one)
-        for fmt in space.group_formats[one.reads] if one.reads else ("",):
-            if one.reads and (one.reads, fmt) not in branch:
-                continue
-            block = table.options[one.op, fmt]
-            for k in _kept(block, one.penalty, sizes):
-                parent = branch[one.reads, fmt] if one.reads else -1
-                rows.add("op", one.op, int(k), parent, float(one.penalty[k]), block[k], float(sizes[k]), fmt)
+        for stored, choices in space.reads_of(one).items():
+            block = table.options[one.op, stored]
+            kept = _kept(block, one.penalty, sizes)
+            parents = [(branch[one.reads, name], name) for name in choices if (one.reads, name) in branch]
+            for parent, choice in parents if one.reads else [(-1, "")]:
+                for k in kept:
+                    rows.add("op", one.op, int(k), parent, float(one.penalty[k]), block[k], float(sizes[k]), choice)
     return rows.priced()
 
 

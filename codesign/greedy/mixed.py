@@ -12,6 +12,7 @@ from accelsim.formats import Format, Scheme
 from accelsim.ir import digest
 from accelsim.plan import QuantPlan, Rule, WeightShare, apply_plan
 from accelsim.problems import AccelsimError, Problem
+from accelsim.rank_rules import ranking_rules
 from codesign.greedy.evaluations import Evaluations
 from codesign.greedy.prefixes import Key, SharedRuns
 from codesign.greedy.trajectory import Component, State
@@ -23,7 +24,6 @@ from quant.functional import Affine
 from quant.groups import Groups, scale_groups
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network, forward
-from quant.patchwise.plans import ranking_rules
 from quant.penalties.activation_groups import activation_groups
 from quant.quantize import calibrated, gather, make_plan
 from quant.sensitivity.measure import look, network_fingerprint
@@ -159,7 +159,7 @@ class MixedNetwork:
             return rule
 
         plan = replace(self._base_plan, rules=tuple(changed(rule) for rule in self._base_plan.rules))
-        return ranking_rules(self.network, plan)
+        return ranking_rules(self.network.workload, plan)
 
     def checkpoint(self, state: State) -> Checkpoint:
         """The calibrated checkpoint of a state: `quant.quantize.calibrated` makes the same one of its plan."""

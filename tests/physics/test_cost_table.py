@@ -19,7 +19,7 @@ from codesign.allocate.cost_table import CYCLES, ENERGY, CostTable, cost_table, 
 from codesign.allocate.feedback import LoopSettings, allocate
 from codesign.allocate.goal import Limits
 from codesign.allocate.op_costs import op_costs
-from codesign.allocate.options import OptionSettings, OptionSpace, Selection, option_space
+from codesign.allocate.options import OptionSettings, OptionSpace, option_space
 from codesign.allocate.pricing import priced
 from codesign.allocate.solve import minimise
 from quant.penalties.weights_only import workload_penalties
@@ -136,9 +136,7 @@ def brute_force(space: OptionSpace, arch: str, limit: float) -> float:
     ops = space.ops[:2]
     for a in range(len(ops[0].counts)):
         for b in range(len(ops[1].counts)):
-            chosen = Selection(
-                {**space.start.options, ops[0].op: a, ops[1].op: b}, space.start.groups, space.start.division
-            )
+            chosen = replace(space.start, options={**space.start.options, ops[0].op: a, ops[1].op: b})
             if space.penalty(chosen) <= limit:
                 report = run_choice(space, chosen, accelerator)
                 best = min(best, report.result.cycles_total * report.prices.arithmetic.energy_pj)

@@ -120,7 +120,8 @@ def random_choice(space: OptionSpace, rng: np.random.Generator, change: float) -
         name: formats[int(rng.integers(len(formats)))] if rng.random() < change else formats[0]
         for name, formats in space.group_formats.items()
     }
-    return Selection(options, groups, space.divisions[int(rng.integers(len(space.divisions)))])
+    switches = {name: values[int(rng.integers(len(values)))] for name, values in space.switches.items()}
+    return Selection(options, groups, switches)
 
 
 @pytest.mark.parametrize("arch", ["m2vit", "trio_vit", "tiny", "bitfusion_edge", "systolic_ws"])
@@ -179,7 +180,7 @@ def test_brute_force_over_all_plans(arch: str) -> None:
     for picks in product(*(range(len(one.penalty)) for one in space.ops)):
         for formats in product(*space.group_formats.values()):
             chosen = Selection(
-                dict(zip(names, picks, strict=True)), dict(zip(space.group_formats, formats, strict=True)), "divide"
+                dict(zip(names, picks, strict=True)), dict(zip(space.group_formats, formats, strict=True))
             )
             try:
                 report = simulate(op_table(space.workload, space.plan(chosen)), accelerator)

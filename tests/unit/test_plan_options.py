@@ -17,7 +17,8 @@ from accelsim.plan import apply_plan
 from accelsim.problems import AccelsimError
 from accelsim.workloads.registry import build_workload
 from codesign.allocate.feedback import LoopSettings
-from codesign.allocate.options import OptionSettings, OptionSpace, breakpoints, lane_step, option_space
+from codesign.allocate.option_counts import breakpoints, lane_step
+from codesign.allocate.options import OptionSettings, OptionSpace, option_space
 from codesign.loop.arms import random_choice
 from codesign.loop.designs import PlanMaker
 from quant.penalties.table import PenaltyTable
