@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from accelsim.formats import Format, Scheme
+from accelsim.formats import Format
 from accelsim.ir import OpKind, Workload
 from accelsim.plan import QuantPlan, Rule
 from accelsim.workloads.rank import GATHER, ranked_layers
@@ -33,18 +33,10 @@ def followers(workload: Workload) -> dict[str, str]:
 
 
 def followed(source: Rule, follower: str, op_class: str) -> Rule:
-    """The rule of a follower, from the rule of the op that it follows.
-
-    A ranking in the vector unit reads no two-region codes: shares that would have them are stored in uniform codes of
-    as many bits (an interpretation, as the ranking is).
-    """
+    """The rule of a follower, from the rule of the op that it follows."""
     if op_class == GATHER:
         return Rule(follower, output=source.output, right=source.right, zero_point=source.zero_point)
-    rule = replace(source, match=follower, tokens=None)
-    if rule.output.scheme is Scheme.TWO_REGION:
-        plain = Format(Scheme.UNIFORM, rule.output.bits)
-        rule = replace(rule, output=plain, right=plain)
-    return rule
+    return replace(source, match=follower, tokens=None)
 
 
 def ranking_rules(workload: Workload, plan: QuantPlan) -> QuantPlan:

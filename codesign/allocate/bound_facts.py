@@ -14,6 +14,7 @@ from accelsim.bound_graph import graph_of
 from accelsim.bound_tiles import RowTimes, row_times
 from accelsim.energy import static_pj_per_cycle
 from accelsim.optable import OpTable, engine_arrays
+from accelsim.token_bound import least_design
 from codesign.allocate.problem import Floats
 
 # Most ways of pricing the engines that share work; each is a row of every linear program.
@@ -53,14 +54,19 @@ class OpFacts:
 
 
 def op_facts(table: OpTable, accelerator: Accelerator) -> OpFacts:
-    """The facts of a plan on an accelerator; also of plans with slices that no engine executes."""
-    engines = engine_arrays(accelerator, table)
+    """The facts of a plan on an accelerator; also of plans with slices that no engine executes.
+
+    Of a plan with token groups or head widths those of `least_design`, whatever the counts.
+    """
+    table, engines = least_design(table, engine_arrays(accelerator, table), accelerator)
     energy, second = least_energies_pj(table, engines, accelerator)
     written = energy[:, ACTIVATION_WRITE]
+    with np.errstate(divide="ignore"):  # slices that no engine executes take for ever
+        times = row_times(table, engines, accelerator)
     return OpFacts(
         table, energy.sum(axis=1) - second - written, second, written,
         graph_of(table).weights_bits.astype(np.float64), vector_unit_cycles(table, accelerator.vector).astype(float),
-        row_times(table, engines, accelerator), slice_costs(table, engines),
+        times, slice_costs(table, engines),
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def plan_bounds_of(table: OpTable, accelerator: Accelerator) -> PlanBounds:
     begin = time.perf_counter()
     cycles = float(design_bound(table, engine_table(accelerator, table), accelerator).cycles)
     facts = op_facts(table, accelerator)
-    spilled = spills_of(table, accelerator.activation_buffer.capacity_bits).bits
+    spilled = spills_of(facts.table, accelerator.activation_buffer.capacity_bits).bits
     dynamic = float((facts.own_pj + facts.second_pj + facts.written_pj).sum()) + spilled * spill_pj_per_bit(accelerator)
     busy = float(most_vector_cycles(table, accelerator.vector).sum())
     idle = least_idle([facts], busy, accelerator)

@@ -24,6 +24,7 @@ from accelsim.problems import AccelsimError, InfeasibleError, Problem
 from accelsim.rank_rules import followed, followers, ranking_rules
 from accelsim.token_groups import TokenGroups
 from accelsim.token_rules import sliced_ops
+from accelsim.workloads.rank import RANK
 from codesign.allocate.assign import assign_channels
 from codesign.allocate.option_counts import BASE, OpOptions, nearest_option, op_options
 from codesign.allocate.problem import Floats
@@ -291,7 +292,7 @@ def option_space(
     chosen = OptionSettings() if settings is None else settings
     check_penalties(workload, penalties, chosen)
     follow = followers(workload)
-    groups = _with_followers(penalties.groups, follow)
+    groups = _with_followers(workload, penalties.groups, follow)
     group_of = {op: group.name for group in groups for op in group.ops}
     makers = {op.output: op.name for op in workload.ops if op.kind is not OpKind.VIEW}
     ops = []
@@ -309,9 +310,12 @@ def option_space(
     )  # fmt: skip
 
 
-def _with_followers(groups: tuple[ActivationGroup, ...], follow: Mapping[str, str]) -> tuple[ActivationGroup, ...]:
-    """The groups of ops that follow no other one, each with those that follow its ops."""
-    own = [replace(one, ops=tuple(op for op in one.ops if op not in follow)) for one in groups]
+def _with_followers(
+    workload: Workload, groups: tuple[ActivationGroup, ...], follow: Mapping[str, str]
+) -> tuple[ActivationGroup, ...]:
+    """The groups of ops that follow no other one, each with those that follow its ops; rank words are in none."""
+    ranks = {op.name for op in workload.ops if op.op_class == RANK}
+    own = [replace(one, ops=tuple(op for op in one.ops if op not in follow and op not in ranks)) for one in groups]
     return tuple(
         replace(one, ops=(*one.ops, *(op for op, source in follow.items() if source in one.ops)))
         for one in own

@@ -14,7 +14,7 @@ import numpy as np
 
 from accelsim.formats import Format, Scheme
 from accelsim.head_widths import HeadWidths
-from accelsim.ir import Op, OpKind, Workload
+from accelsim.ir import OpKind, Workload
 from accelsim.plan import Rule
 from codesign.allocate.option_counts import BASE
 from quant.penalties.activation_groups import ActivationGroup
@@ -34,8 +34,8 @@ def group_choices(
     """The choices of a group, the base first: `u8` with the first method, or what comes closest to it.
 
     Where the table has the group's choices by method and the settings name methods, exactly those of these methods;
-    otherwise those without a method.  Log2 codes are offered where their method is, unless an op other than a product
-    reads them.
+    otherwise those without a method.  Log2 codes are offered where their method is.  Where a vector op reads
+    the group, such as the ranking of tokens, codes that are not uniform are left out.
     """
     losses = penalties.activations[group.name]
     by_method = bool(settings.methods) and any(METHOD_MARK in name for name in losses)
@@ -43,8 +43,8 @@ def group_choices(
     for method in settings.methods if by_method else ("",):
         for name in _in_order(losses, method, settings):
             found[name] = (StoredChoice.parse(name), losses[name])
-    if any(one.format.scheme is Scheme.LOG2 for one, _ in found.values()) and not _products_only(workload, group.ops):
-        found = {name: one for name, one in found.items() if one[0].format.scheme is not Scheme.LOG2}
+    if _in_vector_unit(workload, group.ops):
+        found = {name: one for name, one in found.items() if one[0].format.scheme is Scheme.UNIFORM}
     if not penalties.tokens:  # a ranked network: no operand is cut along tokens and along heads
         found |= _with_parts(penalties, group.name, settings)
     return found
@@ -62,15 +62,13 @@ def _in_order(losses: Mapping[str, float], method: str, settings: OptionSettings
     yield from (name for name in names if method and Format.parse(name.partition(METHOD_MARK)[0]).scheme is Scheme.LOG2)
 
 
-def _products_only(workload: Workload, ops: tuple[str, ...]) -> bool:
-    """Whether only products read the outputs of these ops."""
+def _in_vector_unit(workload: Workload, ops: tuple[str, ...]) -> bool:
+    """Whether a vector op reads the outputs of some of these ops."""
     outputs = {workload.op_by_name[name].output for name in ops}
-    readers: list[Op] = [
-        op
+    return any(
+        op.kind is OpKind.VECTOR and any(outputs & {*workload.storage_of(name)} for name in op.inputs)
         for op in workload.ops
-        if op.kind is not OpKind.VIEW and any(outputs & {*workload.storage_of(name)} for name in op.inputs)
-    ]
-    return all(op.kind is OpKind.MATMUL for op in readers)
+    )
 
 
 def _with_parts(penalties: PenaltyTable, group: str, settings: OptionSettings) -> Choices:

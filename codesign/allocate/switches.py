@@ -58,6 +58,16 @@ def token_groups(switches: Mapping[str, str], drop_bits: int) -> dict[str, Token
     }
 
 
+def fewest_full(switches: Mapping[str, tuple[str, ...]], drop_bits: int) -> dict[str, TokenGroups]:
+    """Layer → the token groups with the fewest full tokens that are offered."""
+    fewest = {
+        name: min((value for value in values if value != FULL), key=int, default=FULL)
+        for name, values in switches.items()
+        if name.startswith(TOKENS)
+    }
+    return token_groups(fewest, drop_bits)
+
+
 def nearest_switches(switches: Mapping[str, tuple[str, ...]], plan: QuantPlan, drop_bits: int) -> dict[str, str]:
     """The values that a plan has where they are offered, the base's elsewhere."""
     layers = token_layers(plan)
