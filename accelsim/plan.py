@@ -258,7 +258,8 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
         activation = stored[op.inputs[0]]
         right = stored[op.inputs[1]] if op.kind is OpKind.MATMUL and len(op.inputs) > 1 else rule.right
         nonlinear = rule.nonlinear if function_of(op.recipe) else ""
-        op = replace(op, recipe=_recipe(op, plan.division, nonlinear if methods_sound else "", rule.output))
+        recipe = _recipe(op, plan.division, nonlinear if methods_sound else "", rule.output)
+        op = op if recipe is op.recipe else replace(op, recipe=recipe)
         weights = rule.weights if op.weights else ()
         problems += table_problems(plan.name, op, weights)
         left_tokens, right_tokens = groups[op.inputs[0]], groups[op.inputs[1]] if len(op.inputs) > 1 else None

@@ -23,6 +23,7 @@ from accelsim.ir import digest
 from accelsim.optable import op_table
 from accelsim.problems import InfeasibleError
 from codesign.allocate.op_costs import OpCosts, op_costs
+from codesign.allocate.option_counts import OpOptions
 from codesign.allocate.options import OptionSpace, Selection
 from codesign.allocate.problem import Floats
 
@@ -114,10 +115,9 @@ def run_choice(space: OptionSpace, chosen: Selection, accelerator: Accelerator) 
     return simulate(op_table(space.workload, space.plan(chosen, channels=False)), accelerator)
 
 
-def _coupled(space: OptionSpace, accelerator: Accelerator) -> bool:
-    """Whether the speed of a weight format depends on the format of the activations (as on composable arrays)."""
-    reads = dict.fromkeys(one.reads for one in space.ops if one.reads)
-    formats = dict.fromkeys(one.format for name in reads for one in space.stored[name].values())
+def _coupled(space: OptionSpace, accelerator: Accelerator, one: OpOptions) -> bool:
+    """Whether the speed of an op's weight formats depends on how its input is stored (as on composable arrays)."""
+    formats = dict.fromkeys(choice.format for choice in space.stored.get(one.reads, {}).values())
     for engine in accelerator.engines:
         rules = rules_of(engine)
         for weight in space.settings.weight_formats:
@@ -157,14 +157,13 @@ class _Maker:
             for value in values
         }
         options: dict[tuple[str, str], Floats] = {}
-        coupled = _coupled(space, self.accelerator)
+        coupled = [_coupled(space, self.accelerator, one) for one in space.ops]
         for colour in range(min(self.spacing, len(space.ops))):
-            members = list(range(colour, len(space.ops), self.spacing))
-            if not coupled:
-                options |= self._shared(members)
-                continue
-            for column in range(max(len(space.reads_of(space.ops[k])) for k in members)):
-                options |= self._column(members, column)
+            members = range(colour, len(space.ops), self.spacing)
+            options |= self._shared([k for k in members if not coupled[k]])
+            there = [k for k in members if coupled[k]]
+            for column in range(max((len(space.reads_of(space.ops[k])) for k in there), default=0)):
+                options |= self._column(there, column)
         ordered = {(one.op, stored): options[one.op, stored] for one in space.ops for stored in space.reads_of(one)}
         names = {
             "network": space.workload.name, "workload": space.workload.fingerprint(), "arch": self.accelerator.name,
@@ -217,7 +216,7 @@ class _Maker:
         ops = self.space.ops
         edges = self._windows(offered)
         found = {k: np.zeros((len(ops[k].counts), 3 + len(self.units))) for k in offered}
-        for option in range(max(len(ops[k].counts) for k in offered)):
+        for option in range(max((len(ops[k].counts) for k in offered), default=0)):
             there = [k for k in offered if option < len(ops[k].counts) and option != self.context.options[ops[k].op]]
             if not there:
                 continue
