@@ -177,7 +177,17 @@ def _check_filters(widths: HeadWidths | None, filters: Filters | None, node: Nod
 def refuse_parts(plan: QuantPlan, where: str, levers: Sequence[str] = ()) -> None:
     """Raise AccelsimError when rules of a plan give widths to parts, for which `where` has no form."""
     found = [rule.match for rule in plan.rules if rule.heads is not None or rule.weight_heads is not None]
+    _refuse(found, where, "no form for the head widths of", "a plan without `heads` and `weight_heads`", levers)
+
+
+def refuse_tied_parts(plan: QuantPlan, where: str, levers: Sequence[str] = ()) -> None:
+    """Raise AccelsimError when scales of parts of a plan are tied: `heads` with shifts, and `weight_heads`."""
+    tied = (r.match for r in plan.rules if r.weight_heads is not None or (r.heads is not None and r.heads.shifts))
+    expected = "`heads` without `shifts` (outputs that products read, such as q, k, v), no `weight_heads`"
+    _refuse(list(tied), where, "no way to find tied scales for the head widths of", expected, levers)
+
+
+def _refuse(found: Sequence[str], where: str, what: str, expected: str, levers: Sequence[str]) -> None:
     if found:
         more = f" and {len(found) - 4} more" * (len(found) > 4)
-        what = f"no form for the head widths of {', '.join(found[:4])}{more}"
-        raise AccelsimError(Problem(where, what, "a plan without `heads` and `weight_heads`", tuple(levers)))
+        raise AccelsimError(Problem(where, f"{what} {', '.join(found[:4])}{more}", expected, tuple(levers)))

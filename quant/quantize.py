@@ -17,7 +17,7 @@ from quant.calibrate import Calibration, calibrate, correct_biases
 from quant.calibrated import Checkpoint
 from quant.collect import Statistics, collect
 from quant.groups import scale_groups
-from quant.head_parts import head_widths, refuse_parts
+from quant.head_parts import head_widths, refuse_tied_parts
 from quant.methods.base import UNIFORM8, Method
 from quant.network import Network
 from quant.reconstruct import Reconstruction, reconstruct
@@ -81,13 +81,14 @@ def quantize_plan(
 ) -> tuple[QuantPlan, Checkpoint]:
     """Quantize a network under a given plan; arguments and results as those of `quantize`, by the same steps.
 
-    Raises AccelsimError also when the plan does not fit the network: mixed filters without channels, one scale where
-    the network has several (granularity), a zero point where codes are multiplied.
+    Parts of an output (`heads`) get scales of their own, each observed in its own width.  Raises AccelsimError also
+    when the plan does not fit the network: mixed filters without channels, one scale where the network has several
+    (granularity), a zero point where codes are multiplied, parts whose scales are tied (`shifts`, `weight_heads`).
     """
     batches = image_batches(calibration)
     network = as_network(model, batches)
     check_plan(network, plan)
-    refuse_parts(plan, "calibration", ("--method qvit, which learns them",))
+    refuse_tied_parts(plan, "calibration", ("--method qvit, which learns them",))
     statistics = plan_statistics(network, batches, plan)
     made = {"method": "plan", "method_options": {"name": plan.name}, **(about or {})}
     return plan, calibrated(network, batches, plan, statistics, options, reconstruction, made, progress)
@@ -113,7 +114,7 @@ def calibrated(
 ) -> Checkpoint:
     """Calibrate under a plan from the statistics it needs, reconstruct, correct biases; what was done is noted."""
     chosen = Calibration() if options is None else options
-    labels = scale_groups(network, _granular(network, plan, "channel_scale"))
+    labels = scale_groups(network, _granular(network, plan, "channel_scale"), head_widths(network, plan))
     # Weights are chosen against the float biases; what their rounding adds to the mean is taken away at the end.
     checkpoint = calibrate(network, plan, statistics, labels, chosen)
     if reconstruction is not None:
@@ -149,7 +150,7 @@ def gather(network: Network, calibration: Sequence[Tensor], method: Method) -> S
 def plan_statistics(network: Network, calibration: Iterable[Tensor], plan: QuantPlan) -> Statistics:
     """Statistics of the float network that the calibration of a plan needs."""
     scales, offsets = (_granular(network, plan, kind) for kind in ("channel_scale", "channel_offset"))
-    return collect(network, calibration, scale_groups(network, scales), (*scales, *offsets))
+    return collect(network, calibration, scale_groups(network, scales, head_widths(network, plan)), (*scales, *offsets))
 
 
 def _granular(network: Network, plan: QuantPlan, granularity: str) -> tuple[str, ...]:

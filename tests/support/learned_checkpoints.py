@@ -79,7 +79,9 @@ class HeadTwin(Twin):
             size = found.shape[-1] // len(widths.bits)
             for k, bits in enumerate(widths.bits):
                 part = found[..., k * size : (k + 1) * size]
-                part[...] = np.clip(part, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+                # Without the lowest code where the widest part has none.
+                one = self.checkpoint.stored[node.op.output]
+                part[...] = np.clip(part, -(2 ** (bits - 1)) + (one.low == -one.high), 2 ** (bits - 1) - 1)
         return found
 
     def matmul(self, node: Node, a: Held, b: Held) -> np.ndarray:

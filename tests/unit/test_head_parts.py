@@ -158,10 +158,13 @@ def test_what_does_not_fit_is_one_clear_error(plain, tmp_path):
 
 
 def test_what_has_no_parts_refuses_them(plain, tmp_path):
-    """Calibration without training, ONNX, and tiles of the engines."""
+    """Calibration without training where scales are tied, ONNX, and tiles of the engines."""
     network, checkpoint = plain
     right = replace(checkpoint, plan=with_heads(checkpoint.plan, network, 5))
-    with pytest.raises(AccelsimError, match=r"calibration: no form for the head widths of b0\.qkv.*qvit"):
+    with pytest.raises(
+        AccelsimError,
+        match=r"calibration: no way to find tied scales for the head widths of b0\.values, b0\.proj.*qvit",
+    ):
         quantize_plan(network, [images_of(network, 8)], right.plan)
     with pytest.raises(AccelsimError, match=r"tiles of an engine: no form for the head widths"):
         sample_tiles(compile_integer(right), images_of(network, 1), 1, 0)
