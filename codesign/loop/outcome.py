@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from accelsim.config import load_accelerator
@@ -15,6 +14,7 @@ from codesign.loop.final import DESIGN
 from codesign.loop.folder import StudyFolder
 from codesign.loop.outer import LOOP, looked_at, searches
 from codesign.loop.spec import CodesignSpec
+from codesign.loop.spec_files import text_of
 from codesign.search import Found
 from codesign.store import program_version
 
@@ -59,7 +59,7 @@ def conclude(
     return {
         "format": FORMAT, "name": spec.name, "model": spec.model, "resolution": spec.resolution, "data": spec.data,
         "program": program_version(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": spec.seed, "spec": spec.to_json(), "spec_text": _text_of(spec.where),
+        "seed": spec.seed, "spec": spec.to_json(), "spec_text": text_of(spec.where),
         "penalties": {"metric": maker.penalties.metric, "fingerprint": maker.penalties.fingerprint(),
                       "images": maker.penalties.settings.get("images")},
         "searches": [{"search": name, "looked_at": one.looked_at, "over_area": one.over_limit, "failed": one.failed}
@@ -71,13 +71,6 @@ def conclude(
         "bounds": bounds, "table_error": _table_errors(arms[LOOP]), "comparison": comparison,
         "findings": findings(best, comparison, bounds),
     }  # fmt: skip
-
-
-def _text_of(where: str) -> str:
-    try:
-        return Path(where).read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _shown(record: Mapping[str, Any], front: set[str]) -> dict[str, Any]:

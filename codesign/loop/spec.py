@@ -6,21 +6,44 @@ field.  All faults of a file are reported at once with line, field and a suggest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from accelsim.config_walk import near
-from accelsim.config_yaml import FAULTY, Source, child, read_source
-from accelsim.formats import Format
+from accelsim.config_yaml import FAULTY, Source, child
 from accelsim.ir import digest
-from accelsim.mappers.choice import MAPPER_NAMES, mapper_of
 from accelsim.problems import AccelsimError
+from codesign.allocate.families import FAMILIES, LEARNED, without
+from codesign.allocate.options import BASE, OptionSettings
+from codesign.loop.spec_checks import (
+    POSITIVE,
+    Check,
+    different,
+    flag,
+    level,
+    list_of,
+    mapper,
+    named_folders,
+    number,
+    number_format,
+    one_of,
+    optional,
+    share,
+    stored_format,
+    text,
+    uniform_format,
+    whole_number,
+    width,
+)
+from codesign.loop.spec_files import read_layers
 from codesign.space import PREFIX, whole
 
 FORMAT = "accelsim.codesign/1"
-METHODS = ("fast", "exact")
+SOLVERS = ("fast", "exact")
+METHODS = ("ivit", "ibert", "fqvit")  # that a softmax and a LayerNorm have in common
+ALL = "all"  # of `baselines.without`: every family that the options have
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,22 @@ class OptionSpec:
     activation_formats: tuple[str, ...] = ("u8", "u6")
     divisions: tuple[str, ...] = ("divide", "log2_shift")
     mixtures: int = 7
+    methods: tuple[str, ...] = ()
+    head_formats: tuple[str, ...] = ()
+    head_mixtures: int = 3
+    token_shares: tuple[float, ...] = ()
+    drop_bits: int = 2
+
+    def settings(self) -> OptionSettings:
+        """The same for the allocator.  Raises AccelsimError when formats lack the base."""
+        return OptionSettings(**{one.name: getattr(self, one.name) for one in fields(self)})
+
+    @property
+    def need_measuring(self) -> tuple[str, ...]:
+        """Fields whose options only a measured table prices: the weights alone say nothing about them."""
+        regions = any(not name.startswith("u") for name in self.activation_formats)
+        given = {"methods": self.methods, "head_formats": self.head_formats, "token_shares": self.token_shares}
+        return (*("activation_formats",) * regions, *(name for name, value in given.items() if value))
 
 
 @dataclass(frozen=True)
@@ -66,12 +105,16 @@ class SearchSpec:
 
 @dataclass(frozen=True)
 class BaselineSpec:
-    """What the loop is compared with; see docs/codesign.md.  `m2vit_rule` is a share of filters, None leaves it out."""
+    """What the loop is compared with; see docs/codesign.md.  `m2vit_rule` is a share of filters, None leaves it out.
+
+    For every family of options in `without` (`codesign.allocate.families`) the loop is run without it, too.
+    """
 
     uniform: tuple[int, ...] = (8, 6, 4)
     sequential: bool = True
     m2vit_rule: float | None = 0.5
     random: int = 4
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,7 +133,10 @@ class FinalSpec:
 
 @dataclass(frozen=True)
 class CodesignSpec:
-    """A checked co-design.  `losses` are the limits of the predicted loss, `data` is None without accuracy."""
+    """A checked co-design.  `losses` are the limits of the predicted loss, `data` is None without accuracy.
+
+    `learned` are folders of networks with learned widths (`accelsim quantize --method qvit`).
+    """
 
     where: str
     name: str
@@ -107,6 +153,7 @@ class CodesignSpec:
     baselines: BaselineSpec = field(default_factory=BaselineSpec)
     final: FinalSpec = field(default_factory=FinalSpec)
     seed: int = 0
+    learned: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data of everything but the file's name."""
@@ -118,118 +165,41 @@ class CodesignSpec:
 
 
 def load_spec(path: str | Path) -> CodesignSpec:
-    """Read and check a file.  Raises AccelsimError with every fault found."""
-    data, source = read_source(Path(path))
+    """Read and check a file, with the one that it extends.  Raises AccelsimError with every fault found."""
+    data, source = read_layers(Path(path))
     spec = _read(data, source)
     if source.faults or spec is None:
         raise AccelsimError(source.problems())
     return spec
 
 
-Check = Callable[[Any], tuple[bool, str]]
-
-
-def _text(value: Any) -> tuple[bool, str]:
-    return isinstance(value, str) and bool(value), "a text"
-
-
-def _flag(value: Any) -> tuple[bool, str]:
-    return isinstance(value, bool), "true or false"
-
-
-def _whole(least: int) -> Check:
-    return lambda value: (
-        isinstance(value, int) and not isinstance(value, bool) and value >= least, f"a whole number, {least} or more",
-    )  # fmt: skip
-
-
-def _number(low: float, high: float, expected: str) -> Check:
-    return lambda value: (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high, expected,
-    )  # fmt: skip
-
-
-def _optional(check: Check) -> Check:
-    return lambda value: (True, "") if value is None else (check(value)[0], f"{check(value)[1]}, or null")
-
-
-def _list_of(check: Check, least: int = 1) -> Check:
-    def checked(value: Any) -> tuple[bool, str]:
-        expected = f"a list of at least {least}, each {check(value)[1]}"
-        return isinstance(value, list) and len(value) >= least and all(check(one)[0] for one in value), expected
-
-    return checked
-
-
-def _different(check: Check) -> Check:
-    """A list without repetition."""
-
-    def checked(value: Any) -> tuple[bool, str]:
-        good, expected = check(value)
-        return good and len(set(value)) == len(value), f"{expected}, each once"
-
-    return checked
-
-
-def _level(value: Any) -> tuple[bool, str]:
-    """A limit of the predicted loss; the names of designs have six digits of it."""
-    good, expected = _number(0, 1e300, "a number, 0 or more")(value)
-    return good and float(f"{value:g}") == value, f"{expected}, of at most six digits"
-
-
-def _format(value: Any) -> tuple[bool, str]:
-    try:
-        Format.parse(str(value))
-    except AccelsimError as error:
-        return False, error.problems[0].expected
-    return True, "a number format"
-
-
-def _stored(value: Any) -> tuple[bool, str]:
-    """Activations are uniform."""
-    return _format(value)[0] and str(value).startswith("u"), "a uniform format, u2 … u16"
-
-
-def _one_of(*names: str) -> Check:
-    return lambda value: (value in names, " | ".join(names))
-
-
-def _mapper(value: Any) -> tuple[bool, str]:
-    try:
-        mapper_of(str(value))
-    except AccelsimError:
-        return False, " | ".join(MAPPER_NAMES)
-    return True, ""
-
-
-def _width(value: Any) -> tuple[bool, str]:
-    return _whole(2)(value)[0] and value <= 16, "a whole number, 2 … 16"
-
-
-POSITIVE = _number(1e-300, 1e300, "a positive number")
 SECTIONS: dict[str, tuple[type[Any], dict[str, Check]]] = {
-    "penalties": (PenaltySpec, {"file": _optional(_text), "images": _whole(1), "weights_only": _flag}),
+    "penalties": (PenaltySpec, {"file": optional(text), "images": whole_number(1), "weights_only": flag}),
     "options": (
         OptionSpec,
-        {"weight_formats": _different(_list_of(_format)), "activation_formats": _different(_list_of(_stored)),
-         "divisions": _different(_list_of(_one_of("divide", "log2_shift"))), "mixtures": _whole(0)},
+        {"weight_formats": different(list_of(number_format)), "activation_formats": different(list_of(stored_format)),
+         "divisions": different(list_of(one_of(("divide", "log2_shift")))), "mixtures": whole_number(0),
+         "methods": different(list_of(one_of(METHODS), 0)), "head_formats": different(list_of(uniform_format, 0)),
+         "head_mixtures": whole_number(1), "token_shares": different(list_of(share, 0)), "drop_bits": whole_number(1)},
     ),
-    "search": (SearchSpec, {"searcher": _text, "evaluations": _whole(1), "population": _whole(1)}),
+    "search": (SearchSpec, {"searcher": text, "evaluations": whole_number(1), "population": whole_number(1)}),
     "baselines": (
         BaselineSpec,
-        {"uniform": _different(_list_of(_width, 0)), "sequential": _flag,
-         "m2vit_rule": _optional(_number(0, 1, "a share 0 … 1")), "random": _whole(0)},
+        {"uniform": different(list_of(width, 0)), "sequential": flag,
+         "m2vit_rule": optional(number(0, 1, "a share 0 … 1")), "random": whole_number(0),
+         "without": lambda value: (True, "") if value == ALL else different(list_of(one_of(FAMILIES), 0))(value)},
     ),
     "final": (
         FinalSpec,
-        {"mapper": _mapper, "solver": _one_of(*METHODS), "calibration_images": _whole(1),
-         "images": _optional(_whole(1)), "test_images": _optional(_whole(0)), "reconstruct_steps": _whole(0),
-         "margin_points": _number(0, 100, "points 0 … 100"), "refine": _whole(0)},
+        {"mapper": mapper, "solver": one_of(SOLVERS), "calibration_images": whole_number(1),
+         "images": optional(whole_number(1)), "test_images": optional(whole_number(0)),
+         "reconstruct_steps": whole_number(0), "margin_points": number(0, 100, "points 0 … 100"),
+         "refine": whole_number(0)},
     ),
 }  # fmt: skip
 PLAIN: dict[str, Check] = {
-    "name": _text, "model": _text, "weights": _optional(_text), "resolution": _optional(_whole(1)),
-    "data": _optional(_text), "seed": _whole(0), "losses": _different(_list_of(_level)),
+    "name": text, "model": text, "weights": optional(text), "resolution": optional(whole_number(1)),
+    "data": optional(text), "seed": whole_number(0), "losses": different(list_of(level)), "learned": named_folders,
 }  # fmt: skip
 KNOWN = ("format", *PLAIN, "hardware", "limits", *SECTIONS)
 
@@ -253,13 +223,40 @@ def _read(data: Any, source: Source) -> CodesignSpec | None:
         given[name] = _section(source, name, data.get(name), kind, checks)
     given["hardware"] = _hardware(source, data.get("hardware"))
     given["limits"] = _limits(source, data.get("limits"))
-    baselines = given["baselines"]
-    if not source.faults and baselines.sequential and 8 not in baselines.uniform:
-        source.fault("baselines", "sequential needs the search of uniform 8 bits", "uniform: [8, …], sequential: false")
+    if not source.faults:
+        _across(source, given)
     if source.faults:
         return None
     given["losses"] = tuple(sorted(float(one) for one in given["losses"]))
     return CodesignSpec(where=source.where, **given)
+
+
+def families_of(options: OptionSpec, learned: Collection[str]) -> tuple[str, ...]:
+    """The families of options that a file has, in the order of `FAMILIES`."""
+    settings = options.settings()
+    return tuple(name for name in FAMILIES if (learned if name == LEARNED else without(settings, name) != settings))
+
+
+def _across(source: Source, given: dict[str, Any]) -> None:
+    """Faults across sections; `baselines.without: all` becomes the families."""
+    options, baselines, learned = given["options"], given["baselines"], given.get("learned", ())
+    if baselines.sequential and 8 not in baselines.uniform:
+        source.fault("baselines", "sequential needs the search of uniform 8 bits", "uniform: [8, …], sequential: false")
+    if given.get("data") is None or given["penalties"].weights_only:
+        for name in options.need_measuring:
+            source.fault(f"options.{name}", "needs losses measured on data", "data, and no penalties.weights_only")
+    if options.token_shares and given["penalties"].file is not None:
+        source.fault("options.token_shares", "needs a table of the ranked network", "no penalties.file")
+    if learned and given.get("data") is None:
+        source.fault("learned", "needs data: no table predicts the loss of trained weights", "data: glyphs, …")
+    if {BASE} <= {*options.weight_formats} & {*options.activation_formats}:
+        there = families_of(options, learned)
+        chosen = there if baselines.without == ALL else baselines.without
+        for name in chosen:
+            if name not in there:
+                expected = " | ".join(there) or "no family: there is one choice only"
+                source.fault("baselines.without", f"{name}: the options have none of it", expected)
+        given["baselines"] = replace(baselines, without=chosen)
 
 
 def _unknown(source: Source, field_name: str, data: Mapping[str, Any], known: tuple[str, ...]) -> None:

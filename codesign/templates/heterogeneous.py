@@ -42,6 +42,10 @@ PARAMETERS = {
         "kind of the second engine: shift, or the widths of a multiplier", SHIFT, choices=(SHIFT, *MODES)
     ),
     "terms": Parameter("powers of two that a shift slot adds per cycle", 2, 1, 3),
+    "dynamic_shift": Parameter(
+        "a shift slot can shift by a streamed log2 code, too (shares of a softmax)", False, choices=(True, False)
+    ),
+    "region_shift": Parameter("bits by which multipliers align two-region codes; 0: these are decoded first", 0, 0, 8),
     **surroundings(200_000_000, 128, DRAM),
 }
 
@@ -49,15 +53,18 @@ PARAMETERS = {
 @template("heterogeneous", PARAMETERS)
 def heterogeneous(values: Values) -> dict[str, Any]:
     """A multiplier engine and a second one, shift-add or multiplier (second_groups: 0 leaves it out)."""
-    engines = [
-        engine(values, "mult", EngineKind.MAC_ARRAY, MODES[values["mult_bits"]], depthwise=values["mult_depthwise"])
-    ]
+    shift = {"region_shift": values["region_shift"]}
+    modes, depthwise = MODES[values["mult_bits"]], values["mult_depthwise"]
+    engines = [engine(values, "mult", EngineKind.MAC_ARRAY, modes, depthwise=depthwise, **shift)]
     name = f"mult {shape_text(values, 'mult')} {values['mult_bits']}"
     if values["second_groups"]:
         kind = values["second"]
         if kind == SHIFT:
-            engines.append(engine(values, "second", EngineKind.SHIFT_ARRAY, terms=values["terms"]))
+            dynamic = values["dynamic_shift"]
+            engines.append(
+                engine(values, "second", EngineKind.SHIFT_ARRAY, terms=values["terms"], dynamic_shift=dynamic)
+            )
         else:
-            engines.append(engine(values, "second", EngineKind.MAC_ARRAY, MODES[kind]))
+            engines.append(engine(values, "second", EngineKind.MAC_ARRAY, MODES[kind], **shift))
         name += f" + {shape_text(values, 'second')} {kind}"
     return accelerator(name, values, engines)

@@ -44,6 +44,7 @@ def surroundings(clock_hz: int, vector_lanes: int, dram: Mapping[str, Any]) -> d
     return {
         "accumulator_bits": Parameter("width of every accumulator", 32, 16, 64),
         "vector_lanes": Parameter(VECTOR_MEANING, vector_lanes, 1, 4096),
+        "vector_leading_ones": Parameter("highest set bits that the vector unit finds per cycle", 0, 0, 4096),
         "activation_buffer_bits": _capacity("activation"),
         "weight_buffer_bits": _capacity("weight"),
         "bandwidth_bits_per_s": Parameter("peak bandwidth of the DRAM", bandwidth, step, 4_000_000_000_000, step),
@@ -62,12 +63,17 @@ def _capacity(name: str) -> Parameter:
 
 
 def engine(
-    values: Values, prefix: str, kind: str, modes: tuple[Mode, ...] = (), terms: int = 0, depthwise: bool = False
-) -> dict[str, Any]:
-    """Plain data of the engine of the parameters `PREFIX_…`, with ports that never make it wait."""
+    values: Values, prefix: str, kind: str, modes: tuple[Mode, ...] = (), terms: int = 0, depthwise: bool = False,
+    **of_kind: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Plain data of the engine of the parameters `PREFIX_…`, with ports that never make it wait.
+
+    `of_kind` are fields that only its kind has (`accelsim.arch.FIELDS_OF_KIND`).
+    """
     lanes, width, groups, outputs = (values[f"{prefix}_{name}"] for name in ("lanes", "width", "groups", "outputs"))
     stage = OutputStage(outputs, OUTPUT_LATENCY_CYCLES)
-    made = Engine(prefix, kind, lanes, width, groups, stage, modes, terms, depthwise, values["accumulator_bits"])
+    accumulator = values["accumulator_bits"]
+    made = Engine(prefix, kind, lanes, width, groups, stage, modes, terms, depthwise, accumulator, **of_kind)
     activation, weight = ports(made)
     return {
         "name": prefix,
@@ -82,6 +88,7 @@ def engine(
         "output_stage": {"outputs_per_cycle": outputs, "latency_cycles": OUTPUT_LATENCY_CYCLES},
         "activation_port_bits_per_cycle": activation,
         "weight_port_bits_per_cycle": weight,
+        **of_kind,
     }
 
 
@@ -93,6 +100,7 @@ def ports(made: Engine) -> tuple[int, int]:
     """
     if made.kind == EngineKind.SHIFT_ARRAY:
         code_bits = max(LEAST_CODE_BITS, TERM_BITS * made.terms)
+        # A dynamic shift reads right operands of 8 bits where a weight's code stands: no more than LEAST_CODE_BITS.
         return made.lane_width * made.pixel_groups * ACTIVATION_BITS, made.lanes * made.lane_width * code_bits
     activation = weight = 0
     for column, mode in enumerate(made.modes):
@@ -125,6 +133,7 @@ def accelerator(name: str, values: Values, engines: list[dict[str, Any]]) -> dic
             "division_per_cycle": max(1, lanes // LANES_PER_DIVIDER),
             "port_bits_per_cycle": PORT_BITS_PER_LANE * lanes,
             "latency_cycles": VECTOR_LATENCY_CYCLES,
+            "leading_one_per_cycle": values["vector_leading_ones"],
         },
         **buffers,
         "dram": {**dram, "type": values["dram_type"]},

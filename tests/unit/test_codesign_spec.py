@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from accelsim.problems import AccelsimError
+from codesign.allocate.families import FAMILIES
 from codesign.loop.designs import PlanRequest
 from codesign.loop.outer import searches, space_of
 from codesign.loop.run import between
 from codesign.loop.spec import load_spec
+from codesign.loop.spec_files import text_of
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("codesign_*.yaml"))
 GOOD = """\
@@ -52,6 +54,77 @@ def test_every_example_is_sound(path: Path) -> None:
 
 def test_examples_are_there() -> None:
     assert len(EXAMPLES) >= 4
+
+
+OPTIONS = "options: {methods: [ivit, fqvit], activation_formats: [u8, r6], head_formats: [u4], token_shares: [0.5]}\n"
+
+
+def test_all_families_are_those_that_the_options_have(tmp_path: Path) -> None:
+    text = GOOD + "data: digits\nbaselines: {without: all}\n"
+    everything = load_spec(spec_of(tmp_path, text + OPTIONS + "learned: [runs/a, runs/b]\n"))
+    assert everything.baselines.without == FAMILIES
+    assert everything.options.settings().methods == ("ivit", "fqvit")
+    few = load_spec(spec_of(tmp_path, text + "options: {divisions: [divide], mixtures: 0}\n"))
+    assert few.baselines.without == ("schemes",)
+    assert load_spec(spec_of(tmp_path, GOOD)).baselines.without == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("data: digits\nbaselines: {without: [heads]}\n", "baselines.without: heads: the options have none of it"),
+        ("data: digits\nbaselines: {without: [head]}\n", "schemes | channels"),
+        (OPTIONS, ":9: options.methods: needs losses measured"),
+        (f"data: digits\n{OPTIONS}penalties: {{weights_only: true}}\n", "options.head_formats: needs losses measured"),
+        (f"data: digits\n{OPTIONS}penalties: {{file: p.json}}\n", "needs a table of the ranked network"),
+        ("learned: [one/run, other/run]\n", "a name of their own"),
+        ("learned: [run]\n", "learned: needs data"),
+        ("options: {token_shares: [1.0]}\n", "between 0 and 1"),
+        ("options: {methods: [ivvit]}\n", "ivit | ibert | fqvit"),
+        ("options: {activation_formats: [u8, r9]}\n", "or two regions, r3 … r8"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(tmp_path: Path, text: str, found: str) -> None:
+    with pytest.raises(AccelsimError) as caught:
+        load_spec(spec_of(tmp_path, GOOD + text))
+    assert found in str(caught.value)
+
+
+EXTENDING = "extends: base.yaml\nname: another\nhardware: {axes: {mult_lanes: [8]}}\nlosses: [0.5]\n"
+
+
+def test_a_file_takes_from_its_base_what_it_leaves_out(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(GOOD + "search: {evaluations: 7}\n")
+    path = spec_of(tmp_path, EXTENDING + "search: {population: 3}\n")
+    spec = load_spec(path)
+    assert (spec.name, spec.model, spec.losses) == ("another", "digits_hybrid", (0.5,))
+    assert spec.hardware.axes == {"accelerator.clock_hz": (500_000_000,), "accelerator.mult_lanes": (8,)}
+    assert (spec.search.evaluations, spec.search.population) == (7, 3)
+    merged = text_of(str(path))
+    assert merged.startswith(EXTENDING)
+    assert merged.endswith(GOOD + "search: {evaluations: 7}\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("model: digits_hybrid", "modell: digits_hybrid", "base.yaml:3: modell"),
+        ("clock_hz: 500_000_000", "mult_lanes: 4", "spec.yaml:3: hardware.axes.mult_lanes: is set, too"),
+        ("name: a study", "name: a study\nextends: base.yaml", "base.yaml:3: extends"),
+        ("losses: [0.1, 0.01]", "losses: [0.1, 0.01]\noptions: {mixtures: -1}", "base.yaml:5: options.mixtures"),
+        ("losses: [0.1, 0.01]", "losses: [0.1, 0.01", "base.yaml:5"),
+    ],
+)
+def test_faults_name_the_file_that_has_them(tmp_path: Path, old: str, new: str, found: str) -> None:
+    (tmp_path / "base.yaml").write_text(GOOD.replace(old, new))
+    with pytest.raises(AccelsimError) as caught:
+        load_spec(spec_of(tmp_path, EXTENDING))
+    assert found in str(caught.value)
+
+
+def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AccelsimError, match=r"spec\.yaml:1: extends.*base\.yaml"):
+        load_spec(spec_of(tmp_path, EXTENDING))
 
 
 def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:

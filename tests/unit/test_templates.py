@@ -61,6 +61,23 @@ def test_the_presets_are_points_of_the_templates(preset, name, parameters, plan)
     assert made.replace(name="", engines=()) == published.replace(name="", engines=())
 
 
+def test_fields_of_a_kind_are_those_of_its_engines_only():
+    mixed = {"template": "heterogeneous", "region_shift": 8, "dynamic_shift": True}
+    mult, shift = accelerator_of_template(mixed).engines
+    assert (mult.region_shift, mult.dynamic_shift, shift.region_shift, shift.dynamic_shift) == (8, False, 0, True)
+    both = accelerator_of_template({**mixed, "second": 4}).engines
+    assert [(one.region_shift, one.dynamic_shift) for one in both] == [(8, False), (8, False)]
+    plain = accelerator_of_template({"template": "heterogeneous"})
+    assert (
+        accelerator_of_template({"template": "composable", "vector_leading_ones": 4}).vector.leading_one_per_cycle == 4
+    )
+    areas = [accelerator_area(one).total_mm2 for one in (plain, accelerator_of_template(mixed))]
+    assert areas[0] < areas[1]
+    log2 = Format.parse("log4"), Format.parse("u8")
+    assert can_execute(shift, log2[1], log2[0], False)
+    assert not can_execute(plain.engines[1], log2[1], log2[0], False)
+
+
 def values_of(parameter):
     if parameter.choices:
         return st.sampled_from(parameter.choices)
