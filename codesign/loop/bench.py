@@ -11,6 +11,7 @@ from accelsim.ir import Workload
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
 from codesign.loop.spec import CodesignSpec
+from codesign.loop.variants import PLAIN
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,22 @@ class Bench:
     def network(self) -> Network:
         """The float network."""
         return self._loaded[0]
+
+    @cached_property
+    def patchwise(self) -> Network:
+        """The float network with its tokens ranked before every layer that can be.  Raises AccelsimError for none."""
+        from accelsim.workloads.rank import ranked_layers
+        from quant.patchwise.network import ranked
+
+        layers = [one.name for one in ranked_layers(self.network.workload)]
+        if not layers:
+            what = f"{self.spec.model} has no layer that follows an attention of tokens: nothing ranks them"
+            raise AccelsimError(Problem(f"{self.spec.where}: options.token_shares", what, "a vision transformer"))
+        return ranked(self.network, layers)
+
+    def form(self, variant: str) -> Network:
+        """The float network in one of its forms."""
+        return self.network if variant == PLAIN else self.patchwise
 
     def images_of(self, split: str) -> DataSet:
         """The images of a split; a folder has none, so every third of its images is in each."""
@@ -76,8 +93,8 @@ class Bench:
 
         return drawn(self.images_of("train"), count, self.spec.seed)
 
-    def quantize(self, plan: QuantPlan, folder: Path, about: dict[str, Any]) -> None:
-        """Calibrate the network under a plan and store the checkpoint."""
+    def quantize(self, plan: QuantPlan, folder: Path, about: dict[str, Any], variant: str = PLAIN) -> None:
+        """Calibrate a form of the network under a plan and store the checkpoint."""
         from quant.checkpoint import save
         from quant.quantize import quantize_plan
         from quant.reconstruct import Reconstruction
@@ -87,8 +104,25 @@ class Bench:
         preprocess = self._loaded[1]
         note = {"model": self.spec.model, "data": self.data, "seed": self.spec.seed, **about}
         note |= {} if preprocess is None else {"preprocess": asdict(preprocess)}
-        _, checkpoint = quantize_plan(self.network, self.calibration, plan, reconstruction=recipe, about=note)
+        _, checkpoint = quantize_plan(self.form(variant), self.calibration, plan, reconstruction=recipe, about=note)
         save(checkpoint, folder)
+
+    def loss(self, folder: Path) -> float:
+        """KL(p ‖ p̂) in nats of a stored checkpoint from the float network: the mean over the images of penalties."""
+        import torch
+
+        from quant.checkpoint import load
+        from quant.network import forward
+
+        model, total, count = load(folder), 0.0, 0
+        with torch.no_grad():
+            for images in self.images(self.spec.penalties.images):
+                exact, found = (
+                    torch.log_softmax(logits.double(), 1) for logits in (forward(self.network, images), model(images))
+                )
+                total += float((exact.exp() * (exact - found)).sum())
+                count += len(images)
+        return total / count
 
     def measure(self, folder: Path, split: str) -> dict[str, Any]:
         """Accuracy of a stored checkpoint on a split, paired with the float network's, image by image."""

@@ -8,22 +8,25 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 from accelsim.arch import Accelerator
-from accelsim.formats import Format
-from accelsim.ir import Workload, digest
+from accelsim.ir import digest
 from accelsim.mappers.choice import Mapper
-from accelsim.plan import QuantPlan, Rule, WeightShare
+from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
 from codesign.allocate.cost_table import CostTable, cost_table
+from codesign.allocate.families import LEARNED, TOKENS
 from codesign.allocate.feedback import Allocation, LoopSettings, allocate
 from codesign.allocate.goal import Limits
-from codesign.allocate.options import OptionSettings, OptionSpace, option_space
+from codesign.allocate.options import OptionSpace
 from codesign.chunks import study_metrics
-from quant.penalties.table import PenaltyTable
+from codesign.loop.variants import PATCHWISE, PLAIN, UNIFORM, Variant
 
-ALLOCATED, UNIFORM = "allocated@", "uniform"
+# Prefixes of the names of plans: `allocated@L` and `patchwise@L` are chosen, of the plain and the patchwise network.
+ALLOCATED = {PLAIN: "allocated@", PATCHWISE: "patchwise@"}
+TRAINED = "learned:"
 SOURCES = ("codesign.allocate", "codesign.loop", "codesign.searchers", "codesign.templates", "quant")
 # Tables of accelerators that a worker keeps, some 100 kB each.
 MAX_KEPT = 128
@@ -31,7 +34,11 @@ MAX_KEPT = 128
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """How the plan of a design is made: `allocated@L` (least objective, predicted loss at most L) or `uniformB`."""
+    """How the plan of a design is made, by its name.
+
+    `allocated@L` and `patchwise@L` have the least objective with a predicted loss of at most L; `uniformB` has weights
+    of B bits; `learned:NAME` is the plan of a network with learned widths.
+    """
 
     name: str
     identity: str
@@ -41,14 +48,39 @@ class PlanRequest:
         return digest([self.name, self.identity])
 
     @property
-    def level(self) -> float | None:
-        """The limit of the predicted loss of an allocated plan."""
-        return float(self.name.removeprefix(ALLOCATED)) if self.name.startswith(ALLOCATED) else None
+    def variant(self) -> str:
+        """The form of the network that the plan is for."""
+        return PATCHWISE if self.name.startswith(ALLOCATED[PATCHWISE]) else PLAIN
 
     @property
-    def bits(self) -> int:
+    def level(self) -> float | None:
+        """The limit of the predicted loss of an allocated plan."""
+        return level_of(self.name)
+
+    @property
+    def bits(self) -> int | None:
         """The width of a uniform plan."""
-        return int(self.name.removeprefix(UNIFORM))
+        return int(self.name.removeprefix(UNIFORM)) if self.name.startswith(UNIFORM) else None
+
+    @property
+    def learned(self) -> str:
+        """The name of a network with learned widths."""
+        return self.name.removeprefix(TRAINED)
+
+
+def level_of(plan: str) -> float | None:
+    """The limit of the predicted loss in the name of a plan, None where it has none."""
+    prefix = next((one for one in ALLOCATED.values() if plan.startswith(one)), None)
+    return None if prefix is None else float(plan.removeprefix(prefix))
+
+
+@dataclass(frozen=True)
+class LearnedNetwork:
+    """A network with learned widths: the folder of its checkpoint, its plan, and its loss in nats, as measured."""
+
+    folder: Path
+    plan: QuantPlan
+    loss: float
 
 
 @cache
@@ -72,53 +104,56 @@ def _sources(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
             yield prefix + item.name, item.read_bytes()
 
 
-def uniform_plan(base: QuantPlan, workload: Workload, bits: int) -> QuantPlan:
-    """The base plan with weights of one width everywhere, the name is `uniformB`."""
-    weights = (WeightShare(Format.parse(f"u{bits}", "uniform bits")),)
-    rules = []
-    for op in workload.ops:
-        rule = base.rule_for(op)
-        rule = rule if rule.match == op.name else replace(rule, match=op.name)
-        rules.append(replace(rule, weights=weights) if op.weights else rule)
-    return replace(base, name=f"{UNIFORM}{bits}", rules=(*rules, Rule("*")))
-
-
 @dataclass(frozen=True)
 class PlanMaker:
-    """Evaluates designs of the loop; goes to workers whole.  Call it as `codesign.chunks.Evaluate`."""
+    """Evaluates designs of the loop; goes to workers whole.  Call it as `codesign.chunks.Evaluate`.
 
-    workload: Workload
-    penalties: PenaltyTable
-    options: OptionSettings
+    `variants` are the forms of the network by name, the plain one always among them; `learned` networks by name.
+    """
+
+    variants: Mapping[str, Variant]
     loop: LoopSettings
+    learned: Mapping[str, LearnedNetwork] = field(default_factory=dict)
     identity: str = field(default="")
+
+    @property
+    def plain(self) -> Variant:
+        """The network as it is."""
+        return self.variants[PLAIN]
 
     def request(self, name: str) -> PlanRequest:
         """The request of a plan's name.  Raises AccelsimError for any other name."""
-        for prefix, kind in ((ALLOCATED, float), (UNIFORM, int)):
-            if name.startswith(prefix):
-                try:
-                    kind(name.removeprefix(prefix))
-                except ValueError:
-                    break
-                return PlanRequest(name, self.fingerprint())
-        raise AccelsimError(Problem("plan", f"unknown {name!r}", f"{ALLOCATED}LOSS or {UNIFORM}BITS"))
+        made = PlanRequest(name, self.fingerprint())
+        try:
+            known = made.level is not None or made.bits is not None
+        except ValueError:
+            known = False
+        trained = name.startswith(TRAINED) and made.learned in self.learned
+        if not (trained or (known and made.variant in self.variants)):
+            expected = f"{' or '.join(f'{ALLOCATED[one]}LOSS' for one in self.variants)}, or {UNIFORM}BITS"
+            expected += "".join(f", or {TRAINED}{one}" for one in self.learned)
+            raise AccelsimError(Problem("plan", f"unknown {name!r}", expected))
+        return made
 
     def fingerprint(self) -> str:
-        """Hash of the table, the options, the loop's settings and sources."""
-        return self.identity or digest(
-            [
-                self.workload.fingerprint(),
-                self.penalties.fingerprint(),
-                repr(self.options),
-                repr(self.loop),
-                loop_version(),
-            ]
-        )
+        """Hash of the tables, the options, the learned plans, the loop's settings and sources."""
+        if self.identity:
+            return self.identity
+        learned = {name: [one.plan.fingerprint(), one.loss] for name, one in self.learned.items()}
+        return digest([[one.identity for one in self.variants.values()], learned, repr(self.loop), loop_version()])
 
     def fixed(self) -> PlanMaker:
         """The same with its fingerprint computed once."""
-        return replace(self, identity=self.fingerprint())
+        return replace(self, identity=replace(self, identity="").fingerprint())
+
+    def without(self, family: str) -> PlanMaker:
+        """The same loop without a family of options."""
+        variants = {
+            name: one.without(family)
+            for name, one in self.variants.items()
+            if not (family == TOKENS and name == PATCHWISE)
+        }
+        return replace(self, variants=variants, learned={} if family == LEARNED else self.learned).fixed()
 
     def __call__(
         self, model: str, resolution: int | None, accelerator: Accelerator, request: Any, mapper: Mapper
@@ -127,27 +162,34 @@ class PlanMaker:
         from accelsim.api import simulate
         from accelsim.optable import op_table
 
-        if request.level is None:
-            plan = uniform_plan(self.penalties.base, self.workload, request.bits)
-            report = simulate(op_table(self.workload, plan), accelerator, mapper=mapper)
-            return {**study_metrics(report), "predicted_loss": self.penalties.loss_of(plan)}
-        found = self.allocation(accelerator, request.level)
-        return {**study_metrics(found.report), "predicted_loss": found.penalty}
+        if request.level is not None:
+            found = self.allocation(request.variant, accelerator, request.level)
+            return {**study_metrics(found.report), "predicted_loss": found.penalty}
+        if request.bits is not None:
+            plan = self.plain.uniform_plan(accelerator, request.bits)
+            loss = self.plain.penalties.loss_of(plan)
+        else:
+            plan, loss = self.learned[request.learned].plan, self.learned[request.learned].loss
+        report = simulate(op_table(self.plain.workload, plan), accelerator, mapper=mapper)
+        return {**study_metrics(report), "predicted_loss": loss}
 
-    def allocation(self, accelerator: Accelerator, level: float, loop: LoopSettings | None = None) -> Allocation:
-        """The loop's choice on an accelerator, mapped by the heuristic mapper."""
-        space, table = prepared(self, accelerator)
-        return allocate(space, accelerator, Limits(penalty=level), loop or self.loop, table)
+    def allocation(
+        self, variant: str, accelerator: Accelerator, level: float, loop: LoopSettings | None = None
+    ) -> Allocation:
+        """The loop's choice on an accelerator, mapped by the heuristic mapper; learned widths are among its starts."""
+        space, table = prepared(self.variants[variant], accelerator)
+        starts = [space.nearest(one.plan) for one in self.learned.values()]
+        return allocate(space, accelerator, Limits(penalty=level), loop or self.loop, table, starts)
 
 
 _kept: dict[tuple[str, str], tuple[OptionSpace, CostTable]] = {}
 
 
-def prepared(maker: PlanMaker, accelerator: Accelerator) -> tuple[OptionSpace, CostTable]:
+def prepared(variant: Variant, accelerator: Accelerator) -> tuple[OptionSpace, CostTable]:
     """The options on an accelerator and their prices around the base plan; a worker keeps the last ones."""
-    key = (maker.fingerprint(), accelerator.fingerprint())
+    key = (variant.identity, accelerator.fingerprint())
     if key not in _kept:
-        space = option_space(maker.workload, maker.penalties, accelerator, maker.options)
+        space = variant.space(accelerator)
         if len(_kept) >= MAX_KEPT:
             del _kept[next(iter(_kept))]
         _kept[key] = (space, cost_table(space, accelerator))

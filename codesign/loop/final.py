@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from accelsim.api import Report, simulate
@@ -21,13 +22,18 @@ from accelsim.plan import QuantPlan
 from accelsim.workloads.from_json import dump_workload
 from codesign.loop.bench import VALIDATION, Bench
 from codesign.loop.folder import StudyFolder
+from codesign.loop.learned_networks import copy_checkpoint
+from codesign.loop.variants import PLAIN
 
 DESIGN = "design.json"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A design to verify.  `origin` is the arm it belongs to, `extra` what is noted beside its numbers."""
+    """A design to verify.  `origin` is the arm it belongs to, `extra` what is noted beside its numbers.
+
+    `variant` is the form of the network that the plan is for; a `checkpoint` (a folder) is measured as it is.
+    """
 
     name: str
     origin: str
@@ -37,16 +43,19 @@ class Candidate:
     plan: QuantPlan
     predicted_loss: float | None
     level: float | None = None
+    variant: str = PLAIN
     extra: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
 
 
 class Verifier:
-    """Verifies candidates of one study.  Without a bench nothing is measured."""
+    """Verifies candidates of one study, whose networks are `workloads`.  Without a bench nothing is measured."""
 
     def __init__(
-        self, folder: StudyFolder, workload: Workload, mapper: str, bench: Bench | None, limits: Mapping[str, float]
-    ) -> None:
-        self.folder, self.workload, self.mapper, self.bench, self.limits = folder, workload, mapper, bench, limits
+        self, folder: StudyFolder, workloads: Mapping[str, Workload], mapper: str, bench: Bench | None,
+        limits: Mapping[str, float],
+    ) -> None:  # fmt: skip
+        self.folder, self.workloads, self.mapper, self.bench, self.limits = folder, workloads, mapper, bench, limits
 
     def stored(self, name: str) -> dict[str, Any] | None:
         """The record of a verified design, None when it is not done."""
@@ -55,14 +64,18 @@ class Verifier:
 
     def verify(self, candidate: Candidate) -> dict[str, Any]:
         """Map, simulate, quantize and measure a design; returns and stores its record."""
-        report = simulate(op_table(self.workload, candidate.plan), candidate.accelerator, mapper=self.mapper)
+        workload = self.workloads[candidate.variant]
+        report = simulate(op_table(workload, candidate.plan), candidate.accelerator, mapper=self.mapper)
         place = self.folder.design(candidate.name)
         place.mkdir(parents=True, exist_ok=True)
-        if self.bench is not None:
-            self.bench.quantize(candidate.plan, place, {"origin": candidate.origin, "level": candidate.level})
+        if candidate.checkpoint is not None:
+            copy_checkpoint(candidate.checkpoint, place)
+        elif self.bench is not None:
+            about = {"origin": candidate.origin, "level": candidate.level}
+            self.bench.quantize(candidate.plan, place, about, candidate.variant)
         else:
             write_text_atomic(place / "plan.yaml", dump_plan(candidate.plan))
-            write_text_atomic(place / "workload.json", dump_workload(self.workload))
+            write_text_atomic(place / "workload.json", dump_workload(workload))
         write_text_atomic(place / "accelerator.yaml", dump_accelerator(candidate.accelerator))
         write_text_atomic(place / "mapping.json", json.dumps(report.mapping.to_json(), indent=1) + "\n")
         record = {**self._record(candidate, report), "validation": None, "test": None}
@@ -73,7 +86,7 @@ class Verifier:
 
     def _record(self, candidate: Candidate, report: Report) -> dict[str, Any]:
         numbers = report.metrics()
-        found = report.found
+        found, workload = report.found, self.workloads[candidate.variant]
         return {
             "id": candidate.name,
             "origin": candidate.origin,
@@ -81,6 +94,7 @@ class Verifier:
             "arch": candidate.accelerator.name,
             "values": dict(candidate.values),
             "level": candidate.level,
+            "variant": candidate.variant,
             "predicted_loss": candidate.predicted_loss,
             "cycles": numbers["cycles_total"],
             **{name: numbers[name] for name in ("clock_hz", "latency_s", "energy_pj", "edp_pj_s", "area_mm2")},
@@ -91,8 +105,8 @@ class Verifier:
             "utilization": numbers["utilization"],
             "busy_cycles": report.result.busy_cycles(),
             "bound_cycles": report.bound.cycles,
-            "average_weight_bits": average_weight_bits(candidate.plan, self.workload),
-            "shift_share": shift_share(candidate.plan, self.workload),
+            "average_weight_bits": average_weight_bits(candidate.plan, workload),
+            "shift_share": shift_share(candidate.plan, workload),
             "folder": f"designs/{candidate.name}",
             **candidate.extra,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from accelsim.files import write_text_atomic
 from accelsim.problems import AccelsimError, Problem
 from codesign.loop.designs import loop_version
 from codesign.loop.spec import CodesignSpec
+from codesign.loop.variants import PLAIN
 from codesign.store import program_version
 
 FORMAT = "codesign.study/1"
-STUDY, RESULT, PENALTIES = "study.json", "result.json", "penalties.json"
+STUDY, RESULT, LEARNED = "study.json", "result.json", "learned.json"
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,14 @@ class StudyFolder:
 
     path: Path
 
+    def penalties(self, variant: str = PLAIN) -> Path:
+        """The penalty table of a form of the network."""
+        return self.path / ("penalties.json" if variant == PLAIN else f"penalties_{variant}.json")
+
     @property
-    def penalties(self) -> Path:
-        """The penalty table."""
-        return self.path / PENALTIES
+    def learned(self) -> Path:
+        """Losses of the networks with learned widths."""
+        return self.path / LEARNED
 
     @property
     def result(self) -> Path:
@@ -56,15 +62,16 @@ class StudyFolder:
         write_text_atomic(path, json.dumps(data, indent=1) + "\n")
 
 
-def open_folder(path: str | Path, spec: CodesignSpec) -> StudyFolder:
-    """Make the folder of a study, or go on in the one that is there.
+def open_folder(path: str | Path, spec: CodesignSpec, learned: Mapping[str, str]) -> StudyFolder:
+    """Make the folder of a study, or go on in the one that is there; `learned` are hashes of the learned networks.
 
-    Raises AccelsimError when the folder is something else, or was made with another file or program version.
+    Raises AccelsimError when the folder is something else, or was made with another file, other learned networks or
+    another program version.
     """
     folder = StudyFolder(Path(path))
     about = {
         "format": FORMAT, "spec": spec.fingerprint(), "program": program_version(), "loop": loop_version(),
-        "spec_data": spec.to_json(),
+        "learned": dict(learned), "spec_data": spec.to_json(),
     }  # fmt: skip
     if not folder.path.parent.is_dir():
         levers = (f"mkdir -p {folder.path.parent}",)
@@ -77,6 +84,7 @@ def open_folder(path: str | Path, spec: CodesignSpec) -> StudyFolder:
         folder.write(folder.path / STUDY, about)
         return folder
     names = {"spec": "another specification", "program": "another program version", "loop": "another loop version"}
+    names["learned"] = "other learned networks"
     problems = [
         Problem(str(path), f"was made with {what} ({found.get(key)}, not {about[key]})", "what it was started with",
                 ("another folder",))

@@ -8,11 +8,12 @@ from typing import Any
 
 from accelsim.config import load_accelerator
 from codesign.allocate.bounds import plan_bounds
+from codesign.allocate.families import LEARNED
 from codesign.loop.bench import TEST, Bench, measured, unpacked
-from codesign.loop.designs import PlanMaker, prepared
+from codesign.loop.designs import PlanMaker, level_of, prepared
 from codesign.loop.final import DESIGN
 from codesign.loop.folder import StudyFolder
-from codesign.loop.outer import LOOP, looked_at, searches
+from codesign.loop.outer import LOOP, WITHOUT, looked_at, searches
 from codesign.loop.spec import CodesignSpec
 from codesign.loop.spec_files import text_of
 from codesign.search import Found
@@ -42,10 +43,10 @@ def conclude(
     arms: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         arms.setdefault(record["origin"], []).append(record)
-    margin = spec.final.margin_points / 100
+    margin, table = spec.final.margin_points / 100, maker.plain.penalties
     best = best_design(arms[LOOP])
     rivals = [representative(ones) for origin, ones in arms.items() if origin != LOOP]
-    pairs = [(rival, match_of(rival, arms[LOOP], margin)) for rival in rivals]
+    pairs = [(rival, match_of(rival, opponents(rival, arms[LOOP]), margin)) for rival in rivals]
     final = {one["id"]: one for one in (best, *rivals, *(ours for _, ours in pairs)) if one is not None}
     if bench is not None and spec.final.test_images != 0:
         for record in final.values():
@@ -53,15 +54,17 @@ def conclude(
                 place = folder.design(record["id"])
                 record["test"] = bench.measure(place, TEST)
                 folder.write(place / DESIGN, record)
-    bounds = [_bound(folder, maker, record) for record in arms[LOOP]]
+    bounds = [_bound(folder, maker, record) for record in arms[LOOP] if record["level"] is not None]
     front = front_of(records)
-    comparison = [compared(rival, ours, margin) for rival, ours in pairs]
+    rows = [compared(rival, ours, margin) for rival, ours in pairs]
+    comparison = [row for row in rows if not row["baseline"].startswith(WITHOUT)]
+    families = [{"family": row["baseline"].removeprefix(WITHOUT), **row} for row in rows if row not in comparison]
     return {
         "format": FORMAT, "name": spec.name, "model": spec.model, "resolution": spec.resolution, "data": spec.data,
         "program": program_version(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": spec.seed, "spec": spec.to_json(), "spec_text": text_of(spec.where),
-        "penalties": {"metric": maker.penalties.metric, "fingerprint": maker.penalties.fingerprint(),
-                      "images": maker.penalties.settings.get("images")},
+        "penalties": {"metric": table.metric, "fingerprint": table.fingerprint(),
+                      "images": table.settings.get("images")},
         "searches": [{"search": name, "looked_at": one.looked_at, "over_area": one.over_limit, "failed": one.failed}
                      for name, one in found.items()],
         "limits": dict(spec.limits), "best": None if best is None else best["id"], "final": list(final),
@@ -69,7 +72,7 @@ def conclude(
         "history": [{"search": name, "searcher": spec.search.searcher, "reference": one.reference, "rows": one.history}
                     for name, one in found.items()],
         "bounds": bounds, "table_error": _table_errors(arms[LOOP]), "comparison": comparison,
-        "findings": findings(best, comparison, bounds),
+        "families": families, "findings": [*findings(best, comparison, bounds), *worth(families)],
     }  # fmt: skip
 
 
@@ -105,7 +108,7 @@ def _bound(folder: StudyFolder, maker: PlanMaker, record: Mapping[str, Any]) -> 
     found = folder.read(path)
     if found is None:
         accelerator = load_accelerator(folder.design(record["id"]) / "accelerator.yaml")
-        space, _ = prepared(maker, accelerator)
+        space, _ = prepared(maker.variants[record["variant"]], accelerator)
         bound = plan_bounds(space, accelerator, record["level"], record["edp_pj_s"])
         found = {
             "design": record["id"], "level": record["level"], "edp_pj_s": record["edp_pj_s"],
@@ -122,7 +125,7 @@ def _cloud(spec: CodesignSpec, folder: StudyFolder) -> list[dict[str, Any]]:
     cloud = []
     for name in searches(spec):
         for one in looked_at(spec, folder, name):
-            level = float(one.plan.partition("@")[2]) if "@" in one.plan else None
+            level = level_of(one.plan)
             numbers = {key: one.metrics[key] for key in NUMBERS}
             cloud.append({"origin": name, "level": level, **numbers, "values": dict(one.values), "within": one.within})
     return cloud
@@ -157,6 +160,16 @@ def match_of(rival: Mapping[str, Any], records: Sequence[Any], margin: float) ->
         elif rival["predicted_loss"] is not None and one["predicted_loss"] <= rival["predicted_loss"] * (1 + WRITTEN):
             able.append(one)
     return min(able, key=lambda one: (one["edp_pj_s"], one["id"]), default=None)
+
+
+def opponents(rival: Mapping[str, Any], loop: Sequence[Any]) -> Sequence[Any]:
+    """The loop's designs that a rival is compared with.
+
+    All of them; but an arm without a family has no networks with learned widths (what it lacks is in its choices), so
+    it meets the allocated designs only, unless learned widths are the family.
+    """
+    allocated = rival["origin"].startswith(WITHOUT) and rival["origin"] != f"{WITHOUT}{LEARNED}"
+    return [one for one in loop if one["level"] is not None] if allocated else loop
 
 
 def paired(rival: Mapping[str, Any], ours: Mapping[str, Any], split: str, margin: float) -> dict[str, Any] | None:
@@ -217,6 +230,20 @@ def findings(
             f"On the hardware of {best['id']} no plan within its predicted loss, in any mapping, has more than "
             f"{gap:.1%} less EDP."
         )
+    return said
+
+
+def worth(families: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each family of options is worth, one sentence each."""
+    said = []
+    for row in families:
+        if row["ours"] is None:
+            said.append(
+                f"Without {row['family']} the loop finds {row['design']}, which no design of the full loop matches."
+            )
+            continue
+        beside = "which it is not inferior to" if row["non_inferior"] else "with no more predicted loss"
+        said.append(f"{row['family']}: {row['ours']} has {_change(row['edp_ratio'])} {row['design']}, {beside}.")
     return said
 
 

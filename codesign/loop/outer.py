@@ -1,24 +1,26 @@
-"""The outer search: hardware for allocated plans, and for every uniform width the hardware that suits it best."""
+"""The outer searches: hardware for allocated plans (all options, or without a family) and for uniform widths."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from accelsim.arch import Accelerator
 from accelsim.area import accelerator_area
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
+from codesign.allocate.families import LEARNED, TOKENS
 from codesign.catalog import Catalog, default_catalog
-from codesign.loop.designs import ALLOCATED, UNIFORM, PlanMaker
+from codesign.loop.designs import ALLOCATED, TRAINED, PlanMaker
 from codesign.loop.folder import StudyFolder
 from codesign.loop.spec import CodesignSpec
+from codesign.loop.variants import PATCHWISE, PLAIN, UNIFORM
 from codesign.search import Found, Search, check_search, run_search
 from codesign.space import PREFIX, Axis, Point, Space, check_names
 from codesign.store import read_study
 
-LOOP = "codesign"
-OBJECTIVES = {LOOP: ("edp_pj_s", "predicted_loss"), UNIFORM: ("edp_pj_s", "area_mm2")}
+LOOP, WITHOUT = "codesign", "without_"
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,25 @@ class Workers:
 
 def searches(spec: CodesignSpec) -> dict[str, tuple[str, ...]]:
     """Searches of a study by name, with the plans that each may take."""
-    named = {LOOP: tuple(f"{ALLOCATED}{level:g}" for level in spec.losses)}
+    named = {arm: plans_of(spec, family) for arm, family in arms_of(spec).items()}
     return named | {f"{UNIFORM}{bits}": (f"{UNIFORM}{bits}",) for bits in spec.baselines.uniform}
+
+
+def arms_of(spec: CodesignSpec) -> dict[str, str]:
+    """Searches with allocated plans, and the family of options that each lacks ("": none)."""
+    return {LOOP: ""} | {f"{WITHOUT}{family}": family for family in spec.baselines.without}
+
+
+def plans_of(spec: CodesignSpec, family: str = "") -> tuple[str, ...]:
+    """Plans among which a search with allocated plans chooses, without a family of options."""
+    forms = [PLAIN, *([PATCHWISE] if spec.options.token_shares and family != TOKENS else [])]
+    trained = [f"{TRAINED}{Path(one).name}" for one in spec.learned if family != LEARNED]
+    return (*(f"{ALLOCATED[form]}{level:g}" for form in forms for level in spec.losses), *trained)
+
+
+def maker_of(maker: PlanMaker, search: str) -> PlanMaker:
+    """Who makes the plans of a search."""
+    return maker.without(search.removeprefix(WITHOUT)) if search.startswith(WITHOUT) else maker
 
 
 def space_of(spec: CodesignSpec, plans: tuple[str, ...]) -> Space:
@@ -45,13 +64,13 @@ def space_of(spec: CodesignSpec, plans: tuple[str, ...]) -> Space:
 def catalog_of(maker: PlanMaker) -> Catalog:
     """Names of the loop's designs: accelerators as ever, plans that are made for them, one network."""
     return replace(
-        default_catalog(), plan=maker.request, workload_id=lambda model, resolution: maker.workload.fingerprint()
+        default_catalog(), plan=maker.request, workload_id=lambda model, resolution: maker.plain.workload.fingerprint()
     )
 
 
 def search_of(spec: CodesignSpec, name: str, plans: tuple[str, ...]) -> Search:
     """The settings of a search of a study."""
-    objectives = OBJECTIVES[LOOP if name == LOOP else UNIFORM]
+    objectives = ("edp_pj_s", "predicted_loss" if name in arms_of(spec) else "area_mm2")
     budget = min(spec.search.evaluations, space_of(spec, plans).grid_size)
     population = min(spec.search.population, budget)
     return Search(spec.search.searcher, objectives, budget, spec.seed, spec.limits, population)
@@ -93,12 +112,17 @@ def run_searches(
     """Run, or go on with, every search of a study; `say` gets a line for each."""
     found: dict[str, Found] = {}
     for name, plans in searches(spec).items():
+        chooser = maker_of(maker, name)
         found[name] = run_search(
-            space_of(spec, plans), folder.search(name), search_of(spec, name, plans), workers.count, maker,
-            catalog_of(maker), dask=workers.dask, area_mm2=lambda accelerator: accelerator_area(accelerator).total_mm2,
+            space_of(spec, plans), folder.search(name), search_of(spec, name, plans), workers.count, chooser,
+            catalog_of(chooser), dask=workers.dask, area_mm2=_area_mm2,
         )  # fmt: skip
         say(f"        {name}: {_looked(found[name])}")
     return found
+
+
+def _area_mm2(accelerator: Accelerator) -> float:
+    return accelerator_area(accelerator).total_mm2
 
 
 def _looked(found: Found) -> str:
@@ -119,6 +143,11 @@ class Looked:
     metrics: Mapping[str, Any]
     point: Point
     within: bool
+
+    @property
+    def edp_pj_s(self) -> float:
+        """Energy × latency of the design, mapped as the search does."""
+        return float(self.metrics["edp_pj_s"])
 
     def accelerator(self, maker: PlanMaker) -> Accelerator:
         """The accelerator of the design."""

@@ -71,7 +71,7 @@ def page_data(study: Study) -> dict[str, Any]:
         "origins": _origins(result.designs, result.cloud),
         "designs": plain["designs"],
         "cloud": cloud_columns(result.cloud),
-        **{name: plain[name] for name in ("history", "bounds", "table_error", "comparison", "findings")},
+        **{name: plain[name] for name in ("history", "bounds", "table_error", "comparison", "families", "findings")},
         "details": details.designs,
         "networks": details.networks,
         "provenance": {

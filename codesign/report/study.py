@@ -128,6 +128,7 @@ class Comparison:
 
     `edp_ratio` is the EDP of `ours` / that of the baseline's, `accuracy_change` likewise a difference.
     Without `equal_accuracy` the baseline's design is its most accurate one, but inferior to the float network.
+    `family` is what the study's loop was run without, where the baseline is such a run.
     """
 
     baseline: str
@@ -139,6 +140,7 @@ class Comparison:
     low: float | None = None
     high: float | None = None
     non_inferior: bool | None = None
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class Result:
     bounds: tuple[Bound, ...] = ()
     table_error: tuple[TableError, ...] = ()
     comparison: tuple[Comparison, ...] = ()
+    families: tuple[Comparison, ...] = ()
     findings: tuple[str, ...] = ()
     seconds: dict[str, Any] | None = None
 
@@ -237,9 +240,10 @@ def _faults(result: Result, folder: Path) -> Iterator[tuple[str, str, str]]:
     for k, row in enumerate(result.table_error):
         if row.simulated_cycles <= 0:
             yield child(child("table_error", k), "simulated_cycles"), f"is {row.simulated_cycles:g}", "more than 0"
-    for k, pair in enumerate(result.comparison):
-        if pair.edp_ratio is not None and pair.edp_ratio <= 0:
-            yield child(child("comparison", k), "edp_ratio"), f"is {pair.edp_ratio:g}", "more than 0"
+    for name, pairs in (("comparison", result.comparison), ("families", result.families)):
+        for k, pair in enumerate(pairs):
+            if pair.edp_ratio is not None and pair.edp_ratio <= 0:
+                yield child(child(name, k), "edp_ratio"), f"is {pair.edp_ratio:g}", "more than 0"
 
 
 def _not_positive(item: Design | CloudPoint, place: str) -> Iterator[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ ORIGINS = {
     "m2vit_rule": "M²-ViT rule",
     "random": "random plans",
 }
+_WITHOUT = "without_"  # and a family of options: a run of the loop that lacks it
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 JOULES_PER_PJ = 1e-12
 
@@ -56,7 +57,7 @@ def seconds_text(seconds: float) -> str:
 
 def origin_text(origin: str) -> str:
     """An origin in words."""
-    return ORIGINS.get(origin, origin)
+    return ORIGINS.get(origin, origin.replace(_WITHOUT, "without ", 1) if origin.startswith(_WITHOUT) else origin)
 
 
 def name_of(result: Result, design: str) -> str:

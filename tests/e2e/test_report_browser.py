@@ -92,6 +92,8 @@ def test_everything_is_there(opened, study):
     ):
         assert opened.run(f"document.querySelectorAll('{place} svg').length") >= 1, place
     assert opened.run("document.querySelectorAll('#comparison tbody tr').length") == len(stored["comparison"])
+    assert opened.run("document.querySelectorAll('#families tbody tr').length") == len(stored["families"]) == 1
+    assert "schemes" in text(opened, "#families tbody tr")
     assert opened.run("document.querySelectorAll('#bounds tbody tr').length") == len(stored["bounds"])
     assert opened.run("document.querySelectorAll('#progress-hypervolume .series').length") == len(stored["history"])
     assert opened.run("document.querySelectorAll('#table-error .dot').length") == 2 * len(stored["table_error"])
@@ -260,6 +262,7 @@ def test_hostile_texts_do_not_run(browser, study, tmp_path):
     stored["designs"][0] |= {"label": HOSTILE, "values": {HOSTILE: HOSTILE}, "mapper": HOSTILE, "origin": HOSTILE}
     stored["cloud"][0]["values"] = {HOSTILE: HOSTILE}
     stored["history"][0]["search"] = stored["comparison"][0]["baseline"] = stored["bounds"][0]["design"] = HOSTILE
+    stored["families"][0]["family"] = HOSTILE
     write_result(folder, stored)
     open_page(browser, folder, tmp_path)
     browser.hover(point("cd-0"))

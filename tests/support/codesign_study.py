@@ -23,7 +23,9 @@ DESIGNS = (
     ("seq", "sequential", "trio_vit", "w4a8", 1, 0.024, 0.94),
     ("m2", "m2vit_rule", "m2vit", "m2q", 1, 0.013, 0.939),
     ("rnd", "random", "m2vit", "m2q:0.75", 1, 0.09, None),
+    ("ws", "without_schemes", "m2vit", "w4a8", 2, 0.03, 0.9405),
 )
+WITHOUT = "without_"
 FLOAT_TOP1 = 0.948
 IMAGES = 2000
 
@@ -52,7 +54,12 @@ def make_study(folder, model=MODEL, resolution=None, designs=DESIGNS, cloud=400,
         "history": [_history(found, name, seeded) for seeded, name in enumerate(("seed 0", "seed 1"))],
         "bounds": [_bound(one) for one in found if one["origin"] == "codesign"],
         "table_error": [_table_error(one, turn) for one in found[:3] for turn in range(3)],
-        "comparison": [_comparison(found[0], one) for one in found if one["origin"] not in ("codesign", "random")],
+        "comparison": [_comparison(found[0], one) for one in found if _is_baseline(one["origin"])],
+        "families": [
+            {"family": one["origin"].removeprefix(WITHOUT), **_comparison(found[0], one)}
+            for one in found
+            if one["origin"].startswith(WITHOUT)
+        ],
         "findings": ["The loop chose 18 % shift engine area on the narrow hybrid."],
         "seconds": {"penalties": 41.2, "search": 260.5, "finalists": 75.0, "total": 376.7},
     }
@@ -157,6 +164,10 @@ def _table_error(one, turn):
         "design": one["id"], "round": turn, "predicted_cycles": one["cycles"] / off, "simulated_cycles": one["cycles"],
         "predicted_energy_pj": one["energy_pj"] / (1 + (off - 1) / 4), "simulated_energy_pj": one["energy_pj"],
     }  # fmt: skip
+
+
+def _is_baseline(origin):
+    return origin not in ("codesign", "random") and not origin.startswith(WITHOUT)
 
 
 def _comparison(design, baseline):

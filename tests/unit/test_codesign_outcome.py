@@ -107,7 +107,7 @@ def test_test_images_that_do_not_confirm_are_told() -> None:
 def test_a_design_without_data_has_files_that_run(tmp_path: Path) -> None:
     workload = build_workload("digits_hybrid")
     folder = StudyFolder(tmp_path)
-    verifier = Verifier(folder, workload, "heuristic", None, {})
+    verifier = Verifier(folder, {"plain": workload}, "heuristic", None, {})
     candidate = Candidate(
         "uniform8", "uniform8", "uniform8", load_accelerator("tiny"), {}, base_plan(workload), predicted_loss=0.0
     )

@@ -10,9 +10,9 @@ from accelsim.problems import AccelsimError
 from codesign.allocate.families import FAMILIES
 from codesign.loop.designs import PlanRequest
 from codesign.loop.outer import searches, space_of
-from codesign.loop.run import between
 from codesign.loop.spec import load_spec
 from codesign.loop.spec_files import text_of
+from codesign.loop.verify import between
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("codesign_*.yaml"))
 GOOD = """\

@@ -21,6 +21,7 @@ from codesign.allocate.option_counts import breakpoints, lane_step
 from codesign.allocate.options import OptionSettings, OptionSpace, option_space
 from codesign.loop.arms import random_choice
 from codesign.loop.designs import PlanMaker
+from codesign.loop.variants import PLAIN, Variant
 from quant.penalties.table import PenaltyTable
 from quant.penalties.weights_only import workload_penalties
 
@@ -161,7 +162,8 @@ def test_the_work_of_a_search_travels() -> None:
     """What goes to another process or machine gives the same numbers there."""
     workload = build_workload("digits_hybrid")
     options = OptionSettings(("u8", "u4"), ("u8",), ("divide",), mixtures=1)
-    maker = PlanMaker(workload, workload_penalties(workload, ("u8", "u4")), options, LoopSettings(rounds=1, tries=2))
+    plain = Variant(PLAIN, workload, workload_penalties(workload, ("u8", "u4")), options)
+    maker = PlanMaker({PLAIN: plain}, LoopSettings(rounds=1, tries=2))
     sent = pickle.loads(pickle.dumps(maker.fixed()))
     assert sent.request("allocated@0.05").fingerprint() == maker.request("allocated@0.05").fingerprint()
     for name in ("allocated@0.05", "uniform4"):
@@ -175,7 +177,8 @@ def test_the_work_of_a_search_travels() -> None:
 
 def test_unknown_plans_of_a_search_are_named() -> None:
     workload = build_workload("digits_hybrid")
-    maker = PlanMaker(workload, workload_penalties(workload, FORMATS), OptionSettings(FORMATS, ("u8",)), LoopSettings())
+    plain = Variant(PLAIN, workload, workload_penalties(workload, FORMATS), OptionSettings(FORMATS, ("u8",)))
+    maker = PlanMaker({PLAIN: plain}, LoopSettings())
     for name in ("m2q", "allocated@much", "uniform"):
         with pytest.raises(AccelsimError, match="allocated@LOSS"):
             maker.request(name)

@@ -64,6 +64,7 @@ def set_at(data, path, value):
         (["bounds", 0, "edp_bound_pj_s"], 0.0, "bounds[0].edp_bound_pj_s: is 0"),
         (["table_error", 0, "simulated_cycles"], 0, "table_error[0].simulated_cycles: is 0"),
         (["comparison", 0, "edp_ratio"], 0, "comparison[0].edp_ratio: is 0"),
+        (["families", 0, "edp_ratio"], -1, "families[0].edp_ratio: is -1"),
         (["best"], "cd-9", "best: there is no design 'cd-9'; expected the id of a design"),
         (["findings", 0], 3, "findings[0]: found 3; expected text"),
     ],

@@ -67,12 +67,20 @@ def test_the_page_holds_the_study(study):
         assert shown["edp_pj_s"] == pytest.approx(one["edp_pj_s"], rel=1e-5)
         assert data["details"][one["id"]]["cycles"] == one["cycles"]
         assert data["details"][one["id"]]["same"]
-    for name in ("bounds", "table_error", "comparison", "findings", "history"):
+    for name in ("bounds", "table_error", "comparison", "families", "findings", "history"):
         assert len(data[name]) == len(stored[name]) > 0
     assert data["provenance"]["spec_text"] == stored["spec_text"]
     assert data["missing"] == []
     assert html.startswith("<!DOCTYPE html>")
     assert "{{" not in html.replace(stored["spec_text"], "")
+
+
+def test_runs_without_a_family_are_no_baselines(study):
+    """They stand in a section of their own: the summary's strongest baseline is never the loop itself."""
+    data, result = page_data(read_study(study)), read_study(study).result
+    assert [row["family"] for row in data["families"]] == ["schemes"]
+    assert ["without_schemes", "without schemes"] in data["origins"]
+    assert "schemes" not in summary(result)
 
 
 def test_the_page_needs_nothing_else(study):

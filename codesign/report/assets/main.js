@@ -15,6 +15,7 @@ setupHead();
 setupFront();
 setupDesign();
 setupComparison();
+setupFamilies();
 setupBounds();
 setupProgress();
 setupTableError();

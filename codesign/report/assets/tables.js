@@ -19,9 +19,10 @@ function intervalMark(low, value, high, least, most, zero, good) {
       style: { fill: good ? "var(--uniform4)" : "var(--codesign)" } }));
 }
 
-function setupComparison() {
-  const rows = data.comparison;
-  if (!rows.length) { place("comparison-section").remove(); return; }
+// Rivals of the study's designs, a row each, in the section `id`: ratio of EDPs and change of accuracy as numbers and
+// pictures; `first` says in the first column, under `title`, what the rival is.
+function setupRivals(id, rows, title, first, note) {
+  if (!rows.length) { place(`${id}-section`).remove(); return; }
   const logs = rows.map((row) => (there(row.edp_ratio) ? Math.log(row.edp_ratio) : null)),
     reach = Math.max(0.05, ...logs.map(Math.abs));
   const ends = rows.flatMap((row) => [row.low, row.accuracy_change, row.high]).filter(there),
@@ -31,7 +32,7 @@ function setupComparison() {
     : "");
   const rival = (row) => (byId.has(row.design) ? edp(byId.get(row.design).edp_pj_s) : "–");
   // [title, is a number, cell of row k]; columns without any value are left out.
-  const columns = [["baseline", 0, (row) => originText(row.baseline)], ["its design", 0, (row) => nameOf(row.design)],
+  const columns = [[title, 0, first], ["its design", 0, (row) => nameOf(row.design)],
     ["its EDP", 1, rival],
     ["ours", 0, (row) => (there(row.ours) ? nameOf(row.ours) : null)],
     ["accurate", 0, (row) => verdict(row.equal_accuracy)],
@@ -44,11 +45,22 @@ function setupComparison() {
       ? intervalMark(row.low, row.accuracy_change, row.high, -far, far, 0, row.non_inferior !== false) : null)],
     ["not inferior", 0, (row) => (there(row.non_inferior) ? verdict(row.non_inferior) : null)]];
   const shown = columns.filter((column) => rows.some((row, k) => there(column[2](row, k))));
-  place("comparison").append(tableOf(shown, rows.map((row, k) => shown.map((column) => column[2](row, k) ?? "–"))),
-  el("p", { class: "note" },
+  place(id).append(tableOf(shown, rows.map((row, k) => shown.map((column) => column[2](row, k) ?? "–"))),
+    el("p", { class: "note" }, note));
+}
+
+function setupComparison() {
+  setupRivals("comparison", data.comparison, "baseline", (row) => originText(row.baseline),
     `For every baseline its best design as accurate as the float network (else its most accurate one), and the study's design of
     least EDP that is not inferior to it on the same validation images. Accurate: the baseline's design is not inferior to the float network.
-    Ratio: EDP of ours divided by that of the baseline's, below 1 it needs less. Accuracy: ours minus baseline's.`));
+    Ratio: EDP of ours divided by that of the baseline's, below 1 it needs less. Accuracy: ours minus baseline's.`);
+}
+
+function setupFamilies() {
+  setupRivals("families", data.families, "without", (row) => row.family,
+    `The search was run again without each family of options, with as many evaluations. Ratio: EDP of the full search's design
+    divided by that of the search without the family, at an accuracy that is not inferior: below 1 the family saves EDP, above 1 the
+    larger space was searched less well. Accuracy: with the family minus without it, on the same validation images.`);
 }
 
 function setupBounds() {
