@@ -7,6 +7,7 @@ tried with exact simulation (`polish`).  How far the table was off is part of th
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,16 +81,18 @@ def allocate(
     limits: Limits,
     settings: LoopSettings | None = None,
     first: CostTable | None = None,
+    starts: Sequence[Selection] = (),
 ) -> Allocation:
     """The choice of least objective within the limits (the predicted loss, latency in cycles, energy, EDP, size).
 
-    `first` is the table around the base plan, if it is there already.  Limits hold for the simulated design.  Raises
-    InfeasibleError when no choice meets them.
+    `first` is the table around the base plan, if it is there already.  `starts` are choices that are simulated beside
+    those of one format: no result is worse than those of them that lose little enough.  Limits hold for the simulated
+    design.  Raises InfeasibleError when no choice meets them.
     """
     chosen = LoopSettings() if settings is None else settings
     table = cost_table(space, accelerator) if first is None else first
     loop = _Loop(space, accelerator, limits, chosen)
-    simulations = loop.begin()
+    simulations = loop.begin(starts)
     for number in range(chosen.rounds):
         simulations += table.simulations
         selection = loop.round(table)
@@ -117,10 +120,10 @@ class _Loop:
         self.stable, self.gap, self.tightened = False, 0.0, 1.0
         self.refusal: InfeasibleError
 
-    def begin(self) -> int:
-        """Simulate the choices of one format that lose little enough: no result is worse than they are."""
+    def begin(self, starts: Sequence[Selection]) -> int:
+        """Simulate the choices of one format, and the starts, that lose little enough: no result is worse than they."""
         limit = np.inf if self.limits.penalty is None else self.limits.penalty
-        able = [one for one in self.space.uniform if self.space.penalty(one) <= limit]
+        able = [one for one in (*self.space.uniform, *starts) if self.space.penalty(one) <= limit]
         for one in able:
             with contextlib.suppress(InfeasibleError):
                 self.consider(one, run_choice(self.space, one, self.accelerator))

@@ -182,20 +182,33 @@ def table_loss(variant: Variant, plan: QuantPlan) -> float | None:
 
 
 def random_choice(space: OptionSpace, level: float, draw: random.Random) -> Selection:
-    """Ops, groups and switches in random order take random choices that leave the predicted loss within the limit."""
-    chosen, spent = space.start, space.penalty(space.start)
-    places = [("options", one.op) for one in space.ops] + [("groups", one.name) for one in space.groups]
-    places += [("switches", name) for name in space.switches]
+    """Ops, groups and switches in random order take random choices that leave the predicted loss within the limit.
+
+    They start from the choices of least loss: the base's, but where another method loses less than the first one.
+    """
+    names = {
+        "options": [one.op for one in space.ops],
+        "groups": list(space.group_formats),
+        "switches": [*space.switches],
+    }
+    tables = {(kind, name): _losses(space, kind, name) for kind, all_names in names.items() for name in all_names}
+    least = {kind: {name: _least(tables[kind, name]) for name in all_names} for kind, all_names in names.items()}
+    chosen = Selection(**least)
+    spent, places = space.penalty(chosen), list(tables)
     draw.shuffle(places)
     for kind, name in places:
-        now = getattr(chosen, kind)
-        losses = _losses(space, kind, name)
+        now, losses = getattr(chosen, kind), tables[kind, name]
         fitting = [one for one, loss in losses.items() if spent - losses[now[name]] + loss <= level]
         if fitting:
             taken = draw.choice(fitting)
             spent += losses[taken] - losses[now[name]]
             chosen = replace(chosen, **{kind: {**now, name: taken}})
     return chosen
+
+
+def _least(losses: Mapping[Any, float]) -> Any:
+    """The choice of least loss, the first one of equals."""
+    return min(losses, key=lambda one: losses[one])
 
 
 def _losses(space: OptionSpace, kind: str, name: str) -> Mapping[Any, float]:

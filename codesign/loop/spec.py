@@ -16,7 +16,8 @@ from accelsim.config_yaml import FAULTY, Source, child
 from accelsim.ir import digest
 from accelsim.problems import AccelsimError
 from codesign.allocate.families import FAMILIES, LEARNED, without
-from codesign.allocate.options import BASE, OptionSettings
+from codesign.allocate.option_counts import BASE
+from codesign.allocate.options import OptionSettings
 from codesign.loop.spec_checks import (
     POSITIVE,
     Check,

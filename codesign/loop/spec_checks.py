@@ -9,7 +9,7 @@ from typing import Any
 from accelsim.formats import Format
 from accelsim.mappers.choice import MAPPER_NAMES, mapper_of
 from accelsim.problems import AccelsimError
-from codesign.allocate.options import REGIONS
+from codesign.allocate.stored_choices import REGIONS
 
 # (value) → (whether it is good, what is expected).
 Check = Callable[[Any], tuple[bool, str]]
