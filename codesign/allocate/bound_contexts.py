@@ -159,7 +159,8 @@ def _around(space: OptionSpace) -> Iterator[tuple[str, tuple[str, str, str]]]:
         read = [space.group_of.get(makers.get(root, ""), "") for root in roots[:2]]
         # A position embedding is streamed in the format of the output that it is added to.
         read += [space.group_of.get(op.name, "")] * (op.op_class == "embed" and len(read) == 1)
-        yield op.name, (*(*read, "", "")[:2], _own(space, op))
+        first, second = (*read, "", "")[:2]
+        yield op.name, (first, second, _own(space, op))
 
 
 def _own(space: OptionSpace, op: Op) -> str:

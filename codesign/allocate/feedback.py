@@ -85,14 +85,14 @@ def allocate(
 ) -> Allocation:
     """The choice of least objective within the limits (the predicted loss, latency in cycles, energy, EDP, size).
 
-    `first` is the table around the base plan, if it is there already.  `starts` are choices that are simulated beside
-    those of one format: no result is worse than those of them that lose little enough.  Limits hold for the simulated
+    `first` is the table around the base plan, if it is there already.  `starts` are choices that are simulated before
+    the loop begins, as those of one format are: no result is worse than they are.  Limits hold for the simulated
     design.  Raises InfeasibleError when no choice meets them.
     """
     chosen = LoopSettings() if settings is None else settings
     table = cost_table(space, accelerator) if first is None else first
     loop = _Loop(space, accelerator, limits, chosen)
-    simulations = loop.begin(starts)
+    simulations = loop.begin((*space.uniform, *starts))
     for number in range(chosen.rounds):
         simulations += table.simulations
         selection = loop.round(table)
@@ -121,9 +121,9 @@ class _Loop:
         self.refusal: InfeasibleError
 
     def begin(self, starts: Sequence[Selection]) -> int:
-        """Simulate the choices of one format, and the starts, that lose little enough: no result is worse than they."""
+        """Simulate those of the choices that lose little enough: no result is worse than they are."""
         limit = np.inf if self.limits.penalty is None else self.limits.penalty
-        able = [one for one in (*self.space.uniform, *starts) if self.space.penalty(one) <= limit]
+        able = [one for one in starts if self.space.penalty(one) <= limit]
         for one in able:
             with contextlib.suppress(InfeasibleError):
                 self.consider(one, run_choice(self.space, one, self.accelerator))

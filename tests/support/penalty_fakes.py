@@ -82,7 +82,7 @@ def _losses(workload: Workload, group: ActivationGroup, rng: np.random.Generator
     found = {"u8": 0.0, "u6": size, "u4": 16 * size}
     signs = {"softmax": "p", "gelu": "n"}.get(function or op.activation)
     if signs:
-        found |= {f"r{bits}{signs}{rng.integers(2, 6)}": 4.0 ** (6 - bits) * size / 4 for bits in (6, 4)}
+        found |= {f"r{bits}{signs}{rng.integers(1, 3)}": 4.0 ** (6 - bits) * size / 4 for bits in (6, 4)}
     if function in ("softmax", "layernorm"):
         found |= dict(_by_method(op, function, found, rng))
     return found
