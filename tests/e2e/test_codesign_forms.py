@@ -29,10 +29,10 @@ format: accelsim.codesign/1
 name: tiny
 model: {MODEL}
 data: digits
-losses: [0.02]
+losses: [0.3]
 penalties: {{images: 32}}
 options: {{weight_formats: [u8, u4], activation_formats: [u8, u6, r6], divisions: [divide], mixtures: 1,
-          methods: [ivit, fqvit], head_formats: [u4], head_mixtures: 1, token_shares: [0.5]}}
+          methods: [ivit, fqvit], token_shares: [0.5]}}
 learned: [trained]
 hardware:
   arch: template:heterogeneous
@@ -84,14 +84,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_every_form_and_arm_is_searched_and_measured(finished: tuple[Path, dict[str, Any]]) -> None:
     place, result = finished
     designs = {one["id"]: one for one in result["designs"]}
-    assert {"codesign-0.02", "learned-trained", "without_tokens-0.02", "uniform8", "sequential-0.02"} <= designs.keys()
+    assert {"codesign-0.3", "learned-trained", "without_tokens-0.3", "uniform8", "sequential-0.3"} <= designs.keys()
     assert all(one["validation"]["images"] == 120 for one in designs.values())
     assert {one["search"] for one in result["searches"]} == {"codesign", "without_tokens", "uniform8"}
     tables = [
         json.loads((place / "study" / f"{name}.json").read_text()) for name in ("penalties", "penalties_patchwise")
     ]
     assert [bool(table["tokens"]) for table in tables] == [False, True]
-    assert designs["without_tokens-0.02"]["variant"] == "plain"
+    assert designs["without_tokens-0.3"]["variant"] == "plain"
     assert designs["learned-trained"]["origin"] == "codesign"
     assert designs["learned-trained"]["level"] is None
 
@@ -138,7 +138,7 @@ def test_the_trained_checkpoint_is_measured_as_it_is(finished: tuple[Path, dict[
 def test_a_killed_study_ends_the_same(finished: tuple[Path, dict[str, Any]]) -> None:
     place, result = finished
     words = [sys.executable, "-m", "codesign.cli", "codesign", "spec.yaml", "-o", "again", "--workers", "1"]
-    for step in ("without_tokens: ", "codesign-0.02: ", "learned-trained: "):
+    for step in ("without_tokens: ", "codesign-0.3: ", "learned-trained: "):
         process = subprocess.Popen(words, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert process.stderr is not None
         assert any(step in line.decode() for line in process.stderr), f"ended before {step!r}"
