@@ -51,6 +51,9 @@ def _add_space(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weight-formats", default="u8,u6,u4,apot8", help="default u8,u6,u4,apot8")
     parser.add_argument("--activation-formats", help="default u8,u6 as far as the penalties have them")
+    parser.add_argument("--methods", default="", help="of softmax and LayerNorm, the base's first (default: none)")
+    parser.add_argument("--head-formats", default="", help="narrow widths of parts of q, k and v (default: none)")
+    parser.add_argument("--token-shares", default="", help="shares of full tokens in ranked layers (default: none)")
     parser.add_argument("--mixtures", type=not_negative, default=7, help="mixtures of two formats per op (default 7)")
 
 
@@ -62,15 +65,29 @@ def _space(arguments: argparse.Namespace) -> tuple[OptionSpace, Accelerator]:
     from quant.penalties.weights_only import workload_penalties
 
     workload = build_workload(arguments.model, arguments.resolution)
-    weights = tuple(part.strip() for part in arguments.weight_formats.split(","))
+    weights = _names(arguments.weight_formats)
     if arguments.penalties is None:
         penalties = workload_penalties(workload, weights)
     else:
         penalties = load_penalties(arguments.penalties)
-    activations = tuple(part.strip() for part in (arguments.activation_formats or "u8,u6").split(","))
-    settings = OptionSettings(weights, activations, mixtures=arguments.mixtures)
+    settings = OptionSettings(
+        weights, _names(arguments.activation_formats or "u8,u6"), mixtures=arguments.mixtures,
+        methods=_names(arguments.methods), head_formats=_names(arguments.head_formats),
+        token_shares=_shares(arguments.token_shares), drop_bits=penalties.drop_bits or 2,
+    )  # fmt: skip
     accelerator = load_accelerator(arguments.arch)
     return option_space(workload, penalties, accelerator, settings), accelerator
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in _names(text))
+    except ValueError as error:
+        raise AccelsimError(Problem("--token-shares", f"is {text!r}", "numbers between 0 and 1: 0.5,0.25")) from error
 
 
 def _table(arguments: argparse.Namespace) -> int:

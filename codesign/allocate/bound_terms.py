@@ -156,6 +156,7 @@ class _Maker:
         space, terms = self.space, self.terms
         self.rest = terms.add(("rest",), -1, 0.0)
         self.branch: dict[tuple[str, str], int] = {}
+        self.ways: dict[tuple[str, str], int] = {}
         for name, values in space.switches.items():
             for value in values:
                 self.branch[name, value] = terms.add(("switch", name), -1, space.switch_penalties[name][value])
@@ -164,32 +165,37 @@ class _Maker:
             able = {way for way in ways if all(self._able(name, group, way) for name in readers)}
             if not able:
                 raise _impossible(group, self.accelerator)
-            for choice, way in space.stored_names[group].items():
-                if way in able:
-                    penalty = space.group_penalties[group][choice]
-                    self.branch[group, choice] = terms.add(("group", group), -1, penalty)
+            for way in (way for way in ways if way in able):
+                self._add_choices(group, way)
 
-    def _stored_as(self, group: str, way: str) -> list[tuple[str, int]]:
-        """The choices with which a group is stored so, and their variables; variable 0 where nothing is chosen."""
-        if not group:
-            return [("", self.rest)]
-        names = self.space.stored_as[group][way]
-        return [(name, self.branch[group, name]) for name in names if (group, name) in self.branch]
+    def _add_choices(self, group: str, way: str) -> None:
+        """Variables of the choices that store a group so, below one of their own if they are several."""
+        choices = self.space.stored_as[group][way]
+        parent = self.terms.add(("group", group), -1, 0.0) if len(choices) > 1 else -1
+        for choice in choices:
+            name = ("group", group) if parent < 0 else ("group", group, way)
+            last = self.terms.add(name, parent, self.space.group_penalties[group][choice])
+            self.branch[group, choice] = last
+            self.ways[group, way] = last if parent < 0 else parent
+
+    def _of(self, group: str, way: str) -> int | None:
+        """The variable of how a group is stored, variable 0 where there is nothing to choose, None if it cannot run."""
+        return self.ways.get((group, way)) if group else self.rest
 
     def _charge_options(self, one: OpOptions) -> None:
         group, k = self.contexts.around[one.op][0], self.place[one.op]
         some = False
         for way in self.space.reads_of(one):
-            parents = self._stored_as(group, way)
-            there = [(n, self.contexts.options[one.op, n, way]) for n in range(len(one.penalty) if parents else 0)]
+            parent = self._of(group, way)
+            if parent is None:
+                continue
+            there = [(n, self.contexts.options[one.op, n, way]) for n in range(len(one.penalty))]
             able = [(n, facts) for n, facts in there if np.isfinite(facts.own_pj[k])]
             rows = [np.array([one.penalty[n], facts.own_pj[k], *self._row(facts, one.op)]) for n, facts in able]
-            kept = _undominated(rows)
-            for choice, parent in parents:
-                for row in kept:
-                    variable = self.terms.add(("op", one.op, choice), parent if group else -1, float(row[0]))
-                    self._charge(variable, one.op, row[2:], row[1])
-                    some = True
+            for row in _undominated(rows):
+                variable = self.terms.add(("op", one.op, way), parent if group else -1, float(row[0]))
+                self._charge(variable, one.op, row[2:], row[1])
+                some = True
         if not some:
             raise _impossible(one.op, self.accelerator)
 
@@ -211,18 +217,21 @@ class _Maker:
                 rows |= {key: row - least for key, row in rows.items() if key[2] == choice}
         for way in dict.fromkeys(key[main] for key in rows):
             least = np.min([row for key, row in rows.items() if key[main] == way], axis=0)
-            for _, variable in self._stored_as((first, second)[main], way):
+            variable = self._of((first, second)[main], way)
+            if variable is not None:
                 self._charge(variable, name, least[1:], least[0])
         for way in dict.fromkeys(key[1] for key in rows):
-            reads = min(facts.second_pj[k] for key, facts in facts_of.items() if key[1] == way)
-            for _, variable in self._stored_as(second, way):
+            variable = self._of(second, way)
+            if variable is not None:
+                reads = min(facts.second_pj[k] for key, facts in facts_of.items() if key[1] == way)
                 self.terms.energy_pj[variable] += float(reads)
 
     def _charge_written(self, name: str) -> None:
         group, k = self.space.group_of.get(name, ""), self.place[name]
         for way in self.space.stored_as[group] if group else ("",):
             facts = self.contexts.stored[group, way] if group else self.floor
-            for _, variable in self._stored_as(group, way):
+            variable = self._of(group, way)
+            if variable is not None:
                 self.terms.energy_pj[variable] += float(facts.written_pj[k])
 
     def _least_weights(self, floor: Ints) -> Ints:
@@ -241,12 +250,14 @@ class _Maker:
         terms.energy_pj[self.rest] += spilled_bits * pj_per_bit
         certain = {item.first: item.spilled_bits for item in graph.crossings if item.bits > capacity}
         for (group, way), facts in self.contexts.stored.items():
+            variable = self._of(group, way)
+            if variable is None:
+                continue
             for item in graph_of(facts.table).crossings:
                 if item.first in certain and self.space.group_of.get(floor.op_names[item.first]) == group:
                     more = item.spilled_bits - certain[item.first]
-                    for _, variable in self._stored_as(group, way):
-                        terms.bus_bits[variable] += more
-                        terms.energy_pj[variable] += more * pj_per_bit
+                    terms.bus_bits[variable] += more
+                    terms.energy_pj[variable] += more * pj_per_bit
 
 
 def _undominated(rows: list[Floats]) -> list[Floats]:

@@ -18,9 +18,10 @@ RESOURCES = ("energy_pj", "bus_bits", "size_bits")
 
 @dataclass(frozen=True, eq=False)
 class Priced:
-    """A Knapsack, and what its variables stand for: (kind, name, value), kind "rest", "switch", "group" or "op".
+    """A Knapsack, and what its variables stand for: (kind, name, value).
 
-    The value of an op is the number of its option, of a group its choice.
+    Kinds are "rest", "switch", "group", "op" and "stored".  The value of an op is the number of its option, of a group
+    its choice; what is "stored" so has choices below it.
     """
 
     problem: Knapsack
@@ -65,22 +66,35 @@ def priced(space: OptionSpace, table: CostTable) -> Priced:
         for value in values:
             if np.isfinite(table.switches[name, value]).all():
                 rows.add("switch", name, value, -1, space.switch_penalties[name][value], table.switches[name, value])
-    branch: dict[tuple[str, str], int] = {}
-    for name, choices in space.group_formats.items():
-        for choice in choices:
-            if np.isfinite(table.groups[name, choice]).all():
-                penalty = space.group_penalties[name][choice]
-                branch[name, choice] = rows.add("group", name, choice, -1, penalty, table.groups[name, choice])
+    branch = _groups(rows, space, table)
     for one in space.ops:
         sizes = size_bits(space, one)
-        for stored, choices in space.reads_of(one).items():
+        for stored in space.reads_of(one):
+            if one.reads and (one.reads, stored) not in branch:
+                continue
             block = table.options[one.op, stored]
-            kept = _kept(block, one.penalty, sizes)
-            parents = [(branch[one.reads, name], name) for name in choices if (one.reads, name) in branch]
-            for parent, choice in parents if one.reads else [(-1, "")]:
-                for k in kept:
-                    rows.add("op", one.op, int(k), parent, float(one.penalty[k]), block[k], float(sizes[k]), choice)
+            parent = branch[one.reads, stored] if one.reads else -1
+            for k in _kept(block, one.penalty, sizes):
+                rows.add("op", one.op, int(k), parent, float(one.penalty[k]), block[k], float(sizes[k]), stored)
     return rows.priced()
+
+
+def _groups(rows: _Rows, space: OptionSpace, table: CostTable) -> dict[tuple[str, str], int]:
+    """Add the choices of groups that can run; group and how it is stored → the variable under which its readers hang.
+
+    Choices that readers see as one hang under a variable of their own that costs nothing.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for name, ways in space.stored_as.items():
+        for stored, choices in ways.items():
+            able = [choice for choice in choices if np.isfinite(table.groups[name, choice]).all()]
+            parent = rows.add("stored", name, stored, -1, 0.0, 0.0 * table.total) if len(able) > 1 else -1
+            for choice in able:
+                penalty = space.group_penalties[name][choice]
+                under = "" if parent < 0 else stored
+                last = rows.add("group", name, choice, parent, penalty, table.groups[name, choice], 0.0, under)
+                found[name, stored] = last if parent < 0 else parent
+    return found
 
 
 class _Rows:
@@ -102,7 +116,8 @@ class _Rows:
     ) -> int:  # fmt: skip
         """Append a variable; returns its number.  Variables of one kind and name (and branch) exclude each other."""
         self.meaning.append((kind, name, value))
-        self.group.append(self._groups.setdefault((kind, name, under), len(self._groups)))
+        exclusive = ("group" if kind == "stored" else kind, name, under)
+        self.group.append(self._groups.setdefault(exclusive, len(self._groups)))
         self.parent.append(parent)
         self.penalty.append(penalty)
         self.costs.append(costs)
