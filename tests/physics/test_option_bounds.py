@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from accelsim.api import simulate
+from accelsim.energy import price_per_op
 from accelsim.optable import op_table
 from accelsim.problems import InfeasibleError
+from codesign.allocate.bound_facts import op_facts
 from codesign.allocate.bounds import plan_bounds, plan_bounds_of
 from tests.support.option_spaces import able, random_selection, space_of_all
 
@@ -40,3 +44,17 @@ def test_no_design_of_a_random_choice_is_below_the_bound(arch: str, ranked: bool
             assert found.latency_cycles <= one.latency_cycles + 1
             assert found.energy_pj <= one.energy_pj * (1 + ROUNDING)
     assert seen >= 6
+
+
+@pytest.mark.parametrize(("arch", "ranked"), CASES)
+def test_least_energies_of_ops_know_of_narrow_tokens_and_parts(arch: str, ranked: bool) -> None:
+    """As many narrow tokens and parts as there can be, everything else as in the base, op by op."""
+    space, accelerator = space_of_all(arch, ranked), able(arch)
+    groups = dict(space.start.groups)
+    groups |= {name: choices[-1] for name, choices in space.group_formats.items() if "/" in choices[-1]}
+    chosen = replace(space.start, groups=groups, switches={name: v[-1] for name, v in space.switches.items()})
+    assert chosen != space.start
+    table = op_table(space.workload, space.plan(chosen))
+    report, facts = simulate(table, accelerator), op_facts(table, accelerator)
+    simulated = price_per_op(report.result.counts, accelerator)
+    assert (facts.own_pj + facts.second_pj + facts.written_pj <= simulated * (1 + ROUNDING) + 1e-6).all()
