@@ -93,7 +93,7 @@ class Bench:
 
         return drawn(self.images_of("train"), count, self.spec.seed)
 
-    def quantize(self, plan: QuantPlan, folder: Path, about: dict[str, Any], variant: str = PLAIN) -> None:
+    def quantize(self, plan: QuantPlan, folder: Path, variant: str = PLAIN) -> None:
         """Calibrate a form of the network under a plan and store the checkpoint."""
         from quant.checkpoint import save
         from quant.quantize import quantize_plan
@@ -102,7 +102,7 @@ class Bench:
         steps = self.spec.final.reconstruct_steps
         recipe = Reconstruction(steps=steps, seed=self.spec.seed) if steps else None
         preprocess = self._loaded[1]
-        note = {"model": self.spec.model, "data": self.data, "seed": self.spec.seed, **about}
+        note = {"model": self.spec.model, "data": self.data, "seed": self.spec.seed}
         note |= {} if preprocess is None else {"preprocess": asdict(preprocess)}
         _, checkpoint = quantize_plan(self.form(variant), self.calibration, plan, reconstruction=recipe, about=note)
         save(checkpoint, folder)

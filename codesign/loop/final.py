@@ -16,7 +16,7 @@ from accelsim.api import Report, simulate
 from accelsim.arch import Accelerator
 from accelsim.config import dump_accelerator, dump_plan
 from accelsim.files import write_text_atomic
-from accelsim.ir import Workload
+from accelsim.ir import Workload, digest
 from accelsim.optable import op_table
 from accelsim.plan import QuantPlan
 from accelsim.workloads.from_json import dump_workload
@@ -49,18 +49,25 @@ class Candidate:
 
 
 class Verifier:
-    """Verifies candidates of one study, whose networks are `workloads`.  Without a bench nothing is measured."""
+    """Verifies candidates of one study, whose networks are `workloads`.  Without a bench nothing is measured.
+
+    Arms often choose the same plan: it is calibrated and measured once, whatever hardware it is for.
+    """
 
     def __init__(
         self, folder: StudyFolder, workloads: Mapping[str, Workload], mapper: str, bench: Bench | None,
         limits: Mapping[str, float],
     ) -> None:  # fmt: skip
         self.folder, self.workloads, self.mapper, self.bench, self.limits = folder, workloads, mapper, bench, limits
+        self._done: dict[str, str] = {}  # plan → a design that has it
 
     def stored(self, name: str) -> dict[str, Any] | None:
         """The record of a verified design, None when it is not done."""
         found = self.folder.read(self.folder.design(name) / DESIGN)
-        return None if found is None else dict(found)
+        if found is None:
+            return None
+        self._done.setdefault(found["plan"], name)
+        return dict(found)
 
     def verify(self, candidate: Candidate) -> dict[str, Any]:
         """Map, simulate, quantize and measure a design; returns and stores its record."""
@@ -68,20 +75,25 @@ class Verifier:
         report = simulate(op_table(workload, candidate.plan), candidate.accelerator, mapper=self.mapper)
         place = self.folder.design(candidate.name)
         place.mkdir(parents=True, exist_ok=True)
-        if candidate.checkpoint is not None:
+        record = {**self._record(candidate, report), "validation": None, "test": None}
+        same = self._done.get(record["plan"], candidate.name)
+        if same != candidate.name and self.bench is not None:
+            copy_checkpoint(self.folder.design(same), place)
+        elif candidate.checkpoint is not None:
             copy_checkpoint(candidate.checkpoint, place)
         elif self.bench is not None:
-            about = {"origin": candidate.origin, "level": candidate.level}
-            self.bench.quantize(candidate.plan, place, about, candidate.variant)
+            self.bench.quantize(candidate.plan, place, candidate.variant)
         else:
             write_text_atomic(place / "plan.yaml", dump_plan(candidate.plan))
             write_text_atomic(place / "workload.json", dump_workload(workload))
         write_text_atomic(place / "accelerator.yaml", dump_accelerator(candidate.accelerator))
         write_text_atomic(place / "mapping.json", json.dumps(report.mapping.to_json(), indent=1) + "\n")
-        record = {**self._record(candidate, report), "validation": None, "test": None}
-        if self.bench is not None:
+        if same != candidate.name:
+            record["validation"] = self.folder.read(self.folder.design(same) / DESIGN)["validation"]
+        elif self.bench is not None:
             record["validation"] = self.bench.measure(place, VALIDATION)
         self.folder.write(place / DESIGN, record)
+        self._done.setdefault(record["plan"], candidate.name)
         return record
 
     def _record(self, candidate: Candidate, report: Report) -> dict[str, Any]:
@@ -95,6 +107,7 @@ class Verifier:
             "values": dict(candidate.values),
             "level": candidate.level,
             "variant": candidate.variant,
+            "plan": digest([candidate.variant, candidate.plan.fingerprint(), str(candidate.checkpoint or "")]),
             "predicted_loss": candidate.predicted_loss,
             "cycles": numbers["cycles_total"],
             **{name: numbers[name] for name in ("clock_hz", "latency_s", "energy_pj", "edp_pj_s", "area_mm2")},

@@ -32,7 +32,7 @@ data: digits
 losses: [0.3]
 penalties: {{images: 32}}
 options: {{weight_formats: [u8, u4], activation_formats: [u8, u6, r6], divisions: [divide], mixtures: 1,
-          methods: [ivit, fqvit], token_shares: [0.5]}}
+          methods: [ivit, fqvit], head_formats: [u4], head_mixtures: 1, token_shares: [0.5]}}
 learned: [trained]
 hardware:
   arch: template:heterogeneous
