@@ -2,14 +2,16 @@
 #   make demo    one run; then plan, mapping and hardware of a small network chosen together, measured, and the page of it
 #   make test    the tests
 #   make lint    style and types
+#   make docs    the documentation as a site in site/, warnings are errors
 #   make clean   remove what the other targets made
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+SITE := site
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed-run
 	mkdir -p $(DEMO)
@@ -27,8 +29,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	rm -rf $(SITE)
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html -d build/doctrees docs $(SITE)
+	@echo "Open $(SITE)/index.html in a browser."
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(SITE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than what it was installed from, so a second make installs nothing.
@@ -38,6 +45,10 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -e '.[dev]' -c constraints.txt
+	touch $@
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[docs]' -c constraints.txt
 	touch $@
 
 $(BIN)/python:
