@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from accelsim.plan import QuantPlan
 
 MIN_BITS = 2  # of a narrow code
+# Whose attention ranks the tokens: the class token's, or that of all.
+CLASS_TOKEN, RECEIVED = "class", "received"
+IMPORTANCES = (CLASS_TOKEN, RECEIVED)
 
 
 @dataclass(frozen=True)

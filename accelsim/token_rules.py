@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING
 
 from accelsim.ir import Op, OpKind, Workload
 from accelsim.problems import AccelsimError, Problem
-from accelsim.token_groups import TokenGroups, token_layers
-from accelsim.workloads.rank import (
-    CLASS_TOKEN,
-    GATHER,
-    RANK,
-    RECEIVED,
-    rank_tokens,
-    rank_word_bits,
-    ranked_layers,
-)
+from accelsim.token_groups import CLASS_TOKEN, RECEIVED, TokenGroups, token_layers
+from accelsim.workloads.rank import GATHER, RANK, rank_tokens, rank_word_bits, ranked_layers
 
 if TYPE_CHECKING:
     from accelsim.plan import QuantizedOp, QuantPlan

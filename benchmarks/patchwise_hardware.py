@@ -27,10 +27,10 @@ from accelsim.ir import Op, Workload
 from accelsim.optable import op_table
 from accelsim.plan import QuantPlan, Rule, WeightShare, apply_plan
 from accelsim.token_counts import simulate_counts
-from accelsim.token_groups import TokenGroups, with_counts
+from accelsim.token_groups import IMPORTANCES, TokenGroups, with_counts
 from accelsim.token_rules import sliced_ops
 from accelsim.workloads import build_workload
-from accelsim.workloads.rank import IMPORTANCES, RankedLayer, rank_tokens, ranked_layers
+from accelsim.workloads.rank import RankedLayer, rank_tokens, ranked_layers
 from quant.costs import bit_operations
 
 MODELS = ("glyph_vit", "deit_small")

@@ -6,14 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from accelsim.formats import Format, Scheme
-from accelsim.ir import Workload
-from accelsim.plan import QuantPlan, Rule, WeightShare, apply_plan
 from accelsim.problems import AccelsimError, InfeasibleError, Problem
-from accelsim.workloads.rank import RANK
 
 if TYPE_CHECKING:
     from accelsim.arch import Accelerator
+    from accelsim.ir import Workload
+    from accelsim.plan import QuantPlan
 
 SIMULATED = ("latency_s", "energy_pj", "edp_pj_s")
 KINDS = ("bops", "size_bits", "avg_bits", *SIMULATED, "uniform")
@@ -32,6 +30,9 @@ class Budget:
         """The bound in the unit of `cost`."""
         if self.kind != "uniform":
             return self.value
+        from accelsim.formats import Format, Scheme
+        from accelsim.plan import QuantPlan, Rule, WeightShare, apply_plan
+        from accelsim.workloads.rank import RANK
         from quant.costs import bit_operations
 
         fmt = Format(Scheme.UNIFORM, int(self.value))
@@ -64,6 +65,7 @@ def cost(budget: Budget, workload: Workload, plan: QuantPlan, accelerator: Accel
         from accelsim.optable import op_table
 
         return float(simulate(op_table(workload, plan), accelerator).to_json()[budget.kind])
+    from accelsim.plan import apply_plan
     from quant.costs import average_bits, bit_operations, size_bits
 
     measure = {"size_bits": size_bits, "avg_bits": average_bits}.get(budget.kind, bit_operations)

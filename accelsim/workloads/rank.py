@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 
 from accelsim.ir import Op, OpKind, Recipe, Tensor, VectorKind, VectorPass, Workload
 from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import CLASS_TOKEN
 from accelsim.workloads.recipes import softmax
 
-CLASS_TOKEN, RECEIVED = "class", "received"
-IMPORTANCES = (CLASS_TOKEN, RECEIVED)
 RANK, GATHER = "rank", "gather"  # classes of ops that cannot be cut
 
 

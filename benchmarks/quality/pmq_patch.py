@@ -34,7 +34,7 @@ from accelsim.files import write_text_atomic
 from accelsim.optable import op_table
 from accelsim.plan import apply_plan
 from accelsim.token_counts import METRICS, simulate_counts
-from accelsim.workloads.rank import RECEIVED
+from accelsim.token_groups import RECEIVED
 from codesign.quantize_command import calibration_images
 from quant.checkpoint import Model
 from quant.collect import Statistics

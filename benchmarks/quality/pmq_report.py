@@ -22,7 +22,7 @@ from pmq_picture import draw
 from report import show
 from run import read_results
 
-from accelsim.workloads.rank import RECEIVED
+from accelsim.token_groups import RECEIVED
 from quant.patchwise.order import IMPORTANT, INVERSE, RANDOM
 
 MODELS = (NATURAL, HYBRID)

@@ -7,8 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
-from accelsim.token_groups import MIN_BITS
-from accelsim.workloads.rank import CLASS_TOKEN, IMPORTANCES, RECEIVED, ranked_layers
+from accelsim.token_groups import CLASS_TOKEN, IMPORTANCES, MIN_BITS, RECEIVED
 from codesign.arguments import positive
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ def patchwise_of(arguments: argparse.Namespace, network: Network, images: list[T
     """
     if arguments.patchwise is None:
         return None
+    from accelsim.workloads.rank import ranked_layers
     from quant.methods.pmq import Patchwise
     from quant.patchwise.measure import matching_threshold
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from accelsim.arch import Accelerator
 from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import SIMULATED, Budget
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from accelsim.arch import Accelerator
     from quant.calibrate import Calibration
     from quant.data.dataset import Preprocess
     from quant.methods.mnq import MNQ

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from accelsim.formats import Format
 from accelsim.plan import QuantPlan, WeightShare
-from accelsim.workloads.rank import CLASS_TOKEN
+from accelsim.token_groups import CLASS_TOKEN
 from quant.collect import Moments, Statistics
 from quant.methods.base import Method, method
 from quant.network import Network, Node

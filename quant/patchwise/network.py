@@ -11,8 +11,9 @@ from torch import Tensor
 
 from accelsim.ir import Workload
 from accelsim.problems import AccelsimError, Problem
+from accelsim.token_groups import CLASS_TOKEN, IMPORTANCES
 from accelsim.token_rules import sliced_ops
-from accelsim.workloads.rank import CLASS_TOKEN, IMPORTANCES, RANK, RankedLayer, rank_tokens, ranked_layers
+from accelsim.workloads.rank import RANK, RankedLayer, rank_tokens, ranked_layers
 from quant.groups import stored_shapes
 from quant.network import Network, Node, Operand, forward
 from quant.patchwise.narrow import FLAGS, ROWS

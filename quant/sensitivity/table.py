@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelsim.files import write_text_atomic
 from accelsim.ir import digest
 from accelsim.problems import AccelsimError, Problem
-from quant.statistics import Interval, kendall
+
+if TYPE_CHECKING:
+    from quant.statistics import Interval
 
 FORMAT = "quant.sensitivity/1"
 KINDS = ("weight", "activation", "head_weight", "head_activation")  # those of a table unless others are asked for
@@ -281,6 +283,8 @@ def agreements(table: SensitivityTable, measured: str = MEASURED) -> tuple[Agree
     Signs are such that 1 is perfect agreement (a signal-to-noise ratio falls with the error).  Groups of fewer than
     `FEWEST` components are left out.  Raises AccelsimError when the table has no such metric.
     """
+    from quant.statistics import kendall  # numpy: the command line reads the constants above without it
+
     rising = {one.name: one.rising for one in table.metrics}
     if measured not in rising:
         raise AccelsimError(

@@ -56,6 +56,15 @@ def test_nothing_heavy_is_loaded(module):
     assert found.stdout.split() == []
 
 
+def test_the_help_of_any_command_loads_no_arrays():
+    code = (
+        "import sys; from codesign.cli import _parser; _parser(); "
+        f"print(*[name for name in ('numpy', 'numba', 'scipy', *{HEAVY!r}) if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
 def test_a_run_loads_nothing_heavy(tmp_path):
     code = (
         "import sys; from codesign.cli import main; "

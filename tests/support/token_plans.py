@@ -11,8 +11,8 @@ from accelsim.formats import Format
 from accelsim.ir import Workload
 from accelsim.optable import OpTable, op_table
 from accelsim.plan import QuantPlan, Rule
-from accelsim.token_groups import TokenGroups
-from accelsim.workloads.rank import CLASS_TOKEN, rank_tokens, ranked_layers
+from accelsim.token_groups import CLASS_TOKEN, TokenGroups
+from accelsim.workloads.rank import rank_tokens, ranked_layers
 from accelsim.workloads.vit import Variant, build_variant
 
 SLICED = ("norm1", "qkv", "softmax", "values", "norm2", "fc1")

@@ -14,10 +14,10 @@ from accelsim.ir import OpKind, Workload
 from accelsim.optable import op_table
 from accelsim.problems import AccelsimError
 from accelsim.token_counts import METRICS, simulate_counts
-from accelsim.token_groups import with_counts
+from accelsim.token_groups import RECEIVED, with_counts
 from accelsim.token_rules import ranked_for
 from accelsim.workloads import build_workload
-from accelsim.workloads.rank import RECEIVED, rank_tokens
+from accelsim.workloads.rank import rank_tokens
 from tests.support.token_plans import grouped_plan, grouped_table, small_vit
 
 COUNTS = [{"b1": 3, "b2": 9}, {"b1": 17}, {"b1": 3, "b2": 9}, {"b1": 3}, {"b2": 1}]
