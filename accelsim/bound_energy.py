@@ -78,22 +78,12 @@ _OUTPUTS, _TABLES, _ACCUMULATES = range(MAX_MODES, _PER_ENGINE)
 _ANY = 1 << 60  # a block that holds everything
 
 
-def component_of_counts(accelerator: Accelerator) -> Int64:
-    """Number in `COMPONENTS` of every count column of a design, in `count_columns` order."""
-    arrays = [ARRAY] * (_PER_ENGINE * len(accelerator.engines))
-    return np.array([*arrays, *[VECTOR] * len(VECTOR_KINDS), *range(ACTIVATION_READ, len(COMPONENTS))], np.int64)
-
-
-def least_energy_pj(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> Float:
-    """[n, COMPONENTS] least dynamic energy of every op in pJ, arithmetic convention.
-
-    An op with a slice that no engine executes has infinite array energy.  Raises AccelsimError as `price` does.
-    """
-    return least_energies_pj(table, engines, accelerator)[0]
-
-
 def least_energies_pj(table: OpTable, engines: EngineTable, accelerator: Accelerator) -> tuple[Float, Float]:
-    """As `least_energy_pj`, and the part [n] of it that is activation reads of an op's second operand."""
+    """[n, COMPONENTS] least dynamic energy of every op in pJ, and the part [n] of it that reads second operands.
+
+    Arithmetic convention; second operands that are activations.  An op with a slice that no engine executes has
+    infinite array energy.  Raises AccelsimError as `price` does.
+    """
     prices = unit_energies(accelerator)
     first = _PER_ENGINE * len(accelerator.engines)
     memory = prices[first + len(VECTOR_KINDS) :]

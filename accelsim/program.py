@@ -30,7 +30,7 @@ TEMPLATE_COLUMNS: tuple[str, ...] = (
     "write_ring",
     "write_shift",
     "opens",  # 1: opens a generation of the written region; 0: adds to the open one
-    "dep0",  # explicit dependency on the row that is this many rows earlier; 0: none
+    "dep0",  # explicit dependency on the row that is this many rows earlier, at most 63; 0: none
     "dep1",
     "dram_base_bits",  # DRAM descriptor; all zero for rows that are not transfers
     "dram_step_bits",  # base moves by this much per iteration
@@ -47,14 +47,11 @@ N_COLUMNS = len(TEMPLATE_COLUMNS)
 ) = range(N_COLUMNS)  # fmt: skip
 
 # A phase repeats `rows` consecutive templates `count` times; iterations are numbered from `first_iteration`.
-PHASE_COLUMNS: tuple[str, ...] = ("first_template", "rows", "count", "first_iteration")
 FIRST_TEMPLATE, PHASE_ROWS, COUNT, FIRST_ITERATION = range(4)
 
-REGION_COLUMNS: tuple[str, ...] = ("buffer", "offset_bits", "bits")
 REGION_BUFFER, REGION_OFFSET, REGION_BITS = range(3)
 BUFFERS: tuple[str, ...] = ("activation", "weight")
 
-MAX_DEPENDENCY_DISTANCE = 63
 CAUSES: tuple[str, ...] = ("region", "bus", "input", "dependency", "output")
 
 

@@ -83,23 +83,6 @@ def knee(front: Floats) -> int:
     return int(np.argmax(below_chord))
 
 
-def hypervolume_2d(points: Floats, reference: tuple[float, float]) -> float:
-    """Area between `points` [n, 2] and `reference`, the corner that every counted point must beat in both objectives.
-
-    The unit is the product of the two columns' units.  Points that do not beat the reference add nothing.  Raises
-    ValueError for another number of objectives or a NaN.
-    """
-    values = _table(points)
-    if values.shape[1] != 2:
-        raise ValueError(f"hypervolume_2d needs two objectives, got {values.shape[1]}")
-    inside = values[(values[:, 0] < reference[0]) & (values[:, 1] < reference[1])]
-    if not len(inside):
-        return 0.0
-    front = np.unique(inside[pareto_front(inside)], axis=0)
-    right = np.append(front[1:, 0], reference[0])
-    return float(np.sum((right - front[:, 0]) * (reference[1] - front[:, 1])))
-
-
 def front_mask(rows: Sequence[Mapping[str, Any]], objectives: Sequence[str] = ("latency_s", "energy_pj")) -> list[bool]:
     """Which rows of a study are on the front of their own workload (model and resolution).
 

@@ -20,7 +20,6 @@ from accelsim.workloads.builder import check_workload
 from accelsim.workloads.limits import MAX_SIZE
 
 WORKLOAD_FORMAT = "accelsim.workload/1"
-SUFFIX = ".json"
 MAX_FILE_BYTES = 1 << 26
 ACTIVATIONS = ("", "relu", *TABLE_ACTIVATIONS)
 _type_hints = cache(typing.get_type_hints)

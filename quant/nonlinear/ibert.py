@@ -66,11 +66,6 @@ class IGelu:
         b, c = math.floor(GELU_B / step), math.floor(GELU_C / GELU_A / step**2)
         return IGelu(n, b, c, math.floor(1 / erf_scale), float(scale) * erf_scale / 2)
 
-    @property
-    def polynomial_bits(self) -> int:
-        """Two's complement bits of sgn(x)·((m + b)² + c)."""
-        return (self.b**2 - self.c).bit_length() + 1
-
 
 @on_integers
 def i_gelu(x_int: Tensor, scale: float, n: int = 14) -> tuple[Tensor, float]:

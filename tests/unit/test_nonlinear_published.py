@@ -226,7 +226,6 @@ def test_the_integer_root_of_the_factored_layernorm_changes_few_codes(offset):
 def test_constants_are_immediates():
     of = IGelu.of(1e-3)
     assert (of.b, of.c, of.one, of.n) == (-2502, -6925075, -423, 14)
-    assert of.polynomial_bits == 25
     assert IExp.of(0.1) == IExp(30, -7, 27, 279, 0.35815147 * 0.1**2 / 2**30)
     assert ISoftmax.of(0.1).exp.largest == 299573968896
     assert ShiftExp.of(0.1, 15) == ShiftExp(15, -10, 0.1 / 2**15)

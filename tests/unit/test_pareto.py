@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from codesign.pareto import front_mask, hypervolume_2d, knee, pareto_front
+from codesign.pareto import front_mask, knee, pareto_front
 
 
 def tables(columns):
@@ -74,13 +74,6 @@ def test_knee_of_a_front_without_bend_is_its_first_row(front):
 def test_knee_needs_a_row():
     with pytest.raises(ValueError, match="at least one row"):
         knee(np.zeros((0, 2)))
-
-
-@given(arrays(np.float64, st.tuples(st.integers(0, 12), st.just(2)), elements=st.integers(0, 9).map(float)))
-def test_hypervolume_counts_the_unit_cells_that_some_point_beats(points):
-    reference = (7.0, 8.0)
-    cells = sum(bool(np.any((points[:, 0] <= x) & (points[:, 1] <= y))) for x in range(7) for y in range(8))
-    assert hypervolume_2d(points, reference) == cells
 
 
 def test_front_mask_keeps_workloads_apart_and_ignores_rows_without_numbers():
