@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,7 @@ from codesign.nonlinear import command as mnq
 from codesign.run_design import DEFAULT_ARCH
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from codesign.quantize_request import QuantizeRequest
     from quant.methods.base import Method
     from quant.network import Network
 
@@ -100,18 +99,18 @@ def check_options(arguments: argparse.Namespace, budget: Budget | None) -> None:
         raise AccelsimError(Problem(f"--{searched}", what, f"--budget or --{searched}", ("leave one out",)))
 
 
-def choose(
-    arguments: argparse.Namespace,
-    network: Network,
-    images: Sequence[Tensor],
-    accelerator: Accelerator,
-    budget: Budget | None,
-) -> tuple[Method, dict[str, Any]]:
+def choose(request: QuantizeRequest) -> tuple[Method, dict[str, Any]]:
     """The method of the options, and what to note about the choice.
 
-    With a budget the first of the method's candidates that fits: uniform widths 8 … 2, ratios 0, 1/16 … 1 of m2q,
-    3, 2, 1 terms.  `check_options` has passed.  Raises InfeasibleError when nothing fits.
+    Methods with a search of their own run it.  Of the others, with a budget, the first candidate that fits: uniform
+    widths 8 … 2, ratios 0, 1/16 … 1 of m2q, 3, 2, 1 terms.  `check_options` has passed.  Raises InfeasibleError when
+    nothing fits.
     """
+    arguments, network, accelerator, budget = request.arguments, request.network, request.accelerator, request.budget
+    own: dict[str, Callable[[QuantizeRequest], tuple[Method, dict[str, Any]]]]
+    own = {mnq.NAME: mnq.chosen_method, mptq.NAME: mptq.chosen_method, pmq.NAME: pmq.chosen_method}
+    if arguments.method in own:
+        return own[arguments.method](request)
     method = _named(arguments)
     if budget is None:
         if arguments.ratio == BALANCED:
@@ -119,7 +118,7 @@ def choose(
         return method, {}
     from quant.quantize import gather, make_plan
 
-    statistics = gather(network, images[:1], method)
+    statistics = gather(network, request.images[:1], method)
     options = dict(_candidates(arguments.method, method))
 
     def plans() -> Iterator[tuple[str, QuantPlan]]:

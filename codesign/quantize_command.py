@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from quant.calibrated import Checkpoint
     from quant.data.dataset import DataSet
     from quant.evaluate import Evaluation
-    from quant.methods.base import Method
     from quant.network import Network
     from quant.reconstruct import Reconstruction
 
@@ -171,6 +170,7 @@ def _made(
     """The plan (the given one, or the method's) and its checkpoint, and how many seconds that took after loading."""
     from codesign.method_choice import choose
     from codesign.models import data_of, load_model
+    from codesign.quantize_request import QuantizeRequest
     from quant.methods.pmq import PMQ
     from quant.quantize import quantize, quantize_plan
 
@@ -189,22 +189,12 @@ def _made(
             network, about["smooth"] = _smoothed(network, images, arguments.smooth)
         made = quantize_plan(network, images, plan, options, recipe, about, _progress)
         return *made, time.perf_counter() - start
-    if arguments.method == qvit.NAME and budget is not None:
-        given = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, about)
-        return *qvit.trained(*given), time.perf_counter() - start
-    method: Method
-    if arguments.method == mnq.NAME:
-        method, note = mnq.mixed_methods(arguments, network, images, accelerator, budget, options, data, preprocess)
-    elif arguments.method == mptq.NAME:
-        asked = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, _progress)
-        method, note = mptq.chosen_method(*asked)
-        if method.smooth != "none":
-            note["smooth"] = asdict(method.smoothing)
-    elif arguments.method == pmq.NAME and budget is not None:
-        searched = (arguments, network, images, accelerator, budget, options, data, preprocess, folder, _progress)
-        method, note = pmq.chosen_method(*searched)
-    else:
-        method, note = choose(arguments, network, images, accelerator, budget)
+    request = QuantizeRequest(
+        arguments, network, data, preprocess, images, accelerator, budget, options, folder, _progress
+    )  # fmt: skip
+    if arguments.method == qvit.NAME:
+        return *qvit.trained(request, about), time.perf_counter() - start
+    method, note = choose(request)
     plan, checkpoint = quantize(network, images, method, options, recipe, {**about, **note}, _progress)
     if isinstance(method, PMQ) and method.patchwise is not None:
         checkpoint = patches.noted(checkpoint, accelerator, data, preprocess, arguments.images or pmq.IMAGES)

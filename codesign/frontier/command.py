@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,7 @@ from codesign.greedy.command import STORAGE, restated
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accelsim.arch import Accelerator
-    from quant.calibrate import Calibration
-    from quant.data.dataset import Preprocess
+    from codesign.quantize_request import QuantizeRequest
     from quant.methods.pmq import PMQ
     from quant.network import Network
 
@@ -75,42 +72,34 @@ def method_of(arguments: argparse.Namespace, network: Network, images: list[Tens
     return PMQ(activation_bits=bits, patchwise=patches.patchwise_of(arguments, network, images))
 
 
-def chosen_method(
-    arguments: argparse.Namespace,
-    network: Network,
-    images: list[Tensor],
-    accelerator: Accelerator,
-    budget: Budget,
-    options: Calibration,
-    data: str,
-    preprocess: Preprocess | None,
-    folder: Path,
-    progress: Callable[[str, int, int], None],
-) -> tuple[PMQ, dict[str, Any]]:
+def chosen_method(request: QuantizeRequest) -> tuple[PMQ, dict[str, Any]]:
     """The method with the widths that the frontier gives, and what to note about them.
 
-    Errors are measured on training images without labels, and kept in `folder`.  `check_options` has passed.  Raises
+    Errors are measured on training images without labels, and kept in the folder.  `check_options` has passed.  Raises
     InfeasibleError when nothing meets the budget.
     """
     from codesign.frontier.search import FrontierSettings, frontier_plan
     from codesign.quantize_command import calibration_images
 
-    method = method_of(arguments, network, images)
+    arguments, budget = request.arguments, request.budget
+    assert budget is not None
+    method = method_of(arguments, request.network, request.images)
     bins = None if arguments.hull else arguments.bins or BINS
     metric, widths = METRICS[arguments.metric or "output"], FrontierSettings.widths
     if method.patchwise is not None and budget.kind not in STORAGE:  # which leaves the widths of tensors as they are
         widths = tuple(bits for bits in widths if bits - method.patchwise.drop_bits >= MIN_BITS)
     settings = FrontierSettings(metric, widths, bins, bool(arguments.hull))
-    measured_on = calibration_images(data, preprocess, arguments.images or IMAGES, arguments.seed)
+    measured_on = calibration_images(request.data, request.preprocess, arguments.images or IMAGES, arguments.seed)
     try:
         found = frontier_plan(
-            network, images, measured_on, method, accelerator, budget, settings, folder, options, progress
-        )
+            request.network, request.images, measured_on, method, request.accelerator, budget, settings, request.folder,
+            request.calibration, request.progress,
+        )  # fmt: skip
     except InfeasibleError as error:
         raise restated(error, budget) from None
     how = "hull widths" if arguments.hull else "frontier widths"
     spent = {"kind": budget.kind, "limit": found.limit, "spent": found.choice.cost, "chosen": how}
-    note = {**found.note(), "arch": accelerator.name}
+    note = {**found.note(), "arch": request.accelerator.name}
     chosen = replace(method, weight_widths=found.weight_bits, widths=found.tensor_bits)
     return chosen, {"budget": spent, "frontier": note}
 

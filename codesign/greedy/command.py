@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from accelsim.formats import TWO_REGION_BITS
@@ -17,8 +15,7 @@ from codesign.greedy.walk import SCORES, SEARCHES
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accelsim.arch import Accelerator
-    from quant.calibrate import Calibration
+    from codesign.quantize_request import QuantizeRequest
     from quant.data.dataset import Preprocess
     from quant.methods.mptq import MPTQ
     from quant.network import Network
@@ -132,43 +129,43 @@ def _check_network(arguments: argparse.Namespace, network: Network, smoothable: 
         raise AccelsimError(Problem("two-region formats", f"have no {bits} bits", f"{TWO_REGION_BITS[0]} …", levers))
 
 
-def chosen_method(
-    arguments: argparse.Namespace,
-    network: Network,
-    images: list[Tensor],
-    accelerator: Accelerator,
-    budget: Budget | None,
-    options: Calibration,
-    data: str,
-    preprocess: Preprocess | None,
-    folder: Path,
-    progress: Callable[[str, int, int], None],
-) -> tuple[MPTQ, dict[str, Any]]:
-    """The method of the options and, with a budget, what to note about the widths that Greedy MP found.
+def chosen_method(request: QuantizeRequest) -> tuple[MPTQ, dict[str, Any]]:
+    """The method of the options, and what to note: how it smooths and, with a budget, the widths of Greedy MP.
 
-    Losses that were measured are kept in `folder`.  `check_options` has passed.  Raises InfeasibleError when nothing
+    Losses that were measured are kept in the folder.  `check_options` has passed.  Raises InfeasibleError when nothing
     meets the budget.
     """
-    if budget is None:
-        return method_of(arguments, network, arguments.bits or DEFAULT_BITS), {}
+    if request.budget is None:
+        arguments = request.arguments
+        method = method_of(arguments, request.network, arguments.bits or DEFAULT_BITS)
+        note: dict[str, Any] = {}
+    else:
+        method, note = _within_budget(request, request.budget)
+    if method.smooth != "none":
+        note["smooth"] = asdict(method.smoothing)
+    return method, note
+
+
+def _within_budget(request: QuantizeRequest, budget: Budget) -> tuple[MPTQ, dict[str, Any]]:
     from codesign.greedy.mixed import KINDS, WEIGHT, WidthSettings
     from codesign.greedy.plan import GreedySettings, greedy_plan
     from codesign.greedy.walk import WalkSettings
 
-    method = method_of(arguments, network, START_BITS)
+    arguments = request.arguments
+    method = method_of(arguments, request.network, START_BITS)
     walk = WalkSettings(arguments.score or WalkSettings.score, arguments.search or WalkSettings.search)
     kinds = (WEIGHT,) if budget.kind in STORAGE else KINDS
     settings = GreedySettings(walk, WidthSettings(kinds, full=bool(arguments.full)))
-    measured = measured_on(data, preprocess, arguments.images or IMAGES)
+    measured = measured_on(request.data, request.preprocess, arguments.images or IMAGES)
     try:
         found = greedy_plan(
-            network, images, measured, method, accelerator, budget, settings, folder, options, method.format_of,
-            progress,
+            request.network, request.images, measured, method, request.accelerator, budget, settings, request.folder,
+            request.calibration, method.format_of, request.progress,
         )  # fmt: skip
     except InfeasibleError as error:
         raise restated(error, budget) from None
     spent = {"kind": budget.kind, "limit": found.limit, "spent": found.point.cost, "chosen": "greedy widths"}
-    note = {**found.note(), "images": sum(len(batch) for batch, _ in measured), "arch": accelerator.name}
+    note = {**found.note(), "images": sum(len(batch) for batch, _ in measured), "arch": request.accelerator.name}
     widths = replace(method, weight_widths=found.weight_bits, widths=found.tensor_bits)
     return widths, {"budget": spent, "greedy": note}
 

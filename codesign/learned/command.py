@@ -16,9 +16,8 @@ from codesign.budgets import SIMULATED, Budget
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accelsim.arch import Accelerator
     from accelsim.plan import QuantPlan
-    from quant.calibrate import Calibration
+    from codesign.quantize_request import QuantizeRequest
     from quant.calibrated import Checkpoint
     from quant.data.dataset import DataSet, Preprocess
     from quant.finetune.settings import FineTune
@@ -120,29 +119,20 @@ def learn_options(arguments: argparse.Namespace, start_bits: int) -> LearnBits:
     return LearnBits(start_bits, not arguments.fixed_bits, not arguments.one_scale, sites=sites, **rate)
 
 
-def trained(
-    arguments: argparse.Namespace,
-    network: Network,
-    images: list[Tensor],
-    accelerator: Accelerator,
-    budget: Budget,
-    options: Calibration,
-    data: str,
-    preprocess: Preprocess | None,
-    folder: Path,
-    about: dict[str, Any],
-) -> tuple[QuantPlan, Checkpoint]:
-    """Train, export and measure; the log of widths and pictures are written to `folder`, where the state is, too.
+def trained(request: QuantizeRequest, about: dict[str, Any]) -> tuple[QuantPlan, Checkpoint]:
+    """Train, export and measure; the log of widths and pictures are written to the folder, where the state is, too.
 
-    `check_options` has passed.  Raises InfeasibleError for a budget that no width meets, AccelsimError for a network or
-    data that cannot be trained on.
+    `about` goes into the checkpoint.  `check_options` has passed.  Raises InfeasibleError for a budget that no
+    width meets, AccelsimError for a network or data that cannot be trained on.
     """
     from codesign.learned.results import noted
     from codesign.learned.target import limits_of
     from codesign.outputs import make_folder
     from quant.learned.export import export
 
-    training, validation = _data(arguments, data, preprocess)
+    arguments, network, accelerator, budget = request.arguments, request.network, request.accelerator, request.budget
+    assert budget is not None
+    training, validation = _data(arguments, request.data, request.preprocess)
     chosen = learn_options(arguments, arguments.start_bits or 8)
     limits = limits_of(budget, network, accelerator, chosen.sites, arguments.modes or SNAP)
     start = int(budget.value) if arguments.fixed_bits else arguments.start_bits or limits.start_bits
@@ -154,19 +144,19 @@ def trained(
 
         return figures(measure_on(model, validation, arguments.images))
 
-    make_folder(folder)
+    make_folder(request.folder)
     arguments.resumes = True
     settings = settings_of(arguments)
-    given = (arguments, network, training, settings, chosen, limits.budget, folder / STATE)
+    given = (arguments, network, training, settings, chosen, limits.budget, request.folder / STATE)
     learned = _learned(*given, measure, _measured_on(validation, arguments.images))
-    plan, checkpoint = export(learned, images, options)
+    plan, checkpoint = export(learned, request.images, request.calibration)
     note = {
         "start_bits": start, "learned": chosen.learned, "switchable": chosen.switchable, "sites": asdict(chosen.sites),
         "training": {**asdict(settings), "steps": learned.state.steps, "data": learned.state.asked["data"]},
         "validation": f"{validation.name} (val)",
     }  # fmt: skip
     figures = {"float": measure(_float(network)), **_at_freeze(learned), "trained": measure(_on_cpu(learned.model))}
-    found = noted(learned, checkpoint, accelerator, limits, figures, validation, arguments.images, folder)
+    found = noted(learned, checkpoint, accelerator, limits, figures, validation, arguments.images, request.folder)
     made = {**checkpoint.about, **about, "budget": found.pop("budget"), "learned_bits": {**note, **found}}
     return plan, replace(checkpoint, about=made)
 

@@ -9,13 +9,8 @@ from accelsim.problems import AccelsimError, Problem
 from codesign.budgets import SIMULATED, Budget
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from accelsim.arch import Accelerator
-    from quant.calibrate import Calibration
-    from quant.data.dataset import Preprocess
+    from codesign.quantize_request import QuantizeRequest
     from quant.methods.mnq import MNQ
-    from quant.network import Network
 
 NAME = "mnq"
 ARCH = "m2vit_nonlinear"  # the preset whose units run every method
@@ -32,16 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def mixed_methods(
-    arguments: argparse.Namespace,
-    network: Network,
-    images: list[Tensor],
-    accelerator: Accelerator,
-    budget: Budget | None,
-    options: Calibration,
-    data: str,
-    preprocess: Preprocess | None,
-) -> tuple[MNQ, dict[str, Any]]:
+def chosen_method(request: QuantizeRequest) -> tuple[MNQ, dict[str, Any]]:
     """The method with its map, and a note with the comparison.
 
     With a budget of latency_s, energy_pj or edp_pj_s the map is the hardware-aware one.  `check_options` has passed.
@@ -55,12 +41,13 @@ def mixed_methods(
     from quant.nonlinear.mixed import Mixed
     from quant.separate import separate
 
+    arguments, accelerator, budget = request.arguments, request.accelerator, request.budget
     count = IMAGES if arguments.images is None else arguments.images
-    labelled = load_data(data, "val", preprocess)
+    labelled = load_data(request.data, "val", request.preprocess)
     if labelled.labels is None:
         raise AccelsimError(Problem(labelled.name, "has no labels", "one folder per class, to compare maps"))
     compared = labelled.every(0, max(1, len(labelled) // count)).first(count)
-    mixed = Mixed(separate(network), images, arguments.bits or 8, options)
+    mixed = Mixed(separate(request.network), request.images, arguments.bits or 8, request.calibration)
     table = mixed.table(progress=_progress("SQNR, batch"))
     maps = maps_of(mixed, table, MAPS if arguments.maps is None else arguments.maps, arguments.seed)
     name, note = NAME, {}
