@@ -8,11 +8,11 @@ import numpy as np
 
 from accelsim.arch import Accelerator
 from accelsim.head_forms import head_combos
-from accelsim.kernels.mapper import P_ENGINE, P_SLICE
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.mapping import MappingArrays
-from accelsim.optable import E_FORM, H_FORM, M_MODE, MAX_PROBLEMS, EngineTable, OpTable
-from accelsim.problems import InfeasibleError, Problem
+from accelsim.optable import E_FORM, H_FORM, EngineTable, OpTable
+from accelsim.part_checks import missing_modes, parts_of, refuse
+from accelsim.problems import Problem
 from accelsim.segment_table import grouped_parts, reduction_parts, sums_parts
 
 _LEVERS = ("a mode that holds these widths", "the same bits and shifts for all parts", "no head widths in these rules")
@@ -23,12 +23,8 @@ def check_heads(table: OpTable, engines: EngineTable, accelerator: Accelerator, 
 
     A systolic array has no way to shift its partial sums, nor to change its mode within them.
     """
-    problems: list[Problem] = []
-    for k in np.flatnonzero(table.heads[:, H_FORM] >= 0):
-        for e, s in {(int(part[P_ENGINE]), int(part[P_SLICE])) for part in arrays.parts[k, : arrays.n_parts[k]]}:
-            problems += _part_problems(table, engines, accelerator, int(k), e, s)
-    if problems:
-        raise InfeasibleError(sorted(problems, key=str)[:MAX_PROBLEMS])
+    parts = parts_of(arrays, np.flatnonzero(table.heads[:, H_FORM] >= 0))
+    refuse(problem for part in parts for problem in _part_problems(table, engines, accelerator, *part))
 
 
 def aligned_sum_bits(table: OpTable, k: int, s: int) -> int:
@@ -49,12 +45,9 @@ def _part_problems(
 ) -> Iterator[Problem]:
     engine = accelerator.engines[e]
     where = f"op {table.op_names[k]} on {engine.name}"
-    combos = head_combos(table, k)[:, s]
-    missing = [int(c) for c in dict.fromkeys(combos.tolist()) if engines.modes[c, e, M_MODE] < 0]
+    missing = missing_modes(table, engines, e, head_combos(table, k)[:, s], where, "a head", _LEVERS)
     if missing:
-        pairs = [table.combos[c] for c in missing]
-        names = " and ".join(f"{weight.name} with {left.name}" for weight, left, *_ in pairs)
-        yield Problem(where, f"no mode executes {names} activations of a head", "a mode for them", _LEVERS)
+        yield from missing
         return
     if not sums_parts(table.quantized.ops[k]):
         return

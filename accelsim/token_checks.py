@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from accelsim.arch import Accelerator
-from accelsim.kernels.mapper import P_ENGINE, P_SLICE
 from accelsim.kernels.systolic_forms import FORM_TREE
 from accelsim.mapping import MappingArrays
 from accelsim.optable import (
@@ -14,15 +13,14 @@ from accelsim.optable import (
     G_LEFT_DROP,
     G_RIGHT_AXIS,
     G_RIGHT_DROP,
-    M_MODE,
-    MAX_PROBLEMS,
     RIGHT_DEPTH,
     S_FULL,
     S_NARROW,
     EngineTable,
     OpTable,
 )
-from accelsim.problems import InfeasibleError, Problem
+from accelsim.part_checks import missing_modes, parts_of, refuse
+from accelsim.problems import Problem
 from accelsim.token_forms import combos_of
 
 _LEVERS = ("a smaller drop_bits", "a mode that holds both widths", "no `tokens` in the rules of its operands")
@@ -34,12 +32,8 @@ def check_forms(table: OpTable, engines: EngineTable, accelerator: Accelerator, 
     A systolic array has no way to shift its partial sums between two modes, so the values of an attention must all
     have one mode there.
     """
-    problems: list[Problem] = []
-    for k in np.flatnonzero(table.groups[:, G_LEFT_DROP] + table.groups[:, G_RIGHT_DROP]):
-        for e, s in {(int(part[P_ENGINE]), int(part[P_SLICE])) for part in arrays.parts[k, : arrays.n_parts[k]]}:
-            problems += _part_problems(table, engines, accelerator, int(k), e, s)
-    if problems:
-        raise InfeasibleError(sorted(problems, key=str)[:MAX_PROBLEMS])
+    parts = parts_of(arrays, np.flatnonzero(table.groups[:, G_LEFT_DROP] + table.groups[:, G_RIGHT_DROP]))
+    refuse(problem for part in parts for problem in _part_problems(table, engines, accelerator, *part))
 
 
 def _part_problems(
@@ -47,11 +41,9 @@ def _part_problems(
 ) -> list[Problem]:
     where = f"op {table.op_names[k]} on {accelerator.engines[e].name}"
     combos = combos_of(table, k)[:, s]
-    missing = [int(c) for c in dict.fromkeys(combos.tolist()) if engines.modes[c, e, M_MODE] < 0]
+    missing = missing_modes(table, engines, e, combos, where, "a token group", _LEVERS)
     if missing:
-        pairs = [table.combos[c] for c in missing]
-        names = " and ".join(f"{weight.name} with {left.name}" for weight, left, *_ in pairs)
-        return [Problem(where, f"no mode executes {names} activations of a token group", "a mode for them", _LEVERS)]
+        return missing
     if engines.engines[e, E_FORM] == FORM_TREE or table.groups[k, G_RIGHT_AXIS] != RIGHT_DEPTH:
         return []
     for rows in (0, FORMS // 2):
