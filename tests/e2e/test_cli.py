@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from accelsim.config import PRESETS
 from accelsim.workloads import model_names
+from tests.support.commands import ROOT, cli, complaints, read_json
 
-ROOT = Path(__file__).parent.parent.parent
 SMALL = ("run", "efficientvit_b0", "--resolution", "64")
 CLOCK_HZ = 200_000_000
 REPORT_KEYS = {
@@ -23,34 +19,6 @@ REPORT_KEYS = {
     "initiation_interval_cycles", "ops",
 }  # fmt: skip
 OP_KEYS = {"name", "kind", "engines", "start_cycles", "finish_cycles", "cycles", "waits_cycles", "counts"}
-
-
-def cli(folder, *arguments, status=0):
-    """Run the command in `folder`; fails when the exit status is another one, or when Python shows a traceback."""
-    found = subprocess.run(
-        [sys.executable, "-m", "codesign.cli", *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert found.returncode == status, found.stderr
-    assert "Traceback" not in found.stderr
-    return found
-
-
-def complaints(folder, *arguments):
-    """Lines of standard error of a command that must be refused."""
-    found = cli(folder, *arguments, status=2)
-    lines = found.stderr.splitlines()
-    assert lines
-    assert all(line.startswith(("accelsim: error: ", "accelsim: infeasible: ")) for line in lines)
-    return lines
-
-
-def read_json(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from accelsim.config import PRESETS
 from accelsim.workloads import model_names
-from tests.e2e.test_cli import cli, complaints, read_json
+from tests.support.commands import cli, complaints, read_json
 
 SMALL = ("efficientvit_b0", "--resolution", "64")
 SPACE = """format: accelsim.space/1

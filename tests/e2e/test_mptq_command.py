@@ -9,40 +9,14 @@ from typing import Any
 import pytest
 
 from codesign.cli import main
+from tests.support.tiny_files import SMALL, cycles, outputs, write_networks
 
 pytest.importorskip("sklearn")
-
-VIT = """
-import torch
-
-from accelsim.workloads.vit import Variant
-from quant.data.small import GREY_32
-from quant.models.vit import VisionTransformer
-
-
-def make():
-    torch.manual_seed(0)
-    return VisionTransformer(Variant(16, 1, 2, patch=8, classes=10, in_channels=1), 32).eval(), GREY_32
-"""
-CNN = """
-import torch
-from torch import nn
-
-from quant.data.small import GREY_32
-
-
-def make():
-    torch.manual_seed(0)
-    layers = nn.Conv2d(1, 4, 3, stride=4), nn.Hardswish(), nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(384, 10)
-    return nn.Sequential(*layers).eval(), GREY_32
-"""
-SMALL = ("--data", "digits", "--calibration-images", "32")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny_vit.py").write_text(VIT)
-    (tmp_path / "tiny_cnn.py").write_text(CNN)
+    write_networks(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -51,20 +25,6 @@ def quantized(model: str, *more: str) -> dict[str, Any]:
     given = ["quantize", f"{model}.py:make", "--method", "mptq", *SMALL, "-o", "q", "--json", "q.json"]
     assert main([*given, *more]) == 0
     return dict(json.loads(Path("q.json").read_text()))
-
-
-def outputs() -> dict[str, str]:
-    import yaml
-
-    rules = yaml.safe_load(Path("q/plan.yaml").read_text())["rules"]
-    return {rule["match"]: rule["output"] for rule in rules}
-
-
-def cycles(capsys: pytest.CaptureFixture[str]) -> int:
-    """Of the run that the command prints."""
-    command = next(line.split() for line in capsys.readouterr().out.splitlines() if "accelsim run" in line)
-    assert main([*command[1:], "--json", "r.json"]) == 0
-    return int(json.loads(Path("r.json").read_text())["cycles_total"])
 
 
 def test_choices_are_those_of_the_method() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.test_cli import cli, complaints, read_json
+from tests.support.commands import cli, complaints, read_json
 
 SMALL = ("deit_tiny", "--resolution", "32")
 

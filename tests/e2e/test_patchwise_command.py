@@ -11,7 +11,7 @@ import pytest
 from codesign.budgets import Budget
 from codesign.cli import main
 from codesign.models import load_model
-from tests.e2e.test_mptq_command import CNN, SMALL, VIT, cycles
+from tests.support.tiny_files import CNN, SMALL, VIT, cycles
 
 pytest.importorskip("sklearn")
 

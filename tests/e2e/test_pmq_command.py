@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from codesign.cli import main
-from tests.e2e.test_mptq_command import CNN, SMALL, VIT, cycles, outputs
+from tests.support.tiny_files import SMALL, cycles, outputs, write_networks
 
 pytest.importorskip("sklearn")
 
@@ -19,8 +19,7 @@ FILES = ("plan.yaml", "workload.json", "checkpoint.json", "checkpoint.safetensor
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "tiny_vit.py").write_text(VIT)
-    (tmp_path / "tiny_cnn.py").write_text(CNN)
+    write_networks(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

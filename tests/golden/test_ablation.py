@@ -28,7 +28,7 @@ from codesign.ablation import (
 )
 from codesign.ablation_plot import ablation_figure
 from codesign.ablation_tables import csv_text, summary, tables, with_tables
-from tests.e2e.test_cli import ROOT, cli, complaints
+from tests.support.commands import ROOT, cli, complaints
 
 PAGE = ROOT / "docs" / "ablation.md"
 CONVENTIONS = ("", "_synthesized")

@@ -18,7 +18,7 @@ from accelsim.formats import Format
 from accelsim.ir import Loop
 from accelsim.problems import InfeasibleError
 from accelsim.unit_energy import engine_unit_energies
-from tests.e2e.test_cli import ROOT, cli
+from tests.support.commands import ROOT, cli
 
 U8 = Format.parse("u8")
 KIB = 8192

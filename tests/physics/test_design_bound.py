@@ -22,8 +22,8 @@ from accelsim.problems import InfeasibleError
 from accelsim.workloads import recipes
 from accelsim.workloads.builder import WorkloadBuilder
 from tests.fuzz.networks import random_workload
-from tests.physics.test_program_laws import PLANS, SLOW, table_of
 from tests.support.designs import W8, accelerators
+from tests.support.program_laws import PLANS, SLOW, table_of
 
 MAC = Engine("mac", EngineKind.MAC_ARRAY, 4, 4, 1, OutputStage(64), modes=(W8,), depthwise=True)
 # 8 bits per cycle, bursts of one byte, no latency.

@@ -26,9 +26,9 @@ from accelsim.reference import simulate_by_stepping
 from accelsim.result import run_program
 from accelsim.rtl.tiles import lowered_tiles
 from accelsim.token_forms import worst_case
-from tests.physics.test_program_laws import assert_laws, lowered_or_skip
 from tests.support.designs import accelerators
 from tests.support.head_plans import DIM, HEADED, HEADS, TOKENS, head_plan, head_table, small_vit, with_bits
+from tests.support.program_laws import assert_laws, lowered_or_skip
 
 FEW = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -31,9 +31,9 @@ from codesign.allocate.bound_cells import StaticEnergy, least_edp
 from codesign.allocate.bounds import PlanBounds, plan_bounds, plan_bounds_of
 from codesign.allocate.options import OptionSettings, OptionSpace, Selection, option_space
 from tests.fuzz.networks import random_workload
-from tests.physics.test_program_laws import PLANS, SLOW, table_of
 from tests.support.designs import accelerators
 from tests.support.penalty_fakes import fake_penalties
+from tests.support.program_laws import PLANS, SLOW, table_of
 
 ROUNDING = 1e-9
 

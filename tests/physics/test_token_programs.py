@@ -36,8 +36,8 @@ from accelsim.rtl.tiles import lowered_tiles
 from accelsim.token_bound import least_design
 from accelsim.token_forms import combos_of, recount, worst_case
 from accelsim.token_groups import with_counts
-from tests.physics.test_program_laws import SLOW, assert_laws, lowered_or_skip
 from tests.support.designs import accelerators
+from tests.support.program_laws import SLOW, assert_laws, lowered_or_skip
 from tests.support.token_plans import SLICED, grouped_plan, grouped_table, small_vit
 
 TOKENS = 17
