@@ -10,26 +10,32 @@ from `python -m quant.models.train glyph_vit --seed N`.
 from __future__ import annotations
 
 import argparse
-import base64
-import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from run import HERE, read_results
+from cells import HERE, keep, read_results, rewrite
+from glyph_models import (
+    CALIBRATION_IMAGES,
+    CONTROL_IMAGES,
+    NATURAL,
+    OUTLIER,
+    TEST_IMAGES,
+    evaluated,
+    figures_of,
+    glyph_images,
+    networks,
+)
 
 from accelsim.arch import Accelerator
 from accelsim.config import load_accelerator
-from accelsim.files import write_text_atomic
 from accelsim.plan import QuantPlan
 from accelsim.problems import InfeasibleError
 from codesign.budgets import Budget
@@ -37,17 +43,11 @@ from codesign.nonlinear.arms import maps_of as compared_maps
 from codesign.nonlinear.choose import choose_within
 from codesign.nonlinear.price import MapCost, map_cost
 from codesign.quantize_command import calibration_images
-from quant.capture import capture
 from quant.checkpoint import Model
 from quant.collect import Statistics
-from quant.data import load_data
 from quant.data.dataset import DataSet
 from quant.data.small import GREY_32
-from quant.evaluate import Evaluation, evaluate
 from quant.methods.mnq import METHODS, MNQ, WITH_TABLE
-from quant.models.controls import CONTROLS
-from quant.models.registry import load_reference
-from quant.models.vit import VisionTransformer
 from quant.network import Network, forward
 from quant.nonlinear.mixed import Mixed
 from quant.nonlinear.sqnr import SqnrTable
@@ -55,14 +55,11 @@ from quant.quantize import make_plan
 from quant.separate import separate
 
 RESULTS = HERE / "mnq.jsonl"
-NATURAL, OUTLIER = "glyph_vit", "glyph_vit_outlier"
 MODELS = (NATURAL, "glyph_vit_scale10", OUTLIER)
 ARCH = "m2vit_nonlinear"
-CALIBRATION_IMAGES, RANDOM_MAPS = 256, 20
-# Test images: of the natural models, of the controls, of random maps.
-TEST_IMAGES, CONTROL_IMAGES, RANDOM_IMAGES = 1250, 625, 400
+RANDOM_MAPS = 20
+RANDOM_IMAGES = 400  # test images that random maps are measured on
 FRONT_POINTS = 5
-BATCH = 64
 Maps = dict[str, dict[str, str]]
 
 
@@ -83,9 +80,7 @@ def main() -> int:
         calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
         for bits in arguments.bits:
             for row in _cells(network, calibration, model, seed, bits, accelerator, images, done):
-                print(f"{model} seed {seed} {bits} bit {row['arm']}: {row.get('top1')}", file=sys.stderr, flush=True)
-                with Path(arguments.results).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                keep(arguments.results, row)
     return 0
 
 
@@ -107,25 +102,7 @@ def price_again(results: str) -> None:
         if "cost" in row:
             method = MNQ(activation_bits=row["bits"], weight_bits=row["bits"], methods=row["methods"])
             row |= _cost(network, make_plan(network, method, Statistics()), accelerator)
-    write_text_atomic(Path(results), "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def glyph_images(count: int) -> DataSet:
-    """`count` test images of the glyphs, evenly spread."""
-    chosen = load_data("glyphs", "test", GREY_32)
-    return chosen.every(0, len(chosen) // count).first(count)
-
-
-def networks(models: list[str], seeds: list[int]) -> Iterator[tuple[str, int, Network]]:
-    """Every model of every training seed, captured; the outliers of seed 0 only."""
-    for model in models:
-        for seed in seeds if model != OUTLIER else [0]:
-            name = model if model == OUTLIER else NATURAL
-            module = load_reference(name, seed)
-            if model in CONTROLS:
-                assert isinstance(module, VisionTransformer)
-                module = CONTROLS[model](module, seed=seed).eval()
-            yield model, seed, capture(module, (1, 32, 32))
+    rewrite(results, rows)
 
 
 def _cells(
@@ -196,22 +173,6 @@ def _cost(network: Network, plan: QuantPlan, accelerator: Accelerator) -> dict[s
         return {"cost": None, "reason": str(error.problems[0].what)}
     names = ("latency_cycles", "energy_pj", "edp_pj_s", "vector_cycles", "vector_energy_pj")
     return {"cost": {name: getattr(cost, name) for name in names}}
-
-
-def evaluated(model: Callable[[torch.Tensor], torch.Tensor], images: DataSet) -> Evaluation:
-    """Outputs of a model on labelled images."""
-    return evaluate(model, ((batch, labels) for batch, labels in images.batches(BATCH) if labels is not None))
-
-
-def figures_of(found: Evaluation) -> dict[str, Any]:
-    """Plain figures of a row; `correct` is a base64 string of packed bits, one an image."""
-    packed = base64.b64encode(np.packbits(found.correct).tobytes()).decode()
-    return {
-        "images": len(found.labels),
-        "top1": round(found.top1, 5),
-        "cross_entropy": round(found.cross_entropy, 5),
-        "correct": packed,
-    }
 
 
 if __name__ == "__main__":

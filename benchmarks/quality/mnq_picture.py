@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cells import Row
+from pages import legend_below, picture
+
 from quant.methods.mnq import METHODS
 
-Row = dict[str, Any]
 LABELS = {
     "ibert": ("I-BERT everywhere", "#1b6ca8", "o"),
     "ivit": ("I-ViT everywhere", "#b5532a", "s"),
@@ -26,21 +28,12 @@ FLOOR = 12.0  # points below the best arm that a panel shows
 
 def draw(rows: Sequence[Row], path: str, model: str = "glyph_vit", seed: int = 0) -> None:
     """Write the picture of one checkpoint; arms far below are marked at the lower edge."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.4))
-    for axis, bits in zip(axes, (8, 6), strict=True):
-        there = {r["arm"]: r for r in rows if (r["model"], r["seed"], r["bits"]) == (model, seed, bits)}
-        _panel(axis, there, bits)
-    axes[0].set_ylabel("top-1 on test images, %")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=3, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.15, 1, 1))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 2, (9.6, 4.4)) as (figure, ((*axes,),)):
+        for axis, bits in zip(axes, (8, 6), strict=True):
+            there = {r["arm"]: r for r in rows if (r["model"], r["seed"], r["bits"]) == (model, seed, bits)}
+            _panel(axis, there, bits)
+        axes[0].set_ylabel("top-1 on test images, %")
+        legend_below(figure, axes[0], 3, 0.15)
 
 
 def _points(rows: dict[str, Row], kind: str) -> list[tuple[float, float]]:

@@ -7,16 +7,17 @@ Without --page the tables are printed.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import product
 from statistics import mean
 
-from mnq import MODELS, NATURAL, RESULTS
-from paired import Row, change_text, correct, holm_texts, mean_change, of, p_text, pairs, seeds_of, tops
-from report import show
-from run import read_results
+from cells import Row, correct
+from glyph_models import NATURAL
+from mnq import MODELS, RESULTS
+from mnq_picture import draw
+from pages import make_page
+from paired import change_text, holm_texts, mean_change, of, p_text, pair_text, pairs, seeds_of, tops
 
 from quant.methods.mnq import CANDIDATES, METHODS
 from quant.statistics import compare
@@ -31,13 +32,12 @@ NAMES = {
 
 def main() -> int:
     """Print the tables, or write them into a page; draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default=str(RESULTS))
-    parser.add_argument("--page", help="replace the tables between the page's markers")
-    parser.add_argument("--picture", help="draw accuracy against EDP (.png or .svg)")
-    arguments = parser.parse_args()
-    rows = read_results(arguments.results)
-    text = {
+    return make_page(__doc__, {"results": RESULTS}, all_tables, draw)
+
+
+def all_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The tables by the names of their markers."""
+    return {
         "accuracy": accuracy_table(rows),
         "random": random_table(rows),
         "map": map_table(rows),
@@ -45,12 +45,6 @@ def main() -> int:
         "cost": cost_table(rows),
         "tuned": tuned_table(rows),
     }
-    show(text, arguments.page)
-    if arguments.picture:
-        from mnq_picture import draw
-
-        draw(rows, arguments.picture)
-    return 0
 
 
 def accuracy_table(rows: Sequence[Row]) -> str:
@@ -170,8 +164,7 @@ def tuned_table(rows: Sequence[Row]) -> str:
             cells = "– | –"
             if arm != "mnq":
                 pair = compare(correct(after), correct(ours))
-                low, high = (100 * end for end in pair.interval)
-                cells = f"{100 * pair.difference:+.2f} ({low:+.2f} … {high:+.2f}) | {p_text(pair.p_value)}"
+                cells = f"{pair_text(pair)} | {p_text(pair.p_value)}"
             lines.append(
                 f"| {bits} | {NAMES[arm]} | {after['steps']} | {100 * before['top1']:.2f} | {100 * after['top1']:.2f} "
                 f"| {before['cross_entropy']:.3f} → {after['cross_entropy']:.3f} | {cells} |"

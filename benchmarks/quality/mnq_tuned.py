@@ -9,7 +9,6 @@ that was killed goes on from its state (in --work) with the next step.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -18,18 +17,9 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from mnq import (
-    CALIBRATION_IMAGES,
-    NATURAL,
-    RESULTS,
-    TEST_IMAGES,
-    evaluated,
-    figures_of,
-    glyph_images,
-    maps_of,
-    networks,
-)
-from run import read_results
+from cells import keep, read_results
+from glyph_models import CALIBRATION_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
+from mnq import RESULTS, maps_of
 from tqdm import tqdm
 
 from codesign.quantize_command import calibration_images
@@ -80,8 +70,7 @@ def main() -> int:
         row = {**head, "arm": arm, "steps": given.steps, "rate": given.rate, "methods": maps[name]}
         row |= figures_of(evaluated(Model(trained), test))
         row["seconds"] = round(time.perf_counter() - start, 1)
-        with Path(given.results).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        keep(given.results, row)
     return 0
 
 

@@ -10,21 +10,27 @@ pictures.  Checkpoints of other seeds than 0 come from `python -m quant.models.t
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from mnq import CALIBRATION_IMAGES, CONTROL_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
-from run import HERE, read_results
+from cells import HERE, keep, read_results
+from glyph_models import (
+    CALIBRATION_IMAGES,
+    CONTROL_IMAGES,
+    NATURAL,
+    TEST_IMAGES,
+    evaluated,
+    figures_of,
+    glyph_images,
+    networks,
+)
 
 from accelsim.formats import Scheme
 from codesign.quantize_command import calibration_images
@@ -71,9 +77,7 @@ def main() -> int:
         images = glyph_images(TEST_IMAGES if model == NATURAL else CONTROL_IMAGES)
         calibration = calibration_images("glyphs", GREY_32, CALIBRATION_IMAGES, seed)
         for row in _cells(network, calibration, model, seed, arguments.bits, images, done):
-            print(f"{model} seed {seed} {row['bits']} bit {row['arm']}: {row.get('top1')}", file=sys.stderr, flush=True)
-            with Path(arguments.results).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            keep(arguments.results, row)
     return 0
 
 

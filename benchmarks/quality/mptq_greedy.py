@@ -10,9 +10,7 @@ goes on.  mptq_report.py makes the tables and the picture.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,8 +23,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from mnq import BATCH, CALIBRATION_IMAGES, TEST_IMAGES, evaluated, figures_of, glyph_images
-from run import HERE, read_results
+from cells import HERE, keep, read_results
+from glyph_models import (
+    BATCH,
+    CALIBRATION_IMAGES,
+    HYBRID,
+    NATURAL,
+    TEST_IMAGES,
+    evaluated,
+    figures_of,
+    float_network,
+    glyph_images,
+)
 
 from accelsim.config import load_accelerator
 from codesign.greedy.compare import knapsack, random_state, uniform_states
@@ -36,19 +44,15 @@ from codesign.greedy.mixed import WEIGHT, MixedNetwork, WidthSettings
 from codesign.greedy.plan import PricedNetwork
 from codesign.greedy.trajectory import State
 from codesign.greedy.walk import WalkSettings, walk
-from codesign.models import load_model
 from codesign.quantize_command import calibration_images
-from quant.capture import capture
 from quant.checkpoint import Model
 from quant.data import load_data
 from quant.data.small import GREY_32
 from quant.methods.mptq import MPTQ
-from quant.models.registry import load_reference
 from quant.network import Network, forward
 from quant.smooth import layernorm_outputs
 
 RESULTS = HERE / "mptq_greedy.jsonl"
-NATURAL, HYBRID = "glyph_vit", "glyph_hybrid_narrow"
 ARCH = "m2vit_regions"
 WIDTHS, BUDGETS = (8, 6, 5, 4, 3), (5, 4)
 KINDS = ("layer_bits", "edp_pj_s", "bops", "size_bits")
@@ -74,17 +78,8 @@ def main() -> int:
         for seed in arguments.seeds if model == NATURAL else [0]:
             case = Case(model, seed, Path(arguments.work), done)
             for row in case.searches() if arguments.exact else case.rows():
-                print(f"{model} seed {seed} {row['arm']} {row['bits']}: {row.get('top1')}", file=sys.stderr, flush=True)
-                with Path(arguments.results).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                keep(arguments.results, row)
     return 0
-
-
-def float_network(model: str, seed: int) -> Network:
-    """A reference model; the vision transformer of any training seed."""
-    if model == NATURAL:
-        return capture(load_reference(NATURAL, seed), (1, 32, 32))
-    return load_model(model, None)[0]
 
 
 @dataclass(eq=False)

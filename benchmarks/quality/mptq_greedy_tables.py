@@ -7,8 +7,11 @@ from itertools import product
 from statistics import mean
 from typing import Any
 
-from mptq_greedy import BUDGETS, HYBRID, KINDS, NATURAL, PRODUCTS_ONLY, TERMS, WEIGHTS_ONLY, WIDTHS
-from paired import Row, change_text, correct, holm_texts, mean_change, of, p_text, pairs, tops
+from cells import Row, correct
+from glyph_models import HYBRID, NATURAL
+from mptq_greedy import BUDGETS, KINDS, PRODUCTS_ONLY, TERMS, WEIGHTS_ONLY, WIDTHS
+from pages import legend_below, picture
+from paired import change_text, holm_texts, mean_change, of, p_text, pairs, tops
 
 from quant.statistics import compare
 
@@ -135,25 +138,16 @@ def _cells(rows: Sequence[Row], model: str, bits: int) -> list[Row]:
 
 def front_picture(rows: Sequence[Row], path: str) -> None:
     """Accuracy against mean width and against EDP, first checkpoint of the natural model."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.2), sharey=True)
-    for axis, kind, label, unit in (
-        (axes[0], "layer_bits", "mean width of weights and activations, bits", 1.0),
-        (axes[1], "edp_pj_s", "simulated EDP on m2vit_regions, nJ·s", 1e-3),
-    ):
-        _panel(axis, rows, kind, unit)
-        axis.set_xlabel(label)
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("top-1 on test images, %")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 2, (9.6, 4.2), sharey=True) as (figure, ((*axes,),)):
+        for axis, kind, label, unit in (
+            (axes[0], "layer_bits", "mean width of weights and activations, bits", 1.0),
+            (axes[1], "edp_pj_s", "simulated EDP on m2vit_regions, nJ·s", 1e-3),
+        ):
+            _panel(axis, rows, kind, unit)
+            axis.set_xlabel(label)
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel("top-1 on test images, %")
+        legend_below(figure, axes[0], 4, 0.14)
 
 
 def _panel(axis: Any, rows: Sequence[Row], kind: str, unit: float) -> None:

@@ -7,12 +7,13 @@ Without --page the tables are printed.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from itertools import product
 
-from mptq import BITS, FIXED_SHIFTS, MODELS, NATURAL, POINTS, RESULTS, SMOOTHINGS
+from cells import Row
+from glyph_models import NATURAL
+from mptq import BITS, FIXED_SHIFTS, MODELS, POINTS, RESULTS, SMOOTHINGS
 from mptq_greedy import RESULTS as GREEDY
 from mptq_greedy_tables import (
     budget_table,
@@ -22,9 +23,8 @@ from mptq_greedy_tables import (
     search_table,
     term_table,
 )
-from paired import Row, change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
-from report import show
-from run import read_results
+from pages import make_page
+from paired import change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
 
 SMOOTH_NAMES = {"none": "none", "smoothquant": "SmoothQuant", "sq_b": "SQ-b"}
 POINT_NAMES = {"symmetric": "symmetric", "tensor": "zero point per tensor", "channel": "zero point per channel"}
@@ -41,14 +41,13 @@ REGION_NAMES = {
 
 def main() -> int:
     """Print the tables, or write them into a page; draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default=str(RESULTS))
-    parser.add_argument("--greedy", default=str(GREEDY))
-    parser.add_argument("--page", help="replace the tables between the page's markers")
-    parser.add_argument("--picture", help="draw accuracy against cost of mixed precision (.png or .svg)")
-    arguments = parser.parse_args()
-    rows, greedy = read_results(arguments.results), read_results(arguments.greedy)
-    text = {
+    files = {"results": RESULTS, "greedy": GREEDY}
+    return make_page(__doc__, files, all_tables, lambda _, greedy, path: front_picture(greedy, path))
+
+
+def all_tables(rows: Sequence[Row], greedy: Sequence[Row]) -> dict[str, str]:
+    """The tables by the names of their markers."""
+    return {
         "smoothing": smoothing_table(rows, "mse"),
         "minmax": smoothing_table(rows, "minmax"),
         "skew": skew_table(rows),
@@ -62,10 +61,6 @@ def main() -> int:
         "costs": cost_table(greedy),
         "search": search_table(greedy),
     }
-    show(text, arguments.page)
-    if arguments.picture:
-        front_picture(greedy, arguments.picture)
-    return 0
 
 
 def smoothing_table(rows: Sequence[Row], observer: str) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from cells import Bools, Row, correct
 
-from quant.statistics import Interval, compare, holm, paired_bootstrap
+from quant.statistics import Interval, PairedResult, compare, holm, paired_bootstrap
 
-Row = dict[str, Any]
-Bools = NDArray[np.bool_]
 Pair = tuple[Bools, Bools]
 
 
@@ -20,12 +16,6 @@ def of(rows: Sequence[Row], model: str, bits: int, arm: str, seed: int = 0) -> R
     """The row of a cell, None when it has not been run."""
     wanted = (model, bits, arm, seed)
     return next((r for r in rows if (r["model"], r["bits"], r["arm"], r["seed"]) == wanted), None)
-
-
-def correct(row: Row) -> Bools:
-    """Which test images an arm classified correctly."""
-    packed = np.frombuffer(base64.b64decode(row["correct"]), np.uint8)
-    return np.unpackbits(packed)[: row["images"]].astype(bool)
 
 
 def seeds_of(rows: Sequence[Row], model: str, bits: int, arm: str) -> list[int]:
@@ -54,6 +44,11 @@ def change_text(change: Interval) -> str:
     return f"{change.estimate:+.2f} ({change.low:+.2f} … {change.high:+.2f})"
 
 
+def pair_text(pair: PairedResult) -> str:
+    """Difference of one pair with its interval, in points."""
+    return change_text(Interval(*(100 * value for value in (pair.difference, *pair.interval))))
+
+
 def holm_texts(groups: Sequence[Sequence[Pair]]) -> list[str]:
     """McNemar's p of every pair of every group as a table's cell, with Holm's correction over all of them."""
     adjusted = iter(holm([compare(a, b).p_value for kept in groups for a, b in kept]))
@@ -68,3 +63,13 @@ def p_text(value: float) -> str:
 def tops(kept: Iterable[Bools]) -> str:
     """Top-1 in % of every checkpoint."""
     return " / ".join(f"{100 * one.mean():.2f}" for one in kept)
+
+
+def change_table(head: str, found: Mapping[str, Sequence[Pair]]) -> str:
+    """A line per comparison (its first cells → pairs): both accuracies, the change, p by checkpoint; Holm over all."""
+    kept = {cells: some for cells, some in found.items() if some}
+    lines = [f"| {head}, points (95 %) | p (Holm) |", "|---" * (head.count("|") + 2) + "|"]
+    for (cells, some), p in zip(kept.items(), holm_texts(list(kept.values())), strict=True):
+        both = f"{tops(a for a, _ in some)} | {tops(b for _, b in some)}"
+        lines.append(f"| {cells} | {both} | {change_text(mean_change(some))} | {p} |")
+    return "\n".join(lines)

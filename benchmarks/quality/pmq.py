@@ -10,9 +10,7 @@ results (JSON lines) as they finish; kill it and run it again, it goes on.  pmq_
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,9 +22,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from mnq import CALIBRATION_IMAGES, TEST_IMAGES, evaluated, figures_of, glyph_images
-from mptq_greedy import HYBRID, NATURAL, float_network
-from run import HERE, read_results
+from cells import HERE, keep, read_results
+from glyph_models import (
+    CALIBRATION_IMAGES,
+    HYBRID,
+    NATURAL,
+    TEST_IMAGES,
+    evaluated,
+    figures_of,
+    float_network,
+    glyph_images,
+)
 
 from accelsim.config import load_accelerator
 from accelsim.workloads.rank import ranked_layers
@@ -71,9 +77,7 @@ def main() -> int:
     for model in arguments.models:
         for seed in arguments.seeds if model == NATURAL else [0]:
             for row in Case(model, seed, Path(arguments.work), done).rows():
-                print(f"{model} seed {seed} {row['arm']} {row['bits']}: {row.get('top1')}", file=sys.stderr, flush=True)
-                with Path(arguments.results).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                keep(arguments.results, row)
     return 0
 
 

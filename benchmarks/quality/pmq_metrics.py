@@ -23,10 +23,10 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from mnq import BATCH, NATURAL, networks
+from cells import HERE, read_results
+from glyph_models import BATCH, NATURAL, networks
 from mptq_greedy import LOSS_IMAGES
 from mptq_greedy import RESULTS as GREEDY_RESULTS
-from run import HERE, read_results
 from torch import Tensor
 
 from quant.data import load_data

@@ -11,26 +11,31 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
-from mnq import BATCH, CALIBRATION_IMAGES, NATURAL, TEST_IMAGES, evaluated, figures_of, glyph_images, networks
-from run import HERE, read_results
+from cells import HERE, keep, read_results, rewrite
+from glyph_models import (
+    BATCH,
+    CALIBRATION_IMAGES,
+    NATURAL,
+    TEST_IMAGES,
+    evaluated,
+    figures_of,
+    glyph_images,
+    networks,
+)
 
 from accelsim.api import simulate
 from accelsim.arch import Accelerator
 from accelsim.config import load_accelerator
-from accelsim.files import write_text_atomic
 from accelsim.optable import op_table
 from accelsim.plan import apply_plan
 from accelsim.token_counts import METRICS, simulate_counts
@@ -71,9 +76,7 @@ def main() -> int:
     done = {(row["seed"], row["arm"]) for row in read_results(arguments.results)}
     for _, seed, network in networks([NATURAL], arguments.seeds):
         for row in cells(network, seed, done):
-            print(f"seed {seed} {row['arm']}: {row.get('top1')}", file=sys.stderr, flush=True)
-            with Path(arguments.results).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            keep(arguments.results, row)
     return 0
 
 
@@ -120,7 +123,7 @@ def price_again(path: str) -> None:
             method = arms(dict.fromkeys(SHARES[1:], row.get("threshold", 1)))[row["arm"]]
             seen[key] = costs_of(networks_of[row["seed"]], method, row.get("counts"), accelerators)
         row["costs"] = seen[key]
-    write_text_atomic(path, "".join(json.dumps(row) + "\n" for row in found))
+    rewrite(path, found)
 
 
 def costs_of(

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mptq_greedy import NATURAL
-from paired import Row, of
+from cells import Row
+from glyph_models import NATURAL
+from pages import picture
+from paired import of
 from pmq import BOPS, BUDGETS, PATCHED, WIDTHS
 from pmq_patch import SHARES
 
@@ -17,22 +19,15 @@ BASE = (6, 4)  # bits of full tokens and bits that the others lose, of the panel
 
 def draw(rows: Sequence[Row], patch: Sequence[Row], path: str) -> None:
     """Two panels, first checkpoint: widths of products, and which tokens keep their bits."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.4))
-    _widths(axes[0], rows)
-    _tokens(axes[1], patch)
-    for axis, place in zip(axes, ("lower right", "center right"), strict=True):
-        axis.set_xlabel("bit operations per image, 10⁹")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7.5, loc=place)
-    axes[0].set_ylabel("top-1 on test images, %")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, 2, (9.6, 4.4)) as (figure, ((*axes,),)):
+        _widths(axes[0], rows)
+        _tokens(axes[1], patch)
+        for axis, place in zip(axes, ("lower right", "center right"), strict=True):
+            axis.set_xlabel("bit operations per image, 10⁹")
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=7.5, loc=place)
+        axes[0].set_ylabel("top-1 on test images, %")
+        figure.tight_layout()
 
 
 def _points(rows: Sequence[Row], cells: Sequence[tuple[int, str]]) -> tuple[list[float], list[float]]:

@@ -7,20 +7,19 @@ Without --page the tables are printed.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from statistics import mean, median
 
-from mptq_greedy import HYBRID, NATURAL
-from paired import Pair, Row, change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
+from cells import Row
+from glyph_models import HYBRID, NATURAL
+from pages import make_page
+from paired import change_table, change_text, holm_texts, mean_change, of, pairs, seeds_of, tops
 from pmq import ARCHS, BOPS, BUDGETS, COMPOSABLE, KINDS, METRICS, PATCHED, PLAIN, RESULTS
 from pmq_patch import BASES, LAYERS, SHARES
 from pmq_patch import RESULTS as PATCH
 from pmq_picture import draw
-from report import show
-from run import read_results
 
 from accelsim.token_groups import RECEIVED
 from quant.patchwise.order import IMPORTANT, INVERSE, RANDOM
@@ -33,14 +32,12 @@ KIND_NAMES = {
 
 def main() -> int:
     """Print the tables, or write them into a page; draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default=str(RESULTS))
-    parser.add_argument("--patch", default=str(PATCH))
-    parser.add_argument("--page", help="replace the tables between the page's markers")
-    parser.add_argument("--picture", help="draw accuracy against bit operations (.png or .svg)")
-    arguments = parser.parse_args()
-    rows, patch = read_results(arguments.results), read_results(arguments.patch)
-    text = {
+    return make_page(__doc__, {"results": RESULTS, "patch": PATCH}, all_tables, draw)
+
+
+def all_tables(rows: Sequence[Row], patch: Sequence[Row]) -> dict[str, str]:
+    """The tables by the names of their markers."""
+    return {
         "allocation": allocation_table(rows),
         "random": random_table(rows),
         "kinds": kind_table(rows),
@@ -52,10 +49,6 @@ def main() -> int:
         "layers": layer_table(patch),
         "both": both_table(rows),
     }
-    show(text, arguments.page)
-    if arguments.picture:
-        draw(rows, patch, arguments.picture)
-    return 0
 
 
 def allocation_table(rows: Sequence[Row]) -> str:
@@ -66,16 +59,6 @@ def allocation_table(rows: Sequence[Row]) -> str:
     }
     head = "model | equal | as much as | one width, top-1 % | frontier, top-1 % | frontier − one width"
     return change_table(head, found)
-
-
-def change_table(head: str, found: Mapping[str, Sequence[Pair]]) -> str:
-    """A line per comparison (its first cells → pairs): both accuracies, the change, p by checkpoint; Holm over all."""
-    kept = {cells: some for cells, some in found.items() if some}
-    lines = [f"| {head}, points (95 %) | p (Holm) |", "|---" * (head.count("|") + 2) + "|"]
-    for (cells, some), p in zip(kept.items(), holm_texts(list(kept.values())), strict=True):
-        both = f"{tops(a for a, _ in some)} | {tops(b for _, b in some)}"
-        lines.append(f"| {cells} | {both} | {change_text(mean_change(some))} | {p} |")
-    return "\n".join(lines)
 
 
 def random_table(rows: Sequence[Row]) -> str:

@@ -13,7 +13,6 @@ makes tables and pictures.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -24,13 +23,12 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from mnq import evaluated, figures_of, glyph_images
-from run import HERE, read_results
+from cells import HERE, keep, read_results, rewrite
+from glyph_models import evaluated, figures_of, glyph_images
 from torch import Tensor
 from tqdm import tqdm
 
 from accelsim.config import load_accelerator
-from accelsim.files import write_text_atomic
 from codesign.learned.costs import TargetCost
 from quant.capture import capture
 from quant.data import load_data
@@ -94,9 +92,7 @@ def main() -> int:
             row |= figures_of(found)
         else:
             row |= trained(network, bits, arm, seed, given.steps, Path(given.work))
-        print(f"{bits} bits, seed {seed}, {arm}: {row['top1']}", file=sys.stderr, flush=True)
-        with Path(given.results).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        keep(given.results, row)
     return 0
 
 
@@ -178,7 +174,7 @@ def price(results: str) -> None:
             kind = LAYER if row["arm"] == "layer" else HEAD
             widths = {name: torch.tensor(one, dtype=torch.float32) for name, one in row["widths"].items()}
             row["simulated"] = {arch: targets[arch, kind].figures(widths) for arch in (PLAIN, COMPOSABLE)}
-    write_text_atomic(results, "".join(json.dumps(row) + "\n" for row in rows))
+    rewrite(results, rows)
 
 
 def random_widths(network: Network, budget: Budget, number: int) -> dict[str, Tensor]:

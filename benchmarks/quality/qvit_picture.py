@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paired import Row, of
+from cells import Row
+from pages import picture
+from paired import of
 from qvit import COMPOSABLE, LATENCIES, LOSS_EVERY, MODEL, RANDOM
 
 BITS = 3
@@ -20,22 +22,15 @@ STYLES = {
 
 def draw(rows: Sequence[Row], path: str) -> None:
     """Four panels, first checkpoint: loss, widths that changed, accuracy by bit operations and by latency."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, ((losses, flips), (operations, latency)) = plt.subplots(2, 2, figsize=(9.6, 7.4))
-    _losses(losses, rows)
-    _flips(flips, rows)
-    _accuracy(operations, rows)
-    _latency(latency, rows)
-    for axis in (losses, flips, operations, latency):
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7.5, loc="lower right" if axis in (operations, latency) else "best")
-    figure.tight_layout()
-    figure.savefig(path, dpi=92)
-    plt.close(figure)
+    with picture(path, 2, 2, (9.6, 7.4), dpi=92) as (figure, ((losses, flips), (operations, latency))):
+        _losses(losses, rows)
+        _flips(flips, rows)
+        _accuracy(operations, rows)
+        _latency(latency, rows)
+        for axis in (losses, flips, operations, latency):
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=7.5, loc="lower right" if axis in (operations, latency) else "best")
+        figure.tight_layout()
 
 
 def _losses(axis: Any, rows: Sequence[Row]) -> None:

@@ -7,16 +7,14 @@ Without --page the tables are printed.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from statistics import mean, median
 
-from paired import Pair, Row, change_text, correct, mean_change, of, pairs, seeds_of
-from pmq_report import change_table
+from cells import Row, correct
+from pages import make_page
+from paired import Pair, change_table, change_text, mean_change, of, pairs, seeds_of
 from qvit import COMPOSABLE, LATENCIES, MODEL, PARTS, PLAIN, RANDOM, RESULTS, SINGLE
 from qvit_picture import draw
-from report import show
-from run import read_results
 
 WIDTHS = ("mean_bits_of_products", "mean_bits_of_weights")
 # Widths within bit operations, and the budget of latency that takes about as long.
@@ -37,13 +35,12 @@ NAMES = {
 
 def main() -> int:
     """Print the tables, or write them into a page; draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default=str(RESULTS))
-    parser.add_argument("--page", help="replace the tables between the page's markers")
-    parser.add_argument("--picture", help="draw losses, flips and accuracies (.png or .svg)")
-    arguments = parser.parse_args()
-    rows = read_results(arguments.results)
-    text = {
+    return make_page(__doc__, {"results": RESULTS}, all_tables, draw)
+
+
+def all_tables(rows: Sequence[Row]) -> dict[str, str]:
+    """The tables by the names of their markers."""
+    return {
         "arms": arm_table(rows),
         "pairs": pair_table(rows),
         "widths": width_table(rows),
@@ -52,10 +49,6 @@ def main() -> int:
         "hardware": hardware_table(rows),
         "latency": latency_table(rows),
     }
-    show(text, arguments.page)
-    if arguments.picture:
-        draw(rows, arguments.picture)
-    return 0
 
 
 def arm_table(rows: Sequence[Row]) -> str:

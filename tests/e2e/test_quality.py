@@ -7,10 +7,12 @@ import json
 import re
 from pathlib import Path
 
+import cells
 import hardware
+import matrix
+import matrix_report
+import pages
 import pytest
-import report
-import run
 import yaml
 
 from accelsim.config import load_plan
@@ -20,21 +22,21 @@ from accelsim.workloads.registry import build_workload
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "benchmarks" / "quality"
 MATRIX = yaml.safe_load((FOLDER / "matrix.yaml").read_text(encoding="utf-8"))
-ROWS = run.read_results(FOLDER / "results.jsonl")
+ROWS = cells.read_results(matrix.RESULTS)
 
 
 def test_every_cell_of_the_matrix_was_run():
     found = [(row["model"], row["arm"], row["seed"], row["recipe"]) for row in ROWS]
     assert len(set(found)) == len(found)
-    assert set(found) == {(*cell[:3], run.recipe_of(MATRIX, cell)) for cell in run.cells(MATRIX)}
+    assert set(found) == {(*cell[:3], matrix.recipe_of(MATRIX, cell)) for cell in matrix.cells(MATRIX)}
 
 
 def test_the_page_shows_the_results(tmp_path):
     page = tmp_path / "quality.md"
     page.write_text((ROOT / "docs" / "quality.md").read_text(encoding="utf-8"), encoding="utf-8")
-    text = {"gate": report.gate_table(ROWS, MATRIX), "pairs": report.pair_table(ROWS, MATRIX)}
-    text |= {name: report.arm_table(ROWS, name) for name in MATRIX["models"]}
-    report.write_page(page, text)
+    text = {"gate": matrix_report.gate_table(ROWS, MATRIX), "pairs": matrix_report.pair_table(ROWS, MATRIX)}
+    text |= {name: matrix_report.arm_table(ROWS, name) for name in MATRIX["models"]}
+    pages.write_page(page, text)
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
 
 
@@ -49,7 +51,7 @@ def test_a_methods_page_shows_its_results(name, tmp_path, monkeypatch):
 
 
 def test_the_gate_holds():
-    lines = report.gate_table(ROWS, MATRIX).splitlines()[2:]
+    lines = matrix_report.gate_table(ROWS, MATRIX).splitlines()[2:]
     assert len(lines) == len(MATRIX["gate"])
     assert all(line.endswith("| yes |") for line in lines)
 
@@ -57,14 +59,14 @@ def test_the_gate_holds():
 def test_correct_bits_give_the_accuracy():
     for row in ROWS:
         for split in ("val", "test"):
-            assert report.correct(row, split).mean() == pytest.approx(row[split]["top1"], abs=1e-9)
+            assert cells.correct(row[split]).mean() == pytest.approx(row[split]["top1"], abs=1e-9)
 
 
 def test_a_line_that_was_cut_off_is_run_again(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text(json.dumps({"model": "a"}) + "\n" + '{"model": "b", "ar')
-    assert run.read_results(path) == [{"model": "a"}]
-    assert run.read_results(tmp_path / "none.jsonl") == []
+    assert cells.read_results(path) == [{"model": "a"}]
+    assert cells.read_results(tmp_path / "none.jsonl") == []
 
 
 @pytest.mark.parametrize("plan", [load_plan("uniform8"), m2q(0.5)], ids=lambda one: one.name)

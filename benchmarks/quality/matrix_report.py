@@ -1,6 +1,6 @@
-"""Tables and the accuracy-EDP picture from the results of run.py.
+"""Tables and the accuracy-EDP picture from the results of matrix.py.
 
-    python benchmarks/quality/report.py [--results FILE] [--page docs/quality.md] [--picture docs/images/quality.png]
+    python benchmarks/quality/matrix_report.py [--results FILE] [--page docs/quality.md] [--picture FILE]
 
 Without --page the tables are printed.
 """
@@ -8,29 +8,25 @@ Without --page the tables are printed.
 from __future__ import annotations
 
 import argparse
-import base64
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
-from run import HERE, read_results
+from cells import HERE, Row, correct, read_results
+from matrix import RESULTS
+from pages import add_outputs, show
+from paired import p_text, pair_text
 
 from quant.statistics import compare, holm
-
-Row = dict[str, Any]
 
 
 def main() -> int:
     """Print the tables, or write them into a page; draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", default=str(HERE / "results.jsonl"))
+    parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--matrix", default=str(HERE / "matrix.yaml"))
-    parser.add_argument("--page", help="replace the tables between the page's markers")
-    parser.add_argument("--picture", help="draw accuracy against EDP (.png or .svg)")
+    add_outputs(parser)
     arguments = parser.parse_args()
     rows = read_results(arguments.results)
     matrix = yaml.safe_load(Path(arguments.matrix).read_text(encoding="utf-8"))
@@ -40,16 +36,10 @@ def main() -> int:
     text["pairs"] = pair_table(rows, matrix)
     show(text, arguments.page)
     if arguments.picture:
-        from picture import draw
+        from matrix_picture import draw
 
         draw(rows, matrix, arguments.picture)
     return 0
-
-
-def correct(row: Row, split: str) -> NDArray[np.bool_]:
-    """Which images of a split an arm classified correctly."""
-    packed = np.frombuffer(base64.b64decode(row[split]["correct"]), np.uint8)
-    return np.unpackbits(packed)[: row[split]["images"]].astype(bool)
 
 
 def of(rows: Sequence[Row], model: str, arm: str, seed: int = 0) -> Row | None:
@@ -81,7 +71,7 @@ def arm_table(rows: Sequence[Row], model: str) -> str:
     if reference is None:
         return f"*{model}: not run yet*"
     pairs = [
-        None if row["arm"] == "float" else compare(correct(reference, "test"), correct(row, "test")) for row in chosen
+        None if row["arm"] == "float" else compare(correct(reference["test"]), correct(row["test"])) for row in chosen
     ]
     tested = [k for k, pair in enumerate(pairs) if pair is not None]
     adjusted = dict(zip(tested, holm([pairs[k].p_value for k in tested]), strict=True))  # type: ignore[union-attr]
@@ -97,14 +87,12 @@ def arm_table(rows: Sequence[Row], model: str) -> str:
         if pair is None:
             lines.append(f"{start}| – | – | – | {test['cross_entropy']:.4f} | – | – | – | – | – | – | – |")
             continue
-        low, high = pair.interval
-        paired = f"{100 * pair.difference:+.2f} ({100 * low:+.2f} … {100 * high:+.2f})"
         price = "| – | – | – | none runs it " if hardware is None else (
             f"| {hardware['cycles'] / 1e3:.1f} | {hardware['energy_pj'] / 1e6:.2f} | {hardware['edp_pj_s']:.1f} "
             f"| {hardware['design']} "
         )  # fmt: skip
         lines.append(
-            f"{start}| {paired} | {_p(adjusted[k])} | {'yes' if pair.non_inferior else 'no'} "
+            f"{start}| {pair_text(pair)} | {p_text(adjusted[k])} | {'yes' if pair.non_inferior else 'no'} "
             f"| {test['cross_entropy']:.4f} | {100 * test['agreement']:.2f} | {test['logit_sqnr_db']:.1f} {price}"
             f"| {row['seconds']:.0f} |"
         )
@@ -118,41 +106,16 @@ def pair_table(rows: Sequence[Row], matrix: Row) -> str:
         for model in matrix["models"]:
             left, right = of(rows, model, rule["reference"]), of(rows, model, rule["candidate"])
             if left is not None and right is not None:
-                found.append((model, rule, compare(correct(left, "test"), correct(right, "test"))))
+                found.append((model, rule, compare(correct(left["test"]), correct(right["test"]))))
     adjusted = holm([pair.p_value for _, _, pair in found])
     lines = ["| model | reference | candidate | change, points (95 %) | p (Holm) | at most half a point worse |",
              "|---|---|---|---|---|---|"]  # fmt: skip
     for (model, rule, pair), p in zip(found, adjusted, strict=True):
-        low, high = pair.interval
         lines.append(
-            f"| {model} | {rule['reference']} | {rule['candidate']} | {100 * pair.difference:+.2f} "
-            f"({100 * low:+.2f} … {100 * high:+.2f}) | {_p(p)} | {'yes' if pair.non_inferior else 'no'} |"
+            f"| {model} | {rule['reference']} | {rule['candidate']} | {pair_text(pair)} | {p_text(p)} "
+            f"| {'yes' if pair.non_inferior else 'no'} |"
         )
     return "\n".join(lines)
-
-
-def _p(value: float) -> str:
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
-
-
-def show(text: dict[str, str], page: str | None) -> None:
-    """Write tables into a page (`write_page`), or print them without one."""
-    if page:
-        write_page(Path(page), text)
-    else:
-        print("\n\n".join(text.values()))
-
-
-def write_page(path: Path, text: dict[str, str]) -> None:
-    """Replace what stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``; every marker must be there."""
-    page = path.read_text(encoding="utf-8")
-    for name, table in text.items():
-        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if start not in page or end not in page:
-            raise SystemExit(f"{path}: no place for {name!r} (<!-- {name} --> … <!-- /{name} -->)")
-        before, after = page.split(start)[0], page.split(end)[1]
-        page = f"{before}{start}\n{table}\n{end}{after}"
-    path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-Row = dict[str, Any]
+from cells import Row
+from pages import legend_below, picture
+
 # Arms of the picture: (name, label, colour, marker); what is not there stands in the tables only.
 SHOWN = (
     ("uniform8", "uniform-8", "#1b6ca8", "o"),
@@ -24,21 +26,12 @@ FLOOR = 3.5  # points below float that a panel shows
 
 def draw(rows: Sequence[Row], matrix: Row, path: str) -> None:
     """Write the picture; arms more than `FLOOR` points below float are marked at the lower edge."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     models = [name for name in matrix["models"] if any(r["model"] == name and r["arm"] == "float" for r in rows)]
-    figure, axes = plt.subplots(1, len(models), figsize=(4.4 * len(models), 4.3), squeeze=False)
-    for axis, model in zip(axes[0], models, strict=True):
-        _panel(axis, {row["arm"]: row for row in rows if row["model"] == model and row["seed"] == 0}, model)
-    axes[0][0].set_ylabel("top-1 on test images, %")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=4, frameon=False, fontsize=8)
-    figure.tight_layout(rect=(0, 0.13, 1, 1))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with picture(path, 1, len(models), (4.4 * len(models), 4.3)) as (figure, ((*axes,),)):
+        for axis, model in zip(axes, models, strict=True):
+            _panel(axis, {row["arm"]: row for row in rows if row["model"] == model and row["seed"] == 0}, model)
+        axes[0].set_ylabel("top-1 on test images, %")
+        legend_below(figure, axes[0], 4, 0.13)
 
 
 def _panel(axis: Any, rows: dict[str, Row], model: str) -> None:

@@ -1,17 +1,15 @@
 """Accuracy of every arm of the matrix beside cycles, energy and EDP on its fitting hardware of equal area.
 
-    python benchmarks/quality/run.py [--matrix FILE] [--results FILE] [--models NAME ...] [--arms NAME ...] [--price]
+    python benchmarks/quality/matrix.py [--matrix FILE] [--results FILE] [--models NAME ...] [--arms NAME ...] [--price]
 
-Cells are stored in the results (JSON lines) as they finish; kill it and run it again, it goes on.  report.py makes
-the tables and the picture.
+Cells are stored in the results (JSON lines) as they finish; kill it and run it again, it goes on.  matrix_report.py
+makes the tables and the picture.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import hashlib
-import json
 import os
 import sys
 import time
@@ -22,13 +20,12 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np
 import torch
 import yaml
+from cells import HERE, packed, read_results, rewrite
 from hardware import fit
 from tqdm import tqdm
 
-from accelsim.files import write_text_atomic
 from accelsim.ir import digest
 from accelsim.problems import InfeasibleError
 from codesign.models import load_model
@@ -43,7 +40,7 @@ from quant.network import Network, forward
 from quant.quantize import gather, make_plan, quantize
 from quant.reconstruct import Reconstruction
 
-HERE = Path(__file__).parent
+RESULTS = HERE / "matrix.jsonl"
 BATCH = 64  # larger batches leave the cache
 
 
@@ -80,30 +77,18 @@ def main() -> int:
             for row in read_results(arguments.results)
             if (row["model"], row["arm"], row["seed"]) != (model, arm, seed)
         ]
-        write_text_atomic(Path(arguments.results), "".join(json.dumps(one) + "\n" for one in (*rows, row)))
+        rewrite(arguments.results, (*rows, row))
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--matrix", default=str(HERE / "matrix.yaml"))
-    parser.add_argument("--results", default=str(HERE / "results.jsonl"))
+    parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--arms", nargs="+")
     parser.add_argument("--price", action="store_true", help="only fit the hardware of finished cells anew")
     return parser.parse_args()
-
-
-def read_results(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a results file; a line that was cut off when the run was killed is left out."""
-    rows = []
-    if Path(path).exists():
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-    return rows
 
 
 def recipe_of(matrix: dict[str, Any], cell: tuple[str, str, int, dict[str, Any]]) -> str:
@@ -183,7 +168,7 @@ def price_again(path: str, matrix: dict[str, Any]) -> None:
             statistics = gather(network, calibration_images(matrix["data"], None, 64, 0), method)
             known[key] = hardware(network, make_plan(network, method, statistics))
         row["hardware"] = known[key]
-    write_text_atomic(Path(path), "".join(json.dumps(row) + "\n" for row in rows))
+    rewrite(path, rows)
 
 
 def hardware(network: Network, plan: Any) -> dict[str, Any] | None:
@@ -206,7 +191,7 @@ def _figures(found: dict[str, Evaluation], reference: dict[str, Evaluation]) -> 
             "images": len(one.labels), "top1": one.top1, "cross_entropy": one.cross_entropy,
             "agreement": one.agreement(reference[split]),
             "logit_sqnr_db": None if one is reference[split] else one.logit_sqnr_db(reference[split]),
-            "correct": base64.b64encode(np.packbits(one.correct).tobytes()).decode(),
+            "correct": packed(one.correct),
         }  # fmt: skip
     return row
 
