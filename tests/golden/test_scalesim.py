@@ -14,15 +14,15 @@ from accelsim.config import load_accelerator, load_plan
 from accelsim.engines import tile_cost
 from accelsim.formats import Format
 from accelsim.ir import Loop
+from accelsim.validation.case import DATA
 
-DATA = Path(__file__).parent / "data" / "scalesim_cases.csv"
 BITS = 8
 # Output stage, ports, accumulators and buffering must not matter in this mode.
 STAGES = {"ws": OutputStage(1, 9), "os": OutputStage(3, 0), "is": OutputStage(64, 4)}
 
 
 def cases() -> list[dict[str, str]]:
-    with DATA.open(encoding="utf-8", newline="") as stream:
+    with (DATA / "scalesim_cases.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(line for line in stream if not line.startswith("#")))
 
 
