@@ -11,7 +11,7 @@ from codesign.export import flat_table, write_csv, write_parquet
 from codesign.merge import merge_studies
 from codesign.runner import run_sweep
 from codesign.space import load_space
-from codesign.store import COLUMNS_ALL, Row, metrics_of, open_study, read_study
+from codesign.store import Row, metrics_of, open_study, read_study
 from tests.support.design_fakes import CATALOG, ONE, TWO, evaluate, plan
 
 REPORT = metrics_of(evaluate("small", 32, ONE, plan("eight")))
@@ -39,10 +39,6 @@ def cells(path):
     with read_study(path) as found:
         assert found.check() == "ok"
         return found.cells()
-
-
-def by_key(path):
-    return {c[COLUMNS_ALL.index("key")]: dict(zip(COLUMNS_ALL, c, strict=True)) for c in cells(path)}
 
 
 def test_merge_unites_and_keeps_every_cell(tmp_path):

@@ -91,10 +91,6 @@ def test_any_number_of_images_and_any_optimization(tmp_path):
     np.testing.assert_allclose(outputs(path, images, optimized=True), whole, atol=1e-5)
 
 
-def initializers(path):
-    return onnx.load(str(path)).graph.initializer
-
-
 @pytest.mark.parametrize(
     ("method", "kind", "container"),
     [("u8", "INT8", None), ("u4", "INT4", None), ("u6a6", "INT8", "int8"), ("pot", "INT8", "int8"),

@@ -43,22 +43,6 @@ def table(network):
     return sensitivity(network, batches(network, 32, 1), batches(network, 40, 2), settings)
 
 
-class Double(Numerics):
-    """Everything in float64, on top of other numerics."""
-
-    def __init__(self, rules):
-        self.rules = rules
-
-    def image(self, value):
-        return value.double()
-
-    def parameters(self, node):
-        return tuple(None if value is None else value.double() for value in self.rules.parameters(node))
-
-    def stored(self, node, value):
-        return self.rules.stored(node, value)
-
-
 def in_double(network):
     """The network with parameters in float64."""
     nodes = [
