@@ -11,13 +11,14 @@ from torch import Tensor
 
 from accelsim.formats import Format
 from accelsim.head_widths import HeadWidths
-from accelsim.plan import QuantPlan, Rule, WeightShare, apply_plan
+from accelsim.plan import QuantizedWorkload, QuantPlan, Rule, WeightShare, apply_plan
 from accelsim.token_rules import sliced_ops
 from quant.calibrate import (
     Calibration,
     calibrate,
     correct_biases,
     corrected,
+    finest_scale,
     norm_factors,
     rounded_filters,
     stored_quantizer,
@@ -76,6 +77,7 @@ class Base:
     parts: Mapping[str, int] = field(default_factory=dict)
     drop_bits: int = 0
     _made: dict[Change, Checkpoint] = field(default_factory=dict)
+    _quantizers: dict[tuple[object, ...], Affine] = field(default_factory=dict)
 
     def plan(self, change: Change) -> QuantPlan:
         """The base plan with the change; of parts all of them have the format."""
@@ -148,17 +150,23 @@ class Base:
             return correct_biases(network, made, self.statistics) if self.options.bias_correction else made
         if change.kind == CODED or (change.kind == TOKENS and change.choice == FULL):
             return base
-        statistics, labels = self.statistics, self.labels
-        if change.kind == PARTS:
-            statistics, labels = self.part_statistics, self.part_labels
-        quantized = apply_plan(network.workload, plan)
-        stored = {
-            name: stored_quantizer(name, quantized, statistics, labels[name], self.options)
-            for name in self._recalibrated(change)
-            if name in statistics.groups
-        }
+        quantized, parts = apply_plan(network.workload, plan), change.kind == PARTS
+        names = (name for name in self._recalibrated(change) if name in self.statistics.groups)
+        stored = {name: self._quantizer(name, quantized, parts) for name in names}
         factors = norm_factors(network, plan, self.statistics)
         return replace(base, stored={**base.stored, **stored}, factors=factors)
+
+    def _quantizer(self, name: str, quantized: QuantizedWorkload, parts: bool) -> Affine:
+        """`stored_quantizer`, sought once for everything that it depends on: methods of an output share it."""
+        op = quantized.workload.op_by_name.get(name)
+        rule = None if op is None else replace(quantized.plan.rule_for(op), weights=(), nonlinear="")
+        key = (name, rule, finest_scale(name, quantized), parts)
+        if key not in self._quantizers:
+            statistics, labels = self.statistics, self.labels
+            if parts:
+                statistics, labels = self.part_statistics, self.part_labels
+            self._quantizers[key] = stored_quantizer(name, quantized, statistics, labels[name], self.options)
+        return self._quantizers[key]
 
     def _recalibrated(self, change: Change) -> tuple[str, ...]:
         """Tensors whose quantizers the change can move: what its ops store, and what its methods read."""

@@ -42,6 +42,23 @@ def test_a_table_of_a_trained_network(table, capsys):
     assert "outputs of" in text
 
 
+def test_all_options_of_a_vision_transformer(tmp_path, capsys):
+    few = ("--images", "8", "--calibration-images", "8", "--formats", "u8", "--activation-formats", "u8,r6")
+    path = tmp_path / "t.json"
+    assert (
+        main(["penalties", "glyph_vit_small", *few, "--methods", "ibert", "--head-formats", "u4", "-o", str(path)]) == 0
+    )
+    found = load_penalties(path)
+    assert len(found.parts["b0.qkv"]["u4"]) == 18
+    assert any(name.endswith("+ibert") and name.startswith("r6p") for name in found.activations["b0.softmax"])
+    assert "by method" in capsys.readouterr().out
+    tokens = ("--token-shares", "0.5,0.25", "--drop-bits", "3")
+    assert main(["penalties", "glyph_vit_small", *few, *tokens, "-o", str(path)]) == 0
+    found = load_penalties(path)
+    assert (list(found.tokens["b1"]), found.drop_bits) == (["full", "8", "4"], 3)
+    assert "full tokens of b1" in capsys.readouterr().out
+
+
 def test_a_plan_of_mixed_formats_is_quantized_and_runs_in_integers(table, tmp_path, capsys):
     found = load_penalties(table)
     u6, pot4, u4 = (Format.parse(name) for name in ("u6", "pot4", "u4"))
@@ -88,13 +105,15 @@ def test_weights_only(tmp_path, capsys):
     assert main(["penalties", "digits_hybrid", "--weights-only", "-o", str(path)]) == 0
     assert load_penalties(path).settings["weights"] == "measured"
     capsys.readouterr()
-    for option, value in (("--data", "digits"), ("--activation-formats", "u8,u4")):
+    for option, value in (("--data", "digits"), ("--activation-formats", "u8,u4"), ("--methods", "ivit")):
         assert main(["penalties", "deit_tiny", "--weights-only", option, value, "-o", str(path)]) == 2
         assert f"{option}: is given with --weights-only" in capsys.readouterr().err
 
 
 def test_bad_formats_are_refused_before_the_work(tmp_path, capsys):
-    for option, value in (("--formats", "u4"), ("--activation-formats", "u8,apot8")):
+    faults = (("--formats", "u4"), ("--activation-formats", "u8,apot8"), ("--methods", "none"), ("--head-formats", "u8"),
+              ("--token-shares", "half"), ("--token-shares", "0.5"), ("--drop-bits", "2"))  # fmt: skip
+    for option, value in faults:
         assert main(["penalties", "digits_hybrid", option, value, "-o", str(tmp_path / "t.json")]) == 2
         assert "accelsim: error" in capsys.readouterr().err
     assert not (tmp_path / "t.json").exists()
