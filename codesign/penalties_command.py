@@ -71,10 +71,10 @@ def _measured(arguments: argparse.Namespace, cache: str) -> PenaltyTable:
     from codesign.models import data_of, load_model
     from codesign.quantize_command import calibration_images
 
+    settings = _settings(arguments)
     network, preprocess = load_model(arguments.model, arguments.weights)
     from quant.penalties.measure import measure_penalties
 
-    settings = _settings(arguments)
     if settings.token_shares:
         network = _ranked(network)
     data = arguments.data or data_of(arguments.model)
