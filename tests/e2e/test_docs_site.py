@@ -2,10 +2,13 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from sphinx.cmd.build import build_main
+
+from codesign.cli import _parser, main
 
 # Sphinx announces what a later version of it removes from its extensions: their matter.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
@@ -72,6 +75,24 @@ def test_navigation_has_a_section_for_every_heading_and_a_page_only_where_it_is_
         ["```{toctree}", ":hidden:", ":caption: One", "", "b", "d/c", "```"],
         ["", ":hidden:", ":caption: Two", "", "e", "```"],
     ]
+
+
+def test_the_page_of_commands_lists_those_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    found = re.findall(r"^    (\w+)(?:  |$)", capsys.readouterr().out, re.MULTILINE)
+    page = (DOCS / "commands.md").read_text(encoding="utf-8")
+    assert len(found) > 20
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(found)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md"])
+def test_examples_have_options_that_there_are(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    examples = re.findall(r"^accelsim [^#\n]+|(?<=`)accelsim \w+ [^`]+(?=`)", text, re.MULTILINE)
+    assert len(examples) > 10
+    for example in examples:
+        _parser().parse_args(shlex.split(example)[1:])  # exits for an option that there is not
 
 
 def test_links_of_the_readme_hold():

@@ -1,8 +1,9 @@
 """The tutorials: every command of their `sh` blocks runs, in order, and prints what the pages show.
 
 A block holds `accelsim` commands, which run in this process, or is a shell script without them.  A comment
-`# exit status 2` is part of the test.  A ``text`` block shows output of the ``sh`` block before it: its lines occur in this order,
-"…" stands for anything.  Numbers are exact; in ``text measured``, which holds accuracies, they may be off by a tenth and 1.
+`# exit status 2` is part of the test.  A ``text`` block shows output of the ``sh`` block before it: its lines occur in
+this order, "…" stands for anything.  Numbers are exact; in ``text measured``, which holds accuracies, they may be off
+by a tenth and 1.
 """
 
 import contextlib
