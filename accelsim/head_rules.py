@@ -5,7 +5,6 @@ docs/decisions/0020-head-widths.md has the reasons, an interpretation of Q-ViT (
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -42,17 +41,12 @@ def read_heads(
     if any(rule.tokens is not None for rule in plan.rules):
         what = "`tokens` and head widths in one plan"
         problems.append(Problem(f"plan {plan.name}", what, "one of them: no operand is cut along two axes"))
-    readers: dict[str, list[Op]] = defaultdict(list)
-    for op in workload.ops:
-        if op.kind is not OpKind.VIEW:
-            for root in dict.fromkeys(root for name in op.inputs for root in workload.storage_of(name)):
-                readers[root].append(op)
     for item in found:
         where = f"plan {plan.name}: {item.op.name}"
         if item.heads is not None:
             faults = [*_own_faults(workload, item), *_width_faults(item.heads, item.output)]
             if not faults:
-                faults = list(_reader_faults(workload, item.op.output, item.heads, readers[item.op.output], softmaxes))
+                faults = list(_reader_faults(workload, item.op.output, item.heads, softmaxes))
             problems += [Problem(f"{where}: heads", *fault) for fault in faults]
         if item.weight_heads is not None:
             problems += [Problem(f"{where}: weight_heads", *fault) for fault in _weight_faults(item, item.weight_heads)]
@@ -112,11 +106,10 @@ def _own_faults(workload: Workload, item: QuantizedOp) -> Iterator[_Fault]:
         yield f"{parts} parts for {nest.groups} heads", f"one part for every head: {nest.groups}", _NO_HEADS
 
 
-def _reader_faults(
-    workload: Workload, output: str, widths: HeadWidths, readers: Sequence[Op], softmaxes: set[str]
-) -> Iterator[_Fault]:
+def _reader_faults(workload: Workload, output: str, widths: HeadWidths, softmaxes: set[str]) -> Iterator[_Fault]:
     tensor = workload.tensor_by_name[output]
     size = tensor.channels // len(widths.bits)
+    readers = workload.readers[output]
     if not readers:
         yield "nothing reads them", "array engines as readers", _NO_HEADS
     for op in readers:

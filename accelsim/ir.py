@@ -234,6 +234,16 @@ class Workload:
             return (name,)
         return tuple(dict.fromkeys(root for alias in aliases for root in self.storage_of(alias)))
 
+    @cached_property
+    def readers(self) -> dict[str, tuple[Op, ...]]:
+        """Of every stored tensor the ops that read its storage, each once, through views or not; views read nothing."""
+        found: dict[str, list[Op]] = {tensor.name: [] for tensor in self.tensors if not tensor.aliases}
+        for op in self.ops:
+            if op.kind is not OpKind.VIEW:
+                for root in dict.fromkeys(root for name in op.inputs for root in self.storage_of(name)):
+                    found[root].append(op)
+        return {name: tuple(ops) for name, ops in found.items()}
+
     def lifetimes(self) -> dict[str, tuple[int, int]]:
         """First and last op index (inclusive) during which each stored tensor must exist.
 

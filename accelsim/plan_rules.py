@@ -7,7 +7,6 @@ that change with the image.  docs/decisions/0011-plan-fields.md has the reasons,
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -80,18 +79,13 @@ def storage_problems(workload: Workload, plan: QuantPlan, ops: Sequence[Quantize
     asked = [item for item in ops if item.zero_point or item.granularity != "tensor"]
     if not asked and not plan.input_zero_point:
         return []
-    readers: dict[str, list[Op]] = defaultdict(list)
-    for op in workload.ops:
-        if op.kind is not OpKind.VIEW:
-            for root in dict.fromkeys(root for name in op.inputs for root in workload.storage_of(name)):
-                readers[root].append(op)
     found = []
     pointed = {item.op.name for item in asked if item.zero_point}
     if plan.input_zero_point:
-        of_input = _zero_point_faults("input_zero_point: false", readers[workload.input], pointed)
+        of_input = _zero_point_faults("input_zero_point: false", workload.readers[workload.input], pointed)
         found += [Problem(f"plan {plan.name}: {workload.input}", *fault) for fault in of_input]
     for item in asked:
-        of_it = readers[item.op.output]
+        of_it = workload.readers[item.op.output]
         faults = [*_producer_faults(item), *_granularity_faults(item.granularity, of_it)]
         if item.zero_point:
             faults += _zero_point_faults("zero_point: false", of_it, pointed)

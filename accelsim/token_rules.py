@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,15 +43,10 @@ def sliced_ops(workload: Workload, layer: str) -> tuple[str, ...]:
     norms = sorted(place[one.norm] for one in layers.values())
     start = place[layers[layer].norm]
     stop = next((place for place in norms if place > start), len(workload.ops))
-    readers: dict[str, list[Op]] = defaultdict(list)
-    for op in workload.ops:
-        if op.kind is not OpKind.VIEW:
-            for root in dict.fromkeys(root for name in op.inputs for root in workload.storage_of(name)):
-                readers[root].append(op)
     found = []
     for op in workload.ops[start:stop]:
         rows = op.kind is not OpKind.VIEW and workload.tensor_by_name[op.output].h == layers[layer].tokens
-        if rows and readers[op.output] and not any(_reader_faults(workload, op.output, readers[op.output])):
+        if rows and workload.readers[op.output] and not any(_reader_faults(workload, op.output)):
             found.append(op.name)
     return tuple(found)
 
@@ -88,16 +82,11 @@ def token_problems(workload: Workload, plan: QuantPlan, ops: Sequence[QuantizedO
     asked = [item for item in ops if item.tokens is not None]
     if not asked:
         return found
-    readers: dict[str, list[QuantizedOp]] = defaultdict(list)
-    for item in ops:
-        for root in dict.fromkeys(root for name in item.op.inputs for root in workload.storage_of(name)):
-            readers[root].append(item)
     makers = {op.output: op for op in workload.ops}
     first: dict[str, TokenGroups] = {}
     for item in asked:
         assert item.tokens is not None
-        of_it = [reader.op for reader in readers[item.op.output]]
-        faults = [*_own_faults(workload, item, makers), *_reader_faults(workload, item.op.output, of_it)]
+        faults = [*_own_faults(workload, item, makers), *_reader_faults(workload, item.op.output)]
         known = first.setdefault(item.tokens.layer, item.tokens)
         if known.high != item.tokens.high:
             what = f"{item.tokens.high} full tokens, but {known.high} in another op of layer {known.layer}"
@@ -147,9 +136,9 @@ def _own_faults(workload: Workload, item: QuantizedOp, makers: Mapping[str, Op])
         yield error.problems[0].what, error.problems[0].expected
 
 
-def _reader_faults(workload: Workload, output: str, readers: Sequence[Op]) -> Iterator[tuple[str, str]]:
+def _reader_faults(workload: Workload, output: str) -> Iterator[tuple[str, str]]:
     tokens = workload.tensor_by_name[output].h
-    for op in readers:
+    for op in workload.readers[output]:
         loop = op.loop
         if loop is None:
             yield f"{op.name}, a vector op, reads them", "array engines as the only readers"

@@ -39,18 +39,9 @@ def attentions(workload: Workload) -> tuple[Attention, ...]:
     return tuple(found)
 
 
-def readers_of(workload: Workload, tensor: str) -> list[Op]:
-    """Ops that read the storage of a tensor, through views or not."""
-    return [
-        op
-        for op in workload.ops
-        if op.kind is not OpKind.VIEW and any(tensor in workload.storage_of(name) for name in op.inputs)
-    ]
-
-
 def _attention(workload: Workload, makers: dict[str, Op], softmax: Op) -> Attention:
     scores = makers.get(softmax.inputs[0])
-    after = readers_of(workload, softmax.output)
+    after = workload.readers[softmax.output]
     values = after[0] if len(after) == 1 else None
     if scores is None or values is None or scores.loop is None or values.loop is None:
         raise _other(workload, softmax, "is not between two products")
@@ -60,7 +51,7 @@ def _attention(workload: Workload, makers: dict[str, Op], softmax: Op) -> Attent
     qkv = makers.get(next(iter(sources))) if len(sources) == 1 else None
     if qkv is None or qkv.loop is None or qkv.kind is not OpKind.CONV:
         raise _other(workload, softmax, f"reads q, k and v of {', '.join(sorted(sources))}")
-    after = readers_of(workload, values.output)
+    after = workload.readers[values.output]
     proj = after[0] if len(after) == 1 and after[0].kind is OpKind.CONV else None
     sizes = (values.loop.groups, values.loop.cols, qkv.loop.cols)
     if proj is None or sizes != (heads, dim, 3 * heads * dim):

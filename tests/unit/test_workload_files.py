@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from accelsim.ir import OpKind
 from accelsim.problems import AccelsimError
 from accelsim.workloads import build_workload, model_names
 from accelsim.workloads.from_json import dump_workload, load_workload, workload_from_json, workload_to_json
@@ -29,6 +30,21 @@ def test_the_file_of_every_network_gives_it_back() -> None:
         assert again == workload
         assert again.fingerprint() == workload.fingerprint()
     assert workload_from_json(workload.to_json()) == workload
+
+
+@pytest.mark.parametrize("name", ["efficientvit_b0", "glyph_vit", "levit_128", "swin_tiny"])
+def test_readers_are_the_ops_whose_inputs_are_stored_there(name: str) -> None:
+    workload = build_workload(name)
+    assert set(workload.readers) == {tensor.name for tensor in workload.tensors if not tensor.aliases}
+    for stored, readers in workload.readers.items():
+        expected = [
+            op
+            for op in workload.ops
+            if op.kind is not OpKind.VIEW and any(stored in workload.storage_of(one) for one in op.inputs)
+        ]
+        assert list(readers) == expected
+        # What nothing reads is the output.
+        assert readers or stored in workload.storage_of(workload.output)
 
 
 @pytest.mark.parametrize(
