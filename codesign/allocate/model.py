@@ -16,7 +16,7 @@ from accelsim.problems import AccelsimError, Problem
 from codesign.allocate.goal import Flags, Floats, Goal, Ints, Limits
 from codesign.allocate.problem import Knapsack
 
-PENALTY, LATENCY = 0, 1
+LATENCY = 1  # column of the totals; the penalty is column 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,8 @@ def _measured(
     spec: CodesignSpec, folder: StudyFolder, variant: str, options: OptionSettings, formats: tuple[str, ...],
     bench: Bench,
 ) -> PenaltyTable:  # fmt: skip
-    from quant.penalties.measure import Settings, measure_penalties
+    from quant.penalties.measure import measure_penalties
+    from quant.penalties.settings import Settings
 
     settings = Settings(
         formats, tuple(options.activation_formats), tuple(options.divisions), methods=options.methods,

@@ -32,7 +32,7 @@ from quant.penalties.assemble import Found, assemble
 from quant.penalties.changes import FILTERS, Alone, Base, Change
 from quant.penalties.curvature import filter_losses
 from quant.penalties.enumerate import every_change, part_counts
-from quant.penalties.settings import Settings as Settings
+from quant.penalties.settings import Settings
 from quant.penalties.table import FORMAT, Floats, PenaltyTable
 from quant.quantize import calibrated, gather, make_plan
 from quant.sensitivity.cache import Cache
