@@ -73,6 +73,7 @@ def test_every_arm_has_a_measured_design(finished: tuple[Path, dict[str, Any]]) 
         if one["origin"] == "codesign":
             assert one["predicted_loss"] <= one["level"] * (1 + 1e-9)
     assert len(result["comparison"]) == 5
+    assert result["families"] == []
     for row in result["comparison"]:
         assert row["edp_ratio"] > 0
         assert row["low"] <= row["accuracy_change"] <= row["high"]

@@ -12,7 +12,7 @@ from tests.support.codesign_study import DESIGNS, make_study, read_result, write
 def made(tmp_path_factory):
     """A small study in a folder that tests must not change."""
     folder = tmp_path_factory.mktemp("made") / "study"
-    make_study(folder, designs=DESIGNS[:4], cloud=10)
+    make_study(folder, designs=(*DESIGNS[:4], DESIGNS[-1]), cloud=10)
     return folder
 
 
