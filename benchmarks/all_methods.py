@@ -3,8 +3,8 @@
 python -m benchmarks.all_methods STUDY… [--json benchmarks/data/all_methods.json] [--page docs/all_methods.md]
     [--picture docs/images/all_methods.png]
 
-A study is a folder of `accelsim codesign examples/codesign_all_….yaml -o STUDY`; its name is "NETWORK, HARDWARE".  With
-`--json` the figures that tables and picture need are kept, and later runs add to them or replace them.
+A study is a folder of `accelsim codesign examples/codesign_all_….yaml -o STUDY`; its name ends with ", NETWORK,
+HARDWARE".  With `--json` the figures that tables and picture need are kept, and later runs add to them or replace them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Study = dict[str, Any]
 def facts(study: Path) -> Study:
     """The figures of one study that tables and picture need."""
     result = json.loads((study / "result.json").read_text())
-    network, _, hardware = result["name"].partition(", ")
+    network, hardware = result["name"].split(", ")[-2:]
     plans = {one["id"]: load_plan(study / one["folder"] / "plan.yaml") for one in result["designs"]}
     return {
         "network": network, "hardware": hardware, "model": result["model"], "seed": result["seed"],
