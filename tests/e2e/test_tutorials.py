@@ -2,8 +2,8 @@
 
 A block holds `accelsim` commands, which run in this process, or is a shell script without them.  A comment
 `# exit status 2` is part of the test.  A ``text`` block shows output of the ``sh`` block before it: its lines occur in
-this order, "…" stands for anything.  Numbers are exact; in ``text measured``, which holds accuracies, they may be off
-by a tenth and 1.
+this order, "…" stands for anything.  Numbers are exact; after a comment ``measured``, because they are accuracies, they
+may be off by a tenth and 1.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import pytest
 from codesign.cli import main
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-BLOCK = re.compile(r"^```(\w+)( measured)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(<!-- measured -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STATUS = re.compile(r"# exit status (\d+)")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
@@ -71,7 +71,7 @@ def check_output(shown, printed, *, measured=False):
 def test_commands_of_a_tutorial_print_what_it_shows(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     printed = ""
-    for kind, measured, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
+    for measured, kind, text in BLOCK.findall((DOCS / page).read_text(encoding="utf-8")):
         if kind == "sh":
             printed = run_block(text)
         elif kind == "text":
