@@ -92,6 +92,11 @@ def check_any(path: str) -> list[Problem]:
     return []
 
 
+def _figure(value: float) -> str:
+    """A figure for a screen: a decimal from 100 on, else four significant digits (small networks have small ones)."""
+    return f"{value:,.1f}" if value >= 100 else f"{value:.4g}"
+
+
 def print_summary(report: Report) -> None:
     """The run in a screenful: time, energy under both conventions, area, utilization, waits, largest ops."""
     data = report.to_json()
@@ -111,8 +116,8 @@ def print_summary(report: Report) -> None:
     if report.found is not None:
         _print_search(report, report.found)
     print(f"  steady state    {interval:>14,.0f}   cycles per image, {data['frames_per_s']:.1f} frames/s")
-    print(f"  energy          {energy_uj:>14,.1f}   µJ (arithmetic), {energy2_uj:,.1f} µJ (synthesized)")
-    print(f"  EDP             {edp_njs:>14,.1f}   nJ·s (arithmetic), {edp2_njs:,.1f} nJ·s (synthesized)")
+    print(f"  energy          {_figure(energy_uj):>14}   µJ (arithmetic), {_figure(energy2_uj)} µJ (synthesized)")
+    print(f"  EDP             {_figure(edp_njs):>14}   nJ·s (arithmetic), {_figure(edp2_njs)} nJ·s (synthesized)")
     print(f"  area            {data['area_mm2']:>14.3f}   mm²")
     print(f"  DRAM            {read_mb + written_mb:>14.2f}   MB ({read_mb:.2f} read, {written_mb:.2f} written)")
     if report.result.program.dram is not None:
