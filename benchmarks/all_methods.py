@@ -23,7 +23,6 @@ from benchmarks.all_methods_picture import draw
 from benchmarks.closed_loop import geomean
 
 BEGIN, END = "<!-- {} -->", "<!-- /{} -->"
-WITHOUT = "without_"
 KEPT = ("id", "origin", "level", "edp_pj_s", "area_mm2", "shift_share", "average_weight_bits", "on_front")
 MEASURED = ("top1", "reference", "images", "change", "low", "high", "non_inferior")
 Study = dict[str, Any]
@@ -36,8 +35,9 @@ def facts(study: Path) -> Study:
     plans = {one["id"]: load_plan(study / one["folder"] / "plan.yaml") for one in result["designs"]}
     return {
         "network": network, "hardware": hardware, "model": result["model"], "seed": result["seed"],
-        "best": result["best"], "comparison": result["comparison"], "seconds": result["seconds"],
-        "looked_at": len(result["cloud"]), "margin_points": result["spec"]["final"]["margin_points"],
+        "best": result["best"], "comparison": result["comparison"], "families": result["families"],
+        "seconds": result["seconds"], "looked_at": len(result["cloud"]),
+        "margin_points": result["spec"]["final"]["margin_points"],
         "gaps": {row["design"]: row["gap"] for row in result["bounds"]},
         "designs": [_design(one, plans[one["id"]]) for one in result["designs"]],
     }  # fmt: skip
@@ -131,31 +131,36 @@ def used(found: Study) -> str:
     return ", ".join(said) or "widths only"
 
 
-def comparison_lines(studies: Sequence[Study], families: bool) -> list[str]:
-    """Every baseline, or every ablated search, beside the full search's design that is not inferior to it."""
-    what = "without" if families else "baseline"
-    titles = ("network", "hardware", what, "seeds", "its EDP, pJ·s", f"full / {'ablated' if families else 'baseline'}",
+def comparison_lines(studies: Sequence[Study]) -> list[str]:
+    """Every baseline beside the full search's design of least EDP that is not inferior to it."""
+    return _rows(studies, "comparison", "baseline", ("baseline", "full / baseline"))
+
+
+def family_lines(studies: Sequence[Study]) -> list[str]:
+    """Every search without a family, likewise."""
+    return _rows(studies, "families", "family", ("without", "full / ablated"))
+
+
+def _rows(studies: Sequence[Study], kind: str, key: str, named: tuple[str, str]) -> list[str]:
+    titles = ("network", "hardware", named[0], "seeds", "its EDP, pJ·s", named[1],
               "full − it, validation, points (95 %)", "test, points (95 %)", "confirmed on test")  # fmt: skip
-    rows = []
+    lines = []
     for (network, hardware), ones in cells_of(studies).items():
-        names = dict.fromkeys(row["baseline"] for one in ones for row in one["comparison"])
-        for name in names:
-            if name.startswith(WITHOUT) == families:
-                rows.append([network, hardware, name.removeprefix(WITHOUT), *_compared(ones, name)])
-    return table(titles, rows)
+        for name in dict.fromkeys(row[key] for one in ones for row in one[kind]):
+            pairs = [(one, row) for one in ones for row in one[kind] if row[key] == name]
+            lines.append([network, hardware, name, *_compared(pairs)])
+    return table(titles, lines)
 
 
-def _compared(studies: Sequence[Study], name: str) -> list[str]:
-    """Seeds, EDP, ratio, change on both splits (of the first seed, with its interval), confirmations."""
+def _compared(pairs: Sequence[tuple[Study, Study]]) -> list[str]:
+    """Seeds, EDP, ratio, change on both splits (of the first seed, with its interval), confirmations; of one rival."""
     edps, ratios, rows, tests = [], [], [], []
-    for study in studies:
-        row = next((row for row in study["comparison"] if row["baseline"] == name), None)
-        if row is not None:
-            rival = design_of(study, row["design"])
-            edps += [] if rival is None else [rival["edp_pj_s"]]
-            ratios += [] if row["edp_ratio"] is None else [row["edp_ratio"]]
-            rows += [] if row["accuracy_change"] is None else [{**row, "change": row["accuracy_change"]}]
-            tests += [] if row["test"] is None else [row["test"]]
+    for study, row in pairs:
+        rival = design_of(study, row["design"])
+        edps += [] if rival is None else [rival["edp_pj_s"]]
+        ratios += [] if row["edp_ratio"] is None else [row["edp_ratio"]]
+        rows += [] if row["accuracy_change"] is None else [{**row, "change": row["accuracy_change"]}]
+        tests += [] if row["test"] is None else [row["test"]]
     confirmed = f"{sum(test['non_inferior'] for test in tests)} of {len(tests)}" if tests else "–"
     return [
         str(len(edps)), span(edps, lambda v: f"{v:.4g}"),
@@ -168,11 +173,13 @@ def mean_lines(studies: Sequence[Study]) -> list[str]:
     """Geometric means of the ratios over all studies of a network, family by family and baseline by baseline."""
     found: dict[tuple[str, str], list[float]] = {}
     for study in studies:
-        for row in study["comparison"]:
+        named = [(row["baseline"], row) for row in study["comparison"]]
+        named += [(f"without {row['family']}", row) for row in study["families"]]
+        for name, row in named:
             if row["edp_ratio"] is not None:
-                found.setdefault((study["network"], row["baseline"]), []).append(row["edp_ratio"])
+                found.setdefault((study["network"], name), []).append(row["edp_ratio"])
     rows = [
-        [network, name.replace(WITHOUT, "without "), str(len(ratios)), span(ratios, lambda v: f"{v:.3f}")]
+        [network, name, str(len(ratios)), span(ratios, lambda v: f"{v:.3f}")]
         for (network, name), ratios in found.items()
     ]
     return table(("network", "against", "studies", "EDP of the full search / its EDP"), rows)
@@ -193,9 +200,8 @@ def time_lines(studies: Sequence[Study]) -> list[str]:
 def blocks(studies: Sequence[Study]) -> dict[str, list[str]]:
     """What stands between the markers of the page."""
     return {
-        "best": best_lines(studies), "baselines": comparison_lines(studies, families=False),
-        "families": comparison_lines(studies, families=True), "means": mean_lines(studies),
-        "times": time_lines(studies),
+        "best": best_lines(studies), "baselines": comparison_lines(studies), "families": family_lines(studies),
+        "means": mean_lines(studies), "times": time_lines(studies),
     }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.closed_loop import geomean
+
 COLORS = ("#1b6ca8", "#b5532a", "#2e8b57")
 MARKS = ("o", "s", "^")
 WITHOUT = "without_"
@@ -62,22 +64,20 @@ def _front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _families(axis: Any, studies: Sequence[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(
-        row["baseline"] for one in studies for row in one["comparison"] if row["baseline"].startswith(WITHOUT)
-    ))  # fmt: skip
+    names = list(dict.fromkeys(row["family"] for one in studies for row in one["families"]))
     kinds = list(dict.fromkeys(one["hardware"] for one in studies))
     width = 0.8 / max(len(kinds), 1)
     for k, (kind, color) in enumerate(zip(kinds, COLORS, strict=False)):
         places, values = [], []
         for at, name in enumerate(names):
-            rows = [row for one in studies if one["hardware"] == kind for row in one["comparison"]]
-            ratios = [row["edp_ratio"] for row in rows if row["baseline"] == name and row["edp_ratio"] is not None]
-            for ratio in ratios:
+            rows = [row for one in studies if one["hardware"] == kind for row in one["families"]]
+            ratios = [row["edp_ratio"] for row in rows if row["family"] == name and row["edp_ratio"] is not None]
+            if ratios:  # of several seeds their geometric mean
                 places.append(at + (k - (len(kinds) - 1) / 2) * width)
-                values.append(100 * (ratio - 1))
+                values.append(100 * (geomean(ratios) - 1))
         axis.bar(places, values, width * 0.9, color=color, label=kind, alpha=0.85)
     axis.axhline(0, color="0.3", linewidth=0.8)
-    axis.set_xticks(range(len(names)), [name.removeprefix(WITHOUT) for name in names], fontsize=9)
+    axis.set_xticks(range(len(names)), names, fontsize=9)
     axis.set_ylabel("EDP of the full search against the ablated one, %")
     axis.set_xlabel("family of options that is taken away")
     axis.grid(alpha=0.3, axis="y")

@@ -7,14 +7,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from accelsim.config import dump_plan, load_plan
+from benchmarks.all_methods import blocks, main
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
 MAPPING_PAGE = ROOT / "docs" / "mapping.md"
+ALL_METHODS_PAGE = ROOT / "docs" / "all_methods.md"
 PEERS = ROOT / "benchmarks" / "data" / "peers.csv"
 
 
@@ -221,3 +227,111 @@ def test_exhaustive_cycles_beside_the_peers_are_those_of_the_page(tmp_path: Path
     gemm = {row["system"]: row for row in numbers["rates"] if row["workload"] == "gemm"}
     # Every tile of 196 positions, its output on chip or not; with 256 KiB the weights pass in blocks, in two orders.
     assert (gemm["systolic ws, endless memory"]["mappings"], gemm["systolic ws"]["mappings"]) == (392, 784)
+
+
+@pytest.fixture
+def all_methods(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What `python -m benchmarks.all_methods` prints, run in a folder."""
+
+    def printed(folder: Path, *options: str | Path) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["all_methods", *map(str, options)])
+        main()
+        return capsys.readouterr().out
+
+    return printed
+
+
+def made_up_design(folder: Path, name: str, origin: str, plan: str, edp: float) -> dict[str, Any]:
+    place = folder / "designs" / name
+    place.mkdir(parents=True)
+    (place / "plan.yaml").write_text(dump_plan(load_plan(plan)), encoding="utf-8")
+    measured = {"top1": 0.94, "reference": 0.945, "images": 1000, "change": -0.005, "low": -0.01, "high": 0.001,
+                "non_inferior": True, "discordant": 9}  # fmt: skip
+    return {"id": name, "origin": origin, "level": None, "edp_pj_s": edp, "area_mm2": 0.5, "shift_share": 0.0,
+            "average_weight_bits": 4.5, "on_front": True, "over_limits": [], "folder": f"designs/{name}",
+            "validation": measured, "test": None}  # fmt: skip
+
+
+def made_up_row(design: dict[str, Any], factor: float) -> dict[str, Any]:
+    test = {"change": 0.001, "low": -0.002, "high": 0.004, "non_inferior": True}
+    return {"baseline": design["origin"], "design": design["id"], "ours": "cd-0", "test": test, "low": -0.0065,
+            "edp_ratio": factor * 100 / design["edp_pj_s"], "accuracy_change": 0.0005, "high": 0.0065}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Three made-up studies: one network, two kinds of hardware, of the first one two seeds."""
+    place, names = tmp_path_factory.mktemp("studies"), ["first", "second", "third"]
+    for name, hardware, seed, factor in zip(names, ("plain", "plain", "wide"), (0, 1, 0), (1.0, 2.0, 1.0), strict=True):
+        ours = made_up_design(place / name, "cd-0", "codesign", "m2q:0.25", 100.0)
+        rivals = [made_up_design(place / name, one, one, one, 200.0) for one in ("uniform8", "uniform4")]
+        ablated = made_up_design(place / name, "ws", "without_schemes", "w4a8", 125.0)
+        result = {
+            "name": f"all, net, {hardware}", "model": "net", "seed": seed, "best": "cd-0", "cloud": [{}] * 7,
+            "seconds": {"search": 2.0}, "spec": {"final": {"margin_points": 0.5}},
+            "bounds": [{"design": "cd-0", "gap": 0.07}], "designs": [ours, *rivals, ablated],
+            "comparison": [made_up_row(one, 1.0) for one in rivals],
+            "families": [{"family": "schemes", **made_up_row(ablated, factor)}],
+        }  # fmt: skip
+        (place / name / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    return place, names
+
+
+def test_tables_of_all_methods_have_every_rival_of_every_study(
+    studies: tuple[Path, list[str]], all_methods: Callable[..., str]
+) -> None:
+    place, names = studies
+    picture = place / "picture.png"
+    best, baselines, families, means, times = tables(all_methods(place, *names, "--picture", picture))
+    keys = [["net", "plain"], ["net", "wide"]]
+    assert [line[:4] for line in best[1:]] == [[*keys[0], seed, "cd-0"] for seed in "01"] + [[*keys[1], "0", "cd-0"]]
+    assert {line[8] for line in best[1:]} == {"7%"}
+    rivals = ["uniform8", "uniform4"]
+    assert [line[:4] for line in baselines[1:]] == [
+        [*key, name, n] for key, n in zip(keys, "21", strict=True) for name in rivals
+    ]
+    # Of two seeds the geometric mean, √(0.8 · 1.6), and the range.
+    assert [line[:6] for line in families[1:]] == [
+        [*keys[0], "schemes", "2", "125 (125 … 125)", "1.131 (0.800 … 1.600)"],
+        [*keys[1], "schemes", "1", "125", "0.800"],
+    ]
+    assert [line[6:] for line in families[1:]] == [
+        ["+0.05 (-0.65 … +0.65)", "+0.10 (-0.20 … +0.40)", f"{n} of {n}"] for n in (2, 1)
+    ]
+    assert "with powers of two" in best[1][9]
+    assert [line[1:3] for line in means[1:]] == [[name, "3"] for name in (*rivals, "without schemes")]
+    assert [line[:3] for line in times[1:]] == [line[:3] for line in best[1:]]
+    assert picture.stat().st_size < 120_000
+
+
+def test_figures_of_all_methods_are_kept_and_replaced(
+    studies: tuple[Path, list[str]], tmp_path: Path, all_methods: Callable[..., str]
+) -> None:
+    place, names = studies
+    kept, page = tmp_path / "kept.json", tmp_path / "page.md"
+    page.write_text(ALL_METHODS_PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    all_methods(place, *names[:2], "--json", kept)
+    all_methods(place, *names[1:], "--json", kept, "--page", page)
+    filled = page.read_text(encoding="utf-8")
+    assert len(json.loads(kept.read_text())) == 3
+    assert [line for table in tables(all_methods(place, *names)) for line in table] == [
+        line for table in tables(all_methods(place, "--json", kept)) for line in table
+    ]
+    assert {"| net | wide | schemes |" in filled, "cd-0" in filled} == {True}
+    all_methods(place, "--json", kept, "--page", page)
+    assert page.read_text(encoding="utf-8") == filled
+
+
+def test_the_page_of_all_methods_has_a_place_for_every_table() -> None:
+    page = ALL_METHODS_PAGE.read_text(encoding="utf-8")
+    for name in blocks([]):
+        assert page.count(f"<!-- {name} -->") == page.count(f"<!-- /{name} -->") == 1, name
+        assert page.index(f"<!-- {name} -->") < page.index(f"<!-- /{name} -->")
+
+
+def test_examples_over_all_options_are_named_by_network_and_hardware() -> None:
+    names = [yaml.safe_load(file.read_text())["name"] for file in (ROOT / "examples").glob("codesign_all_*.yaml")]
+    pairs = {tuple(name.split(", ")[-2:]) for name in names}
+    assert len(pairs) == len(names) == 6
+    assert [len({pair[k] for pair in pairs}) for k in range(2)] == [2, 3]

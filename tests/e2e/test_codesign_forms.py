@@ -17,6 +17,7 @@ import pytest
 from accelsim.config import load_plan
 from accelsim.formats import Format
 from accelsim.plan import WeightShare
+from benchmarks.all_methods import blocks, facts
 from codesign.cli import main
 from codesign.report.study import read_study
 
@@ -26,7 +27,7 @@ pytest.importorskip("pymoo")
 MODEL = f"{Path(__file__).parent.parent / 'support' / 'tiny_vit.py'}:tiny_vit"
 SPEC = f"""\
 format: accelsim.codesign/1
-name: tiny
+name: forms, tiny
 model: {MODEL}
 data: digits
 losses: [0.3]
@@ -115,6 +116,14 @@ def test_a_family_is_compared_with_the_allocated_designs(finished: tuple[Path, d
     assert row["edp_ratio"] > 0
     assert row["low"] <= row["accuracy_change"] <= row["high"]
     assert any(text.startswith("tokens: ") for text in result["findings"])
+
+
+def test_tables_of_all_methods_read_the_result(finished: tuple[Path, dict[str, Any]]) -> None:
+    place, result = finished
+    found = blocks([facts(place / "study")])
+    assert [len(lines) - 2 for lines in found.values()] == [1, 3, 1, 4, 1]
+    assert found["families"][-1].startswith("| forms | tiny | tokens | 1 |")
+    assert f"| {result['best']} |" in found["best"][-1]
 
 
 def test_designs_of_both_forms_run_to_the_same_cycles(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
