@@ -105,6 +105,24 @@ def test_commands_are_read_by_the_parser(page):
         check_typed(line)
 
 
+def test_every_option_is_on_a_page():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    written = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+    # The examples have -o.
+    unsaid = {"--help", "--output"}
+    options = {one for parser in commands().values() for one in options_of(parser) if one.startswith("--")}
+    assert len(options) > 100
+    assert sorted(options - written - unsaid) == []
+
+
+def test_every_example_is_on_a_page():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    braces = re.findall(r"(\w+)\{([\w,]+)\}_\{([\w,]+)\}\.yaml", text)
+    named = {f"{a}{b}_{c}.yaml" for a, first, last in braces for b in first.split(",") for c in last.split(",")}
+    named |= set(re.findall(r"\w+\.yaml", text))
+    assert sorted({file.name for file in (ROOT / "examples").glob("*.yaml")} - named) == []
+
+
 @pages
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8"))):
