@@ -18,15 +18,18 @@ from accelsim.problems import AccelsimError
 from codesign.allocate.families import FAMILIES, LEARNED, without
 from codesign.allocate.option_counts import BASE
 from codesign.allocate.options import OptionSettings
+from codesign.allocate.switches import EXACT
 from codesign.loop.spec_checks import (
     POSITIVE,
     Check,
     different,
     flag,
+    having,
     level,
     list_of,
     mapper,
     named_folders,
+    narrow_format,
     number,
     number_format,
     one_of,
@@ -34,7 +37,6 @@ from codesign.loop.spec_checks import (
     share,
     stored_format,
     text,
-    uniform_format,
     whole_number,
     width,
 )
@@ -71,7 +73,7 @@ class OptionSpec:
     drop_bits: int = 2
 
     def settings(self) -> OptionSettings:
-        """The same for the allocator.  Raises AccelsimError when formats lack the base."""
+        """The same for the allocator."""
         return OptionSettings(**{one.name: getattr(self, one.name) for one in fields(self)})
 
     @property
@@ -178,9 +180,10 @@ SECTIONS: dict[str, tuple[type[Any], dict[str, Check]]] = {
     "penalties": (PenaltySpec, {"file": optional(text), "images": whole_number(1), "weights_only": flag}),
     "options": (
         OptionSpec,
-        {"weight_formats": different(list_of(number_format)), "activation_formats": different(list_of(stored_format)),
-         "divisions": different(list_of(one_of(("divide", "log2_shift")))), "mixtures": whole_number(0),
-         "methods": different(list_of(one_of(METHODS), 0)), "head_formats": different(list_of(uniform_format, 0)),
+        {"weight_formats": having(BASE, different(list_of(number_format))),
+         "activation_formats": having(BASE, different(list_of(stored_format))),
+         "divisions": having(EXACT, different(list_of(one_of(("divide", "log2_shift"))))), "mixtures": whole_number(0),
+         "methods": different(list_of(one_of(METHODS), 0)), "head_formats": different(list_of(narrow_format, 0)),
          "head_mixtures": whole_number(1), "token_shares": different(list_of(share, 0)), "drop_bits": whole_number(1)},
     ),
     "search": (SearchSpec, {"searcher": text, "evaluations": whole_number(1), "population": whole_number(1)}),
@@ -250,14 +253,13 @@ def _across(source: Source, given: dict[str, Any]) -> None:
         source.fault("options.token_shares", "needs a table of the ranked network", "no penalties.file")
     if learned and given.get("data") is None:
         source.fault("learned", "needs data: no table predicts the loss of trained weights", "data: glyphs, …")
-    if {BASE} <= {*options.weight_formats} & {*options.activation_formats}:
-        there = families_of(options, learned)
-        chosen = there if baselines.without == ALL else baselines.without
-        for name in chosen:
-            if name not in there:
-                expected = " | ".join(there) or "no family: there is one choice only"
-                source.fault("baselines.without", f"{name}: the options have none of it", expected)
-        given["baselines"] = replace(baselines, without=chosen)
+    there = families_of(options, learned)
+    chosen = there if baselines.without == ALL else baselines.without
+    for name in chosen:
+        if name not in there:
+            expected = " | ".join(there) or "no family: there is one choice only"
+            source.fault("baselines.without", f"{name}: the options have none of it", expected)
+    given["baselines"] = replace(baselines, without=chosen)
 
 
 def _unknown(source: Source, field_name: str, data: Mapping[str, Any], known: tuple[str, ...]) -> None:

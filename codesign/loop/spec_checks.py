@@ -9,6 +9,7 @@ from typing import Any
 from accelsim.formats import Format
 from accelsim.mappers.choice import MAPPER_NAMES, mapper_of
 from accelsim.problems import AccelsimError
+from codesign.allocate.option_counts import BASE
 from codesign.allocate.stored_choices import REGIONS
 
 # (value) → (whether it is good, what is expected).
@@ -92,6 +93,22 @@ def number_format(value: Any) -> tuple[bool, str]:
 def uniform_format(value: Any) -> tuple[bool, str]:
     """A uniform format."""
     return number_format(value)[0] and str(value).startswith("u"), "a uniform format, u2 … u16"
+
+
+def narrow_format(value: Any) -> tuple[bool, str]:
+    """A uniform format that is narrower than the base."""
+    good = uniform_format(value)[0] and Format.parse(str(value)).bits < Format.parse(BASE).bits
+    return good, f"a uniform format narrower than {BASE}"
+
+
+def having(name: str, check: Check) -> Check:
+    """A list that has some value among others."""
+
+    def checked(value: Any) -> tuple[bool, str]:
+        good, expected = check(value)
+        return good and name in value, f"{expected}, {name} among them"
+
+    return checked
 
 
 def stored_format(value: Any) -> tuple[bool, str]:
