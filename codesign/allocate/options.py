@@ -32,7 +32,7 @@ from codesign.allocate.stored_choices import REGIONS, Choices, group_choices, ne
 from codesign.allocate.switches import TOKENS, division_of, nearest_switches, switches_of, token_groups
 from quant.penalties.activation_groups import ActivationGroup
 from quant.penalties.choices import StoredChoice
-from quant.penalties.table import PenaltyTable
+from quant.penalties.table import METHOD_CLASSES, PenaltyTable
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,11 @@ def _with_followers(
 
 
 def check_penalties(workload: Workload, penalties: PenaltyTable, settings: OptionSettings) -> None:
-    """Raise AccelsimError unless a table has the ops and filters of a workload, and the formats of the settings."""
+    """Raise AccelsimError unless a table has the ops and filters of a workload, and what the settings ask for.
+
+    That is all formats of filters, every method where an op could have one, and of a table with parts or tokens the
+    widths and counts asked for.  Formats of stored tensors are offered as far as the table has them.
+    """
     missing = [name for name in settings.weight_formats if name not in penalties.formats]
     if missing:
         levers = (f"accelsim penalties … --formats {','.join(settings.weight_formats)}",)
@@ -332,8 +336,22 @@ def check_penalties(workload: Workload, penalties: PenaltyTable, settings: Optio
     problems = [
         Problem("penalty table", what, f"the table of {workload.name}") for what in _differences(workload, penalties)
     ]
+    problems += [
+        Problem("penalty table", f"lacks {what}", "a table that was measured with it", ("accelsim penalties …", "less"))
+        for what in _not_measured(penalties, settings)
+    ]
     if problems:
         raise AccelsimError(problems[:MAX_PROBLEMS])
+
+
+def _not_measured(penalties: PenaltyTable, settings: OptionSettings) -> Iterator[str]:
+    """Methods and widths of parts that settings ask for and a table could have, but has not."""
+    able = [one for one in penalties.groups if {penalties.classes[op] for op in one.ops} <= set(METHOD_CLASSES)]
+    there = {StoredChoice.parse(name).method for one in able for name in penalties.activations[one.name]}
+    yield from (f"the method {name}" for name in settings.methods if able and name not in there)
+    if penalties.parts:
+        narrow = {name for losses in penalties.parts.values() for name in losses}
+        yield from (f"parts of tensors in {name}" for name in settings.head_formats if name not in narrow)
 
 
 def _differences(workload: Workload, penalties: PenaltyTable) -> Iterator[str]:

@@ -16,6 +16,7 @@ from accelsim.formats import Format, Scheme
 from accelsim.head_widths import HeadWidths
 from accelsim.ir import OpKind, Workload
 from accelsim.plan import Rule
+from accelsim.problems import AccelsimError, Problem
 from codesign.allocate.option_counts import BASE
 from quant.penalties.activation_groups import ActivationGroup
 from quant.penalties.choices import METHOD_MARK, StoredChoice
@@ -35,7 +36,8 @@ def group_choices(
 
     Where the table has the group's choices by method and the settings name methods, exactly those of these methods;
     otherwise those without a method.  Log2 codes are offered where their method is.  Where a vector op reads
-    the group, such as the ranking of tokens, codes that are not uniform are left out.
+    the group, such as the ranking of tokens, codes that are not uniform are left out.  Raises AccelsimError when no
+    method makes a code that the group can have.
     """
     losses = penalties.activations[group.name]
     by_method = bool(settings.methods) and any(METHOD_MARK in name for name in losses)
@@ -45,6 +47,9 @@ def group_choices(
             found[name] = (StoredChoice.parse(name), losses[name])
     if _in_vector_unit(workload, group.ops):
         found = {name: one for name, one in found.items() if one[0].format.scheme is Scheme.UNIFORM}
+    if not found:
+        what = f"{group.name} has no codes by {' or '.join(settings.methods)} that its readers can read"
+        raise AccelsimError(Problem("options.methods", what, "another method first: ivit, ibert"))
     if not penalties.tokens:  # a ranked network: no operand is cut along tokens and along heads
         found |= _with_parts(penalties, group.name, settings)
     return found

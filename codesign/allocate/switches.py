@@ -22,7 +22,7 @@ TOKENS, FULL = "tokens:", "full"  # of a layer, whose name follows
 def switches_of(workload: Workload, penalties: PenaltyTable, settings: OptionSettings) -> dict[str, dict[str, float]]:
     """The switches of a space: name → value → penalty, the value of the base first.
 
-    Raises AccelsimError when the table's narrow tokens have lost other bits than the settings say.
+    Raises AccelsimError when the table's narrow tokens have lost other bits than the settings say, or it lacks counts.
     """
     found: dict[str, dict[str, float]] = {}
     methods = {name: penalties.divisions[name] for name in settings.divisions if name in penalties.divisions}
@@ -35,7 +35,13 @@ def switches_of(workload: Workload, penalties: PenaltyTable, settings: OptionSet
         tokens = {one.name: one.tokens for one in ranked_layers(workload)}
         for layer, losses in penalties.tokens.items():
             counts = dict.fromkeys(str(full_tokens(share, tokens[layer])) for share in settings.token_shares)
-            found[TOKENS + layer] = {FULL: losses[FULL], **{name: losses[name] for name in counts if name in losses}}
+            missing = [name for name in counts if name not in losses]
+            if missing:
+                what = f"has no {' nor '.join(missing)} full tokens of {layer}"
+                raise AccelsimError(
+                    Problem("penalty table", what, f"of {', '.join(losses)}, as in options.token_shares")
+                )
+            found[TOKENS + layer] = {FULL: losses[FULL], **{name: losses[name] for name in counts}}
     return found
 
 

@@ -45,7 +45,8 @@ from codesign.space import PREFIX, whole
 
 FORMAT = "accelsim.codesign/1"
 SOLVERS = ("fast", "exact")
-METHODS = ("ivit", "ibert", "fqvit")  # that a softmax and a LayerNorm have in common
+LOG2_METHOD = "fqvit"  # whose softmax has log2 codes
+METHODS = ("ivit", "ibert", LOG2_METHOD)  # that a softmax and a LayerNorm have in common
 ALL = "all"  # of `baselines.without`: every family that the options have
 
 
@@ -251,6 +252,9 @@ def _across(source: Source, given: dict[str, Any]) -> None:
             source.fault(f"options.{name}", "needs losses measured on data", "data, and no penalties.weights_only")
     if options.token_shares and given["penalties"].file is not None:
         source.fault("options.token_shares", "needs a table of the ranked network", "no penalties.file")
+    if options.token_shares and options.methods[:1] == (LOG2_METHOD,):
+        what = f"{LOG2_METHOD} is the first: the base's shares of a softmax are ranked, which needs uniform codes"
+        source.fault("options.methods", what, "ivit or ibert first")
     if learned and given.get("data") is None:
         source.fault("learned", "needs data: no table predicts the loss of trained weights", "data: glyphs, …")
     there = families_of(options, learned)

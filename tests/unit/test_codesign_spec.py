@@ -74,6 +74,10 @@ def test_all_families_are_those_that_the_options_have(tmp_path: Path) -> None:
     [
         ("data: digits\nbaselines: {without: [heads]}\n", "baselines.without: heads: the options have none of it"),
         ("data: digits\nbaselines: {without: [head]}\n", "schemes | channels"),
+        (
+            "data: digits\noptions: {methods: [fqvit, ivit], token_shares: [0.5]}\n",
+            ":10: options.methods: fqvit is",
+        ),
         (OPTIONS, ":9: options.methods: needs losses measured"),
         (f"data: digits\n{OPTIONS}penalties: {{weights_only: true}}\n", "options.head_formats: needs losses measured"),
         (f"data: digits\n{OPTIONS}penalties: {{file: p.json}}\n", "needs a table of the ranked network"),

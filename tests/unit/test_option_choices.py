@@ -17,7 +17,7 @@ from codesign.allocate.families import FAMILIES, LEARNED, without
 from codesign.allocate.options import OptionSettings, OptionSpace, option_space
 from codesign.allocate.stored_choices import head_counts
 from codesign.allocate.switches import TOKENS
-from tests.support.option_spaces import ALL, glyph_vit, random_selection, space_of_all
+from tests.support.option_spaces import ALL, able, glyph_vit, random_selection, space_of_all
 from tests.support.penalty_fakes import fake_penalties, fake_penalties_of_all
 
 ARCH = "bitfusion_edge"
@@ -233,3 +233,34 @@ def test_taking_a_family_away_removes_exactly_its_choices(family: str, ranked: b
 def test_settings_that_mean_nothing_are_refused(changed: dict[str, object], match: str) -> None:
     with pytest.raises(AccelsimError, match=match):
         replace(OptionSettings(), **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"methods": ("ivit", "table")}, "lacks the method table"),
+        ({"head_formats": ("u4", "u3")}, "lacks parts of tensors in u3"),
+    ],
+)
+def test_what_a_table_was_not_measured_with_is_named(changed: dict[str, object], match: str) -> None:
+    workload = glyph_vit(False)
+    settings = replace(ALL, **changed)  # type: ignore[arg-type]
+    with pytest.raises(AccelsimError, match=match):
+        option_space(workload, fake_penalties_of_all(workload), able("m2vit"), settings)
+
+
+def test_methods_need_a_table_with_methods() -> None:
+    workload = glyph_vit(False)
+    with pytest.raises(AccelsimError, match="lacks the method ivit"):
+        option_space(workload, fake_penalties(workload), able("m2vit"), replace(ALL, methods=("ivit",)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [({"methods": ("fqvit",)}, "no codes by fqvit"), ({"token_shares": (0.75,)}, "has no 13 full tokens")],
+)
+def test_a_ranked_network_needs_uniform_shares_and_counts_of_the_table(changed: dict[str, object], match: str) -> None:
+    workload = glyph_vit(True)
+    settings = replace(ALL, **changed)  # type: ignore[arg-type]
+    with pytest.raises(AccelsimError, match=match):
+        option_space(workload, fake_penalties_of_all(workload), able("m2vit"), settings)
