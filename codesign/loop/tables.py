@@ -47,8 +47,7 @@ def penalty_table(
     if path.exists():
         return load_penalties(path)
     # One table serves every uniform baseline and every arm without a family, too.
-    widths = tuple(f"u{bits}" for bits in spec.baselines.uniform)
-    formats = tuple(dict.fromkeys((*options.weight_formats, *widths)))
+    formats = tuple(dict.fromkeys((*options.weight_formats, *_widths(spec))))
     if spec.penalties.file is not None:
         table = load_penalties(spec.penalties.file)
     elif bench is not None and not spec.penalties.weights_only:
@@ -84,8 +83,14 @@ def _measured(
 def check_table(
     table: PenaltyTable, spec: CodesignSpec, workload: Workload, options: OptionSettings, network: Network | None
 ) -> None:
-    """Raise AccelsimError unless a table is one of this network, its weights included, with all formats of options."""
+    """Raise AccelsimError unless a table is one of this network, its weights included, with what the options ask for
+    and the widths of the uniform baselines.
+    """
     check_penalties(workload, table, options)
+    missing = [name for name in _widths(spec) if name not in table.formats]
+    if missing:
+        levers = (f"accelsim penalties … --formats {','.join((*table.formats, *missing))}", "other baselines.uniform")
+        raise AccelsimError(Problem("penalty table", f"lacks {', '.join(missing)}", "all of baselines.uniform", levers))
     if network is not None or spec.weights is not None or ":" in spec.model:
         from quant.sensitivity.measure import network_fingerprint
 
@@ -95,6 +100,11 @@ def check_table(
             what = f"was made for a network of other weights or layers ({there}, this is {here})"
             levers = ("accelsim penalties for this model", "another folder when the weights have changed")
             raise AccelsimError(Problem("penalty table", what, f"the table of {spec.model}", levers))
+
+
+def _widths(spec: CodesignSpec) -> tuple[str, ...]:
+    """Weight formats of the uniform baselines."""
+    return tuple(f"u{bits}" for bits in spec.baselines.uniform)
 
 
 def _network(spec: CodesignSpec) -> Any:

@@ -26,10 +26,12 @@ def verify_all(
     arms = Arms(spec, folder, maker, bench)
     workloads = {name: one.workload for name, one in maker.variants.items()}
     verifier = Verifier(folder, workloads, spec.final.mapper, bench, spec.limits)
-    records: list[dict[str, Any]] = []
+    records: dict[str, dict[str, Any]] = {}
     refusals: dict[str, str] = {}
 
     def attempt(name: str, make: Callable[[], Candidate]) -> dict[str, Any] | None:
+        if name in records:  # limits of one arm may meet: refined ones, and losses of uniform plans
+            return records[name]
         record = verifier.stored(name)
         if record is None:
             try:
@@ -38,7 +40,7 @@ def verify_all(
                 refusals[name] = str(error)
                 say(f"        {name}: {error.problems[0]}")
                 return None
-        records.append(record)
+        records[name] = record
         say(f"        {summary(record)}")
         return record
 
@@ -69,7 +71,7 @@ def verify_all(
         attempt(RULE, arms.rule)
     for number in range(spec.baselines.random):
         attempt(f"random-{number}", partial(arms.random, number))
-    return records, refusals
+    return list(records.values()), refusals
 
 
 def between(records: Iterable[dict[str, Any] | None]) -> float | None:

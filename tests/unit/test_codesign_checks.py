@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from accelsim.problems import AccelsimError
+from accelsim.workloads.registry import build_workload
 from codesign.loop.run import run_codesign
 from codesign.loop.spec import load_spec
 
@@ -145,5 +146,18 @@ def test_penalties_of_other_weights_are_refused(tmp_path: Path) -> None:
     table.save(tmp_path / "penalties.json")
     text = GOOD + f"data: digits\npenalties: {{file: {tmp_path / 'penalties.json'}}}\nfinal: {{margin_points: 3}}\n"
     with pytest.raises(AccelsimError, match="other weights"):
+        run_codesign(load_spec(spec_of(tmp_path, text)), tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_table_without_a_uniform_width_is_refused(tmp_path: Path) -> None:
+    """Otherwise no design of that width could be priced, and the baseline would be missing for no visible reason."""
+    pytest.importorskip("torch")
+    pytest.importorskip("pymoo")
+    from quant.penalties.weights_only import workload_penalties
+
+    workload_penalties(build_workload("digits_hybrid"), ("u8", "u6", "apot8")).save(tmp_path / "penalties.json")
+    text = GOOD + f"penalties: {{file: {tmp_path / 'penalties.json'}}}\noptions: {{weight_formats: [u8, apot8]}}\n"
+    with pytest.raises(AccelsimError, match=r"lacks u4; expected all of baselines\.uniform"):
         run_codesign(load_spec(spec_of(tmp_path, text)), tmp_path / "study")
     assert not (tmp_path / "study").exists()

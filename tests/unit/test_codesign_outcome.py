@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from accelsim.mapping import mapping_from_json
 from accelsim.optable import op_table
 from accelsim.workloads.from_json import load_workload
 from accelsim.workloads.registry import build_workload
+from codesign.loop import verify
 from codesign.loop.final import Candidate, Verifier, over_limits
 from codesign.loop.folder import StudyFolder
 from codesign.loop.outcome import best_design, compared, findings, match_of, representative
+from codesign.loop.spec import BaselineSpec, CodesignSpec, HardwareSpec
 from quant.penalties.weights_only import base_plan
 
 
@@ -121,3 +124,24 @@ def test_a_design_without_data_has_files_that_run(tmp_path: Path) -> None:
     assert again.result.cycles_total == made["cycles"]
     assert verifier.stored("uniform8") == made
     assert made["validation"] is None
+
+
+def test_limits_of_an_arm_that_meet_give_one_design(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Uniform plans of one predicted loss ask for the same limit: its design is verified and listed once."""
+    numbers = {"cycles": 1, "energy_pj": 1.0, "area_mm2": 1.0, "level": None}
+    made: list[str] = []
+
+    def verified(name: str) -> dict[str, Any]:
+        made.append(name)
+        return {**record(name, 50.0, equal=None), **numbers}
+
+    arm = SimpleNamespace(design=lambda level: f"codesign-{level:g}")
+    arms = SimpleNamespace(allocated={"codesign": arm}, uniform=lambda bits: f"uniform{bits}")
+    monkeypatch.setattr(verify, "Arms", lambda *_: arms)
+    monkeypatch.setattr(verify, "Verifier", lambda *_: SimpleNamespace(stored=lambda _: None, verify=verified))
+    baselines = BaselineSpec(uniform=(8, 6), sequential=False, m2vit_rule=None, random=0)
+    spec = CodesignSpec("", "", "", HardwareSpec(""), losses=(0.1,), baselines=baselines)
+    maker: Any = SimpleNamespace(variants={}, learned={})
+    records, refusals = verify.verify_all(spec, StudyFolder(tmp_path), maker, None, lambda _: None)
+    assert [one["id"] for one in records] == made == ["codesign-0.1", "uniform8", "codesign-0.5005", "uniform6"]
+    assert not refusals
