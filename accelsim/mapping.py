@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -221,22 +222,12 @@ def mapping_to_arrays(
     Raises AccelsimError with every fault found: ops missing or out of order, wrong axis or tile, parts that do not add
     up, engines that cannot execute a slice, chains whose intermediates are needed later, weight blocks of long chains.
     """
+    _check_order(where, mapping, table)
     problems: list[Problem] = []
-    n = len(table.op_names)
-    order = [name for chain in mapping.chains for name in chain.ops]
-    if order != list(table.op_names):
-        wrong = next(
-            (k for k, (a, b) in enumerate(zip(order, table.op_names, strict=False)) if a != b), min(len(order), n)
-        )
-        expected = table.op_names[wrong] if wrong < n else "no further op"
-        found = order[wrong] if wrong < len(order) else "the end"
-        raise AccelsimError(
-            Problem(where, f"op {wrong} of the chains is {found!r}", f"{expected!r}: every op once, in order")
-        )
     arrays = MappingArrays(
         np.zeros((len(mapping.chains), len(CHAIN_COLUMNS)), np.int64),
-        np.zeros((n, max_parts(accelerator, table), N_PART), np.int64),
-        np.zeros(n, np.int64),
+        np.zeros((len(table.op_names), max_parts(accelerator, table), N_PART), np.int64),
+        np.zeros(len(table.op_names), np.int64),
         np.zeros(len(table.tensor_names), np.int64),
     )
     first = 0
@@ -268,12 +259,20 @@ def mapping_to_arrays(
     return arrays
 
 
+def _check_order(where: str, mapping: Mapping, table: OpTable) -> None:
+    """Raise AccelsimError unless the chains have every op once, in order."""
+    order = [name for chain in mapping.chains for name in chain.ops]
+    for k, (found, expected) in enumerate(zip_longest(order, table.op_names)):
+        if found != expected:
+            what = f"op {k} of the chains is {found or 'the end'!r}"
+            raise AccelsimError(Problem(where, what, f"{expected or 'no further op'!r}: every op once, in order"))
+
+
 def _check_chain(
     where: str, chain: ChainMapping, first: int, axis: int, table: OpTable, accelerator: Accelerator
 ) -> list[Problem]:
     problems = []
     ops = table.ops
-    stop = first + len(chain.ops)
     if axis == 0:
         return [Problem(f"{where}.axis", f"unknown axis {chain.axis!r}", "'rows' or 'groups'")]
     column = O_ROWS_H if axis == AXIS_ROWS else O_GROUP_EXTENT
@@ -284,6 +283,28 @@ def _check_chain(
         problems.append(
             Problem(f"{where}.parts", f"{len(chain.parts)} lists for {len(chain.ops)} ops", "one list per op")
         )
+    problems += _check_chain_ops(where, chain, first, axis, table)
+    if chain.weight_blocks > 1 and not ops[first, O_UNIT_WEIGHTS]:
+        problems.append(Problem(f"{where}.weight_blocks", f"{table.op_names[first]} has no weights to cut", "1"))
+    if chain.weight_blocks > 1 and axis == AXIS_GROUPS:
+        problems.append(Problem(f"{where}.weight_blocks", "weights are not cut along the axis groups", "1"))
+    if chain.weight_blocks > max(1, int(ops[first, O_UNITS])):
+        problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", f"at most {ops[first, O_UNITS]}"))
+    if chain.weight_blocks < 1 or (chain.weight_blocks > 1 and len(chain.ops) > 1):
+        problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", "1, or more for a chain of one op"))
+    if len(chain.ops) > 1:
+        capacity = accelerator.weight_buffer.capacity_bits
+        need = sum(int(widest_weight_bits(ops, table.slices, k)) for k in range(first, first + len(chain.ops)))
+        if need > capacity:
+            problems.append(Problem(where, "weights of the chain", demand=need, bound=capacity, unit="bits"))
+    return problems
+
+
+def _check_chain_ops(where: str, chain: ChainMapping, first: int, axis: int, table: OpTable) -> list[Problem]:
+    """Faults of the ops of a chain: axes, windows, views, outputs that are needed elsewhere."""
+    problems: list[Problem] = []
+    ops, stop = table.ops, first + len(chain.ops)
+    column = O_ROWS_H if axis == AXIS_ROWS else O_GROUP_EXTENT
     for k in range(first, stop):
         name = table.op_names[k]
         if not ops[k, O_AXES] & axis:
@@ -292,8 +313,9 @@ def _check_chain(
             )
         elif axis == AXIS_GROUPS and ops[k, O_KIND] == KIND_CONV and len(chain.ops) > 1:
             problems.append(Problem(where, f"op {name} is cut along its channels", "a chain of its own, or axis rows"))
-        elif int(ops[k, column]) != extent:
-            problems.append(Problem(where, f"op {name} has {ops[k, column]} {chain.axis}", f"{extent} as the first op"))
+        elif ops[k, column] != ops[first, column]:
+            expected = f"{ops[first, column]} as the first op"
+            problems.append(Problem(where, f"op {name} has {ops[k, column]} {chain.axis}", expected))
         tall = ops[k, O_KERNEL_H] != 1 or ops[k, O_STRIDE] != 1 or ops[k, O_IN_H] != ops[k, O_ROWS_H]
         if k > first and axis == AXIS_ROWS and tall:
             problems.append(
@@ -303,27 +325,11 @@ def _check_chain(
             what = f"op {name} reads as one a tensor made in the chain and one from outside"
             problems.append(Problem(where, what, "both or none made in the chain"))
         out = int(ops[k, O_OUT])
+        ends = "a chain that ends there"
         if k < stop - 1 and (table.tensors[out, T_LAST] >= stop or table.tensors[out, T_OUTPUT]):
-            problems.append(
-                Problem(where, f"the output of {name} is needed after the chain", "a chain that ends there")
-            )
+            problems.append(Problem(where, f"the output of {name} is needed after the chain", ends))
         if k < stop - 1 and out not in ops[k + 1 : stop, O_IN0_ROOT0 : O_IN1_ROOT1 + 1]:
-            problems.append(
-                Problem(where, f"no later op of the chain reads the output of {name}", "a chain that ends there")
-            )
-    if chain.weight_blocks > 1 and not ops[first, O_UNIT_WEIGHTS]:
-        problems.append(Problem(f"{where}.weight_blocks", f"{table.op_names[first]} has no weights to cut", "1"))
-    if chain.weight_blocks > 1 and axis == AXIS_GROUPS:
-        problems.append(Problem(f"{where}.weight_blocks", "weights are not cut along the axis groups", "1"))
-    if chain.weight_blocks > max(1, int(ops[first, O_UNITS])):
-        problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", f"at most {ops[first, O_UNITS]}"))
-    if chain.weight_blocks < 1 or (chain.weight_blocks > 1 and len(chain.ops) > 1):
-        problems.append(Problem(f"{where}.weight_blocks", f"{chain.weight_blocks}", "1, or more for a chain of one op"))
-    capacity = accelerator.weight_buffer.capacity_bits
-    if len(chain.ops) > 1:
-        need = sum(int(widest_weight_bits(table.ops, table.slices, k)) for k in range(first, stop))
-        if need > capacity:
-            problems.append(Problem(where, "weights of the chain", demand=need, bound=capacity, unit="bits"))
+            problems.append(Problem(where, f"no later op of the chain reads the output of {name}", ends))
     return problems
 
 

@@ -11,7 +11,7 @@ from accelsim.arch import Accelerator, Engine, OutputStage
 from accelsim.engines.registry import rules_of
 from accelsim.engines.rules import operand_levers
 from accelsim.formats import Format, accumulator_bits_needed
-from accelsim.ir import VECTOR_KINDS, OpKind, Workload
+from accelsim.ir import VECTOR_KINDS, Loop, Op, OpKind, Recipe, Workload
 from accelsim.limits import check_products, check_times, check_vector_kinds
 from accelsim.plan import TABLE_ACTIVATIONS, QuantizedOp, QuantizedWorkload, QuantPlan
 from accelsim.problems import InfeasibleError, Problem
@@ -166,15 +166,11 @@ def _streams_parameters(item: QuantizedOp) -> bool:
 
 def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, int]) -> list[int]:
     op, workload, plan = item.op, quantized.workload, quantized.plan
-    stored_bits = quantized.activation_bits
-    row = dict.fromkeys(OP_COLUMNS, 0)
-    row["activation_bits"], row["right_bits"] = item.activation.bits, item.right.bits
-    if len(op.inputs) > 1:
-        row["right_bits"] = stored_bits[op.inputs[1]]
-    row["output_bits"] = item.output.bits
-    row["table"] = int(op.activation in TABLE_ACTIVATIONS)
-    row["requantizations"] = 1 + item.requantizes_twice
-    row["output"] = index[op.output]
+    row = dict.fromkeys(OP_COLUMNS, 0) | {
+        "activation_bits": item.activation.bits, "output_bits": item.output.bits, "output": index[op.output],
+        "right_bits": quantized.activation_bits[op.inputs[1]] if len(op.inputs) > 1 else item.right.bits,
+        "table": int(op.activation in TABLE_ACTIVATIONS), "requantizations": 1 + item.requantizes_twice,
+    }  # fmt: skip
     roots = [[index[name] for name in workload.storage_of(source)] for source in op.inputs]
     for position in range(2):
         names = roots[position] if position < len(roots) else []
@@ -188,46 +184,63 @@ def _op_row(item: QuantizedOp, quantized: QuantizedWorkload, index: dict[str, in
         row["in1_root0"] = index[f"{op.name}.parameters"]
         row["in1_elements"], row["right_bits"] = op.params_extra, item.output.bits
     if op.loop:
-        loop = op.loop
-        for name in ("groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h", "padding"):
-            row[name] = getattr(loop, name)
-        row["depthwise"] = int(loop.depthwise)
-        # What an op's tile is split by: output channels of an ungrouped convolution, else groups.
-        row["units_are_cols"] = int(loop.groups == 1 and op.kind is OpKind.CONV)
-        row["units"] = loop.cols if row["units_are_cols"] else loop.groups
-        row["unit_channels"] = loop.groups * loop.cols // row["units"]
-        row["group_axis_extent"] = loop.groups
-        if op.kind is OpKind.CONV:
-            # A depthwise op with one weight format may also be cut along its channels, as a chain of its own.
-            by_channels = AXIS_GROUPS if loop.depthwise and len(item.weights) == 1 else 0
-            row["kind"], row["axes"] = KIND_CONV, AXIS_ROWS | by_channels
-            row["unit_weights"] = op.weights // row["units"]
-            has_bias = op.bias > 0 or op.bn_channels > 0
-            index_bits = max(1, (loop.groups * loop.cols - 1).bit_length()) if item.mixed else 0
-            # A requantization after the table has a multiplier and an offset of its own for every channel.
-            again_bits = (plan.bias_bits + plan.scale_bits) * item.requantizes_twice
-            channel_bits = plan.bias_bits * has_bias + plan.scale_bits + again_bits + index_bits
-            row["unit_extra_bits"] = row["unit_channels"] * channel_bits
-            if views[0]:
-                row["in0_elements"] = loop.groups * loop.depth * loop.in_h * loop.in_w
-        else:
-            row["kind"], row["axes"] = KIND_MATMUL, AXIS_GROUPS
-            row["in0_elements"] = loop.groups * loop.rows * loop.depth
-            row["in1_elements"] = loop.groups * loop.depth * (loop.cols - loop.right_implicit_cols)
-            row["right_implicit_cols"] = loop.right_implicit_cols
+        row |= _loop_columns(op, op.loop)
+        row |= _conv_columns(item, op.loop, plan, views[0]) if op.kind is OpKind.CONV else _product_columns(op.loop)
     if op.recipe:
-        recipe = op.recipe
-        row["kind"], row["groups"], row["rows_h"] = KIND_VECTOR, recipe.groups, recipe.rows_h
-        row["rows_w"], row["cols"], row["units"] = recipe.rows_w, recipe.width, 1
-        row["kernel_h"] = row["stride"] = 1
-        row["in_h"] = recipe.rows_h
-        row["axes"] = AXIS_ROWS * recipe.tiles_rows + AXIS_GROUPS * recipe.tiles_groups
-        row["group_axis_extent"] = 1 if op.op_class in UNCUT else recipe.groups
-        row["passes"] = len(recipe.passes)
-        row["param_bits"] = 0 if _streams_parameters(item) else op.params_extra * plan.scale_bits
-        if views[0]:
-            row["in0_elements"] = recipe.elements
+        row |= _recipe_columns(item, op.recipe, plan, views[0])
     return [int(row[name]) for name in OP_COLUMNS]
+
+
+def _loop_columns(op: Op, loop: Loop) -> dict[str, int]:
+    """Columns of a loop nest."""
+    names = ("groups", "rows_h", "rows_w", "cols", "depth", "taps", "kernel_h", "stride", "in_h", "padding")
+    # What an op's tile is split by: output channels of an ungrouped convolution, else groups.
+    by_cols = loop.groups == 1 and op.kind is OpKind.CONV
+    units = loop.cols if by_cols else loop.groups
+    return {
+        **{name: getattr(loop, name) for name in names}, "depthwise": int(loop.depthwise),
+        "units_are_cols": int(by_cols), "units": units, "unit_channels": loop.groups * loop.cols // units,
+        "group_axis_extent": loop.groups,
+    }  # fmt: skip
+
+
+def _conv_columns(item: QuantizedOp, loop: Loop, plan: QuantPlan, view: bool) -> dict[str, int]:
+    """Columns of a product with filters: axes, what a unit of filters holds, what it reads of a view."""
+    op, channels = item.op, loop.groups * loop.cols
+    units = loop.cols if loop.groups == 1 else loop.groups
+    # A depthwise op with one weight format may also be cut along its channels, as a chain of its own.
+    by_channels = AXIS_GROUPS if loop.depthwise and len(item.weights) == 1 else 0
+    bias_bits = plan.bias_bits * (op.bias > 0 or op.bn_channels > 0)
+    index_bits = max(1, (channels - 1).bit_length()) if item.mixed else 0
+    # A requantization after the table has a multiplier and an offset of its own for every channel.
+    again_bits = (plan.bias_bits + plan.scale_bits) * item.requantizes_twice
+    channel_bits = bias_bits + plan.scale_bits + again_bits + index_bits
+    return {
+        "kind": KIND_CONV, "axes": AXIS_ROWS | by_channels, "unit_weights": op.weights // units,
+        "unit_extra_bits": channels // units * channel_bits,
+        **({"in0_elements": loop.groups * loop.depth * loop.in_h * loop.in_w} if view else {}),
+    }  # fmt: skip
+
+
+def _product_columns(loop: Loop) -> dict[str, int]:
+    """Columns of a product of two tensors."""
+    return {
+        "kind": KIND_MATMUL, "axes": AXIS_GROUPS, "in0_elements": loop.groups * loop.rows * loop.depth,
+        "in1_elements": loop.groups * loop.depth * (loop.cols - loop.right_implicit_cols),
+        "right_implicit_cols": loop.right_implicit_cols,
+    }  # fmt: skip
+
+
+def _recipe_columns(item: QuantizedOp, recipe: Recipe, plan: QuantPlan, view: bool) -> dict[str, int]:
+    """Columns of a vector op; of a view it reads its recipe's elements."""
+    return {
+        "kind": KIND_VECTOR, "groups": recipe.groups, "rows_h": recipe.rows_h, "rows_w": recipe.rows_w,
+        "cols": recipe.width, "units": 1, "kernel_h": 1, "stride": 1, "in_h": recipe.rows_h,
+        "axes": AXIS_ROWS * recipe.tiles_rows + AXIS_GROUPS * recipe.tiles_groups,
+        "group_axis_extent": 1 if item.op.op_class in UNCUT else recipe.groups, "passes": len(recipe.passes),
+        "param_bits": 0 if _streams_parameters(item) else item.op.params_extra * plan.scale_bits,
+        **({"in0_elements": recipe.elements} if view else {}),
+    }  # fmt: skip
 
 
 def _slice_rows(item: QuantizedOp, row: Int64, out: Int64, combos: Combos) -> None:
