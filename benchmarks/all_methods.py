@@ -21,6 +21,7 @@ from accelsim.formats import Scheme
 from accelsim.plan import QuantPlan
 from benchmarks.all_methods_picture import draw
 from benchmarks.closed_loop import geomean
+from codesign.loop.outer import LOOP, WITHOUT
 
 BEGIN, END = "<!-- {} -->", "<!-- /{} -->"
 KEPT = ("id", "origin", "level", "edp_pj_s", "area_mm2", "shift_share", "average_weight_bits", "on_front")
@@ -169,15 +170,35 @@ def _compared(pairs: Sequence[tuple[Study, Study]]) -> list[str]:
     ]  # fmt: skip
 
 
+def limit_ratios(studies: Sequence[Study]) -> dict[tuple[str, str, str], list[float]]:
+    """EDP of the full search over that of every ablated one at equal limits of the predicted loss.
+
+    By network, hardware and family; no threshold of accuracy decides which designs are compared.
+    """
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for study in studies:
+        ours = [one for one in study["designs"] if one["origin"] == LOOP and one["level"] is not None]
+        full = {one["level"]: one["edp_pj_s"] for one in ours}
+        for one in study["designs"]:
+            if one["origin"].startswith(WITHOUT) and one["level"] in full:
+                key = (study["network"], study["hardware"], one["origin"].removeprefix(WITHOUT))
+                found.setdefault(key, []).append(full[one["level"]] / one["edp_pj_s"])
+    return found
+
+
+def limit_lines(studies: Sequence[Study]) -> list[str]:
+    """`limit_ratios`: mean and range."""
+    rows = [[*key, str(len(each)), span(each, lambda v: f"{v:.3f}")] for key, each in limit_ratios(studies).items()]
+    return table(("network", "hardware", "without", "limits", "full / ablated at equal limits"), rows)
+
+
 def mean_lines(studies: Sequence[Study]) -> list[str]:
-    """Geometric means of the ratios over all studies of a network, family by family and baseline by baseline."""
+    """Geometric means of the ratios to a baseline over all studies of a network."""
     found: dict[tuple[str, str], list[float]] = {}
     for study in studies:
-        named = [(row["baseline"], row) for row in study["comparison"]]
-        named += [(f"without {row['family']}", row) for row in study["families"]]
-        for name, row in named:
+        for row in study["comparison"]:
             if row["edp_ratio"] is not None:
-                found.setdefault((study["network"], name), []).append(row["edp_ratio"])
+                found.setdefault((study["network"], row["baseline"]), []).append(row["edp_ratio"])
     rows = [
         [network, name, str(len(ratios)), span(ratios, lambda v: f"{v:.3f}")]
         for (network, name), ratios in found.items()
@@ -201,7 +222,7 @@ def blocks(studies: Sequence[Study]) -> dict[str, list[str]]:
     """What stands between the markers of the page."""
     return {
         "best": best_lines(studies), "baselines": comparison_lines(studies), "families": family_lines(studies),
-        "means": mean_lines(studies), "times": time_lines(studies),
+        "limits": limit_lines(studies), "means": mean_lines(studies), "times": time_lines(studies),
     }  # fmt: skip
 
 
@@ -232,7 +253,7 @@ def main() -> None:
         arguments.json.write_text("[\n" + ",\n".join(json.dumps(one) for one in studies) + "\n]\n")
     text = blocks(studies)
     if arguments.picture:
-        draw(studies, arguments.picture)
+        draw(studies, limit_ratios(studies), arguments.picture)
     if arguments.page:
         arguments.page.write_text(fill(arguments.page.read_text(), text))
     else:

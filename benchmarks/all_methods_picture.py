@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.closed_loop import geomean
 
+Ratios = Mapping[tuple[str, str, str], Sequence[float]]  # by network, hardware and family
 COLORS = ("#1b6ca8", "#b5532a", "#2e8b57")
 MARKS = ("o", "s", "^")
 WITHOUT = "without_"
 
 
-def draw(studies: Sequence[dict[str, Any]], path: Path) -> None:
-    """A column per network, first seed: designs and fronts above, ratios of EDP to ablated searches below."""
+def draw(studies: Sequence[dict[str, Any]], ratios: Ratios, path: Path) -> None:
+    """A column per network: designs and fronts of the first seed above, ratios of EDP to ablated searches below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -25,7 +26,7 @@ def draw(studies: Sequence[dict[str, Any]], path: Path) -> None:
     for column, network in enumerate(networks):
         ones = [one for one in studies if one["network"] == network]
         _fronts(axes[0][column], network, [one for one in ones if one["seed"] == min(s["seed"] for s in ones)])
-        _families(axes[1][column], ones)
+        _families(axes[1][column], network, ratios)
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
@@ -63,22 +64,24 @@ def _front(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [one for one in places if not any(o[0] <= one[0] and o[1] >= one[1] and o != one for o in places)]
 
 
-def _families(axis: Any, studies: Sequence[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(row["family"] for one in studies for row in one["families"]))
-    kinds = list(dict.fromkeys(one["hardware"] for one in studies))
+def _families(axis: Any, network: str, ratios: Ratios) -> None:
+    """Mean and range over limits of the predicted loss (and seeds), a bar per kind of hardware."""
+    there = {key[1:]: each for key, each in ratios.items() if key[0] == network}
+    kinds, names = (list(dict.fromkeys(key[part] for key in there)) for part in (0, 1))
     width = 0.8 / max(len(kinds), 1)
     for k, (kind, color) in enumerate(zip(kinds, COLORS, strict=False)):
-        places, values = [], []
-        for at, name in enumerate(names):
-            rows = [row for one in studies if one["hardware"] == kind for row in one["families"]]
-            ratios = [row["edp_ratio"] for row in rows if row["family"] == name and row["edp_ratio"] is not None]
-            if ratios:  # of several seeds their geometric mean
-                places.append(at + (k - (len(kinds) - 1) / 2) * width)
-                values.append(100 * (geomean(ratios) - 1))
-        axis.bar(places, values, width * 0.9, color=color, label=kind, alpha=0.85)
+        shown = [(at, there[kind, name]) for at, name in enumerate(names) if (kind, name) in there]
+        places = [at + (k - (len(kinds) - 1) / 2) * width for at, _ in shown]
+        means = [geomean(each) for _, each in shown]
+        spans = [[mean - min(each) for mean, (_, each) in zip(means, shown, strict=True)],
+                 [max(each) - mean for mean, (_, each) in zip(means, shown, strict=True)]]  # fmt: skip
+        percent = [100 * (mean - 1) for mean in means]
+        errors = [[max(0.0, 100 * one) for one in side] for side in spans]
+        axis.bar(places, percent, width * 0.9, yerr=errors, color=color, label=kind, alpha=0.85, capsize=2,
+                 error_kw={"elinewidth": 0.8})  # fmt: skip
     axis.axhline(0, color="0.3", linewidth=0.8)
     axis.set_xticks(range(len(names)), names, fontsize=9)
-    axis.set_ylabel("EDP of the full search against the ablated one, %")
+    axis.set_ylabel("EDP of the full search against the ablated one,\nat equal limits of predicted loss, %")
     axis.set_xlabel("family of options that is taken away")
     axis.grid(alpha=0.3, axis="y")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower right")
