@@ -26,52 +26,61 @@ def verify_all(
     arms = Arms(spec, folder, maker, bench)
     workloads = {name: one.workload for name, one in maker.variants.items()}
     verifier = Verifier(folder, workloads, spec.final.mapper, bench, spec.limits)
-    records: dict[str, dict[str, Any]] = {}
-    refusals: dict[str, str] = {}
-
-    def attempt(name: str, make: Callable[[], Candidate]) -> dict[str, Any] | None:
-        if name in records:  # limits of one arm may meet: refined ones, and losses of uniform plans
-            return records[name]
-        record = verifier.stored(name)
-        if record is None:
-            try:
-                record = verifier.verify(make())
-            except InfeasibleError as error:
-                refusals[name] = str(error)
-                say(f"        {name}: {error.problems[0]}")
-                return None
-        records[name] = record
-        say(f"        {summary(record)}")
-        return record
-
-    def ladder(name: str, make: Callable[[float], Candidate]) -> None:
-        rungs = {level: attempt(f"{name}-{level:g}", partial(make, level)) for level in spec.losses}
-        for _ in range(spec.final.refine if bench is not None else 0):
-            level = between(rungs.values())
-            if level is None or level in rungs:
-                break
-            rungs[level] = attempt(f"{name}-{level:g}", partial(make, level))
-
+    tries = _Tries(spec, verifier, 0 if bench is None else spec.final.refine, say)
     for name, arm in arms.allocated.items():
-        ladder(name, arm.design)
-        if not records:
-            raise InfeasibleError([Problem(f"{spec.where}: {name}", text) for name, text in refusals.items()])
+        tries.ladder(name, arm.design)
+        if not tries.records:
+            raise InfeasibleError([Problem(f"{spec.where}: {name}", text) for name, text in tries.refusals.items()])
     for name in maker.learned:
-        attempt(f"learned-{name}", partial(arms.learned, name))
+        tries.attempt(f"learned-{name}", partial(arms.learned, name))
     for bits in spec.baselines.uniform:
-        record = attempt(f"uniform{bits}", partial(arms.uniform, bits))
+        record = tries.attempt(f"uniform{bits}", partial(arms.uniform, bits))
         # Every arm at the predicted loss of the uniform plan, which is one of its choices.
         level = 0.0 if record is None else float(f"{1.001 * record['predicted_loss']:.4g}")
         if level > 0 and level not in spec.losses:
             for name, arm in arms.allocated.items():
-                attempt(f"{name}-{level:g}", partial(arm.design, level))
+                tries.attempt(f"{name}-{level:g}", partial(arm.design, level))
     if spec.baselines.sequential:
-        ladder("sequential", arms.sequential)
+        tries.ladder("sequential", arms.sequential)
     if spec.baselines.m2vit_rule is not None:
-        attempt(RULE, arms.rule)
+        tries.attempt(RULE, arms.rule)
     for number in range(spec.baselines.random):
-        attempt(f"random-{number}", partial(arms.random, number))
-    return list(records.values()), refusals
+        tries.attempt(f"random-{number}", partial(arms.random, number))
+    return list(tries.records.values()), tries.refusals
+
+
+class _Tries:
+    """Designs that are tried one after the other: `records` of those that there are, `refusals` of the others."""
+
+    def __init__(self, spec: CodesignSpec, verifier: Verifier, refine: int, say: Say) -> None:
+        self.spec, self.verifier, self.refine, self.say = spec, verifier, refine, say
+        self.records: dict[str, dict[str, Any]] = {}
+        self.refusals: dict[str, str] = {}
+
+    def attempt(self, name: str, make: Callable[[], Candidate]) -> dict[str, Any] | None:
+        """The record of a design, verified unless it is there; None when it cannot be made."""
+        if name in self.records:  # limits of one arm may meet: refined ones, and losses of uniform plans
+            return self.records[name]
+        record = self.verifier.stored(name)
+        if record is None:
+            try:
+                record = self.verifier.verify(make())
+            except InfeasibleError as error:
+                self.refusals[name] = str(error)
+                self.say(f"        {name}: {error.problems[0]}")
+                return None
+        self.records[name] = record
+        self.say(f"        {summary(record)}")
+        return record
+
+    def ladder(self, name: str, make: Callable[[float], Candidate]) -> None:
+        """An arm at every limit, then at more of them where accuracy is lost."""
+        rungs = {level: self.attempt(f"{name}-{level:g}", partial(make, level)) for level in self.spec.losses}
+        for _ in range(self.refine):
+            level = between(rungs.values())
+            if level is None or level in rungs:
+                break
+            rungs[level] = self.attempt(f"{name}-{level:g}", partial(make, level))
 
 
 def between(records: Iterable[dict[str, Any] | None]) -> float | None:
