@@ -40,7 +40,7 @@ def learned_networks(spec: CodesignSpec, folder: StudyFolder, bench: Bench | Non
 
 
 def check_learned(spec: CodesignSpec, workload: Workload) -> None:
-    """Raise AccelsimError unless every folder of `learned` holds learned widths of this network."""
+    """Raise AccelsimError unless every folder of `learned` holds a plan and learned widths of this network."""
     problems = []
     for text in spec.learned:
         place, expected = Path(text), f"a folder of `accelsim quantize {spec.model} --method qvit`"
@@ -50,8 +50,9 @@ def check_learned(spec: CodesignSpec, workload: Workload) -> None:
         elif load_workload(place / FILES[1]).ops != workload.ops:  # a captured network has another source
             problems.append(Problem(f"learned: {text}", "is another network", expected))
         else:
-            from quant.checkpoint import read_about
+            from quant.checkpoint import load, read_about
 
+            load(place)  # says what is damaged
             method = read_about(place).get("method")
             if method != "qvit":
                 problems.append(Problem(f"learned: {text}", f"was made by the method {method}", expected))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from accelsim.config import load_plan
 from accelsim.problems import AccelsimError
 from accelsim.workloads.registry import build_workload
 from codesign.loop.run import run_codesign
@@ -161,3 +162,22 @@ def test_a_table_without_a_uniform_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AccelsimError, match=r"lacks u4; expected all of baselines\.uniform"):
         run_codesign(load_spec(spec_of(tmp_path, text)), tmp_path / "study")
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("name", ["", "plan.yaml", "workload.json", "checkpoint.json", "checkpoint.safetensors"])
+def test_a_damaged_learned_network_is_refused_before_anything_is_measured(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("torch")
+    from codesign.loop.learned_networks import check_learned
+    from quant.checkpoint import save
+    from quant.quantize import quantize_plan
+    from tests.support.networks import images_of, tiny_vit
+
+    network = tiny_vit(depth=1)
+    _, checkpoint = quantize_plan(network, [images_of(network, 2)], load_plan("uniform8"), about={"method": "qvit"})
+    save(checkpoint, tmp_path / "trained")
+    spec = load_spec(spec_of(tmp_path, GOOD + f"data: digits\nlearned: ['{tmp_path / 'trained'}']\n"))
+    check_learned(spec, network.workload)
+    if name:
+        (tmp_path / "trained" / name).write_bytes(b"{")
+        with pytest.raises(AccelsimError, match="trained"):
+            check_learned(spec, network.workload)
