@@ -227,8 +227,8 @@ def findings(
     gap = next((row["gap"] for row in bounds if row["design"] == best["id"]), None)
     if gap is not None:
         said.append(
-            f"On the hardware of {best['id']} no plan within its predicted loss, in any mapping, has more than "
-            f"{gap:.1%} less EDP."
+            f"On the hardware of {best['id']} no plan for its form of the network and within its limit of "
+            f"predicted loss, in any mapping, has more than {gap:.1%} less EDP."
         )
     return said
 
