@@ -255,17 +255,24 @@ def _chains(formats: Sequence[str]) -> list[list[int]]:
 def _table(data: Mapping[str, Any]) -> PenaltyTable:
     formats = tuple(data["formats"])
     filters = {op: np.array(rows, np.float64) for op, rows in data["filters"].items()}
-    for op, rows in filters.items():
-        if rows.ndim != 2 or rows.shape[1] != len(formats) or not np.isfinite(rows).all():
-            raise ValueError(f"filters of {op}: {list(rows.shape)}, expected [channels, {len(formats)}], finite")
+    for op, values in filters.items():
+        if values.ndim != 2 or values.shape[1] != len(formats) or not np.isfinite(values).all():
+            raise ValueError(f"filters of {op}: {list(values.shape)}, expected [channels, {len(formats)}], finite")
     groups = tuple(ActivationGroup(one["name"], tuple(one["ops"])) for one in data["groups"])
     losses = {one["name"]: {name: float(v) for name, v in one["losses"].items()} for one in data["groups"]}
+    divisions = {name: float(value) for name, value in data["divisions"].items()}
+    tokens = {name: {count: float(v) for count, v in of.items()} for name, of in data.get("tokens", {}).items()}
+    parts = {
+        name: {fmt: tuple(map(float, row)) for fmt, row in of.items()} for name, of in data.get("parts", {}).items()
+    }
+    rows = [(name, tuple(row.values())) for name, row in (*losses.items(), *tokens.items(), ("divisions", divisions))]
+    rows += [(name, row) for name, of in parts.items() for row in of.values()]
+    for name, row in rows:
+        if not np.isfinite(row).all():
+            raise ValueError(f"losses of {name}: {row}, expected finite")
     return PenaltyTable(
         data["network"], dict(data["fingerprints"]), data["metric"], dict(data["settings"]), formats, filters, groups,
-        losses, {name: float(value) for name, value in data["divisions"].items()}, dict(data["classes"]),
-        plan_from_data(data["base"], "penalty table: base"),
-        {name: {fmt: tuple(map(float, row)) for fmt, row in of.items()} for name, of in data.get("parts", {}).items()},
-        {name: {count: float(v) for count, v in of.items()} for name, of in data.get("tokens", {}).items()},
+        losses, divisions, dict(data["classes"]), plan_from_data(data["base"], "penalty table: base"), parts, tokens,
         int(data.get("drop_bits", 0)),
     )  # fmt: skip
 

@@ -113,6 +113,19 @@ def test_damaged_files_are_refused(tmp_path):
         load_penalties(path)
 
 
+@pytest.mark.parametrize("where", ["filters", "activations", "divisions", "parts", "tokens"])
+def test_losses_that_are_not_numbers_are_refused(where, tmp_path):
+    nan = float("nan")
+    fields = {
+        "filters": {**table().filters, "fc": np.full((1, 4), nan)},
+        "activations": {**table().activations, "b": {"u8": 0.0, "u6": nan}},
+        "divisions": {"divide": nan}, "parts": {"b": {"u4": (0.0, nan)}}, "tokens": {"layer": {"full": 0.0, "2": nan}},
+    }  # fmt: skip
+    replace(table(), **{where: fields[where]}).save(tmp_path / "p.json")
+    with pytest.raises(AccelsimError, match="finite"):
+        load_penalties(tmp_path / "p.json")
+
+
 def test_coarser_formats_never_cost_less():
     given = np.array([[0.0, -1.0, 5.0, 3.0, 2.0], [0.0, 0.4, 0.1, -0.6, -0.5]])
     found = ordered(given, ("u8", "u4", "u6", "apot8", "pot4"))
