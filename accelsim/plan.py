@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -236,24 +237,14 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
 
     problems = method_problems(workload, plan)
     methods_sound = not problems
-    stored: dict[str, Format] = {}
+    stored = {workload.input: plan.rule_for(workload.ops[0]).activation}
     groups: dict[str, TokenGroups | None] = {workload.input: None}
-    first_rule = plan.rule_for(workload.ops[0])
-    stored[workload.input] = first_rule.activation
     ops = []
-    bits: dict[str, int] = {workload.input: first_rule.activation.bits}
     for op in workload.ops:
         rule = plan.rule_for(op)
         if op.kind is OpKind.VIEW:
-            stored[op.output] = stored[op.inputs[0]]
-            if any(stored[name] != stored[op.inputs[0]] for name in op.inputs):
-                parts = ", ".join(f"{name} ({stored[name].name})" for name in op.inputs)
-                levers = (f"the same `output` for {' and '.join(op.inputs)}",)
-                problems.append(
-                    Problem(f"plan {plan.name}: {op.name}", f"joins {parts}", "tensors of one format", levers)
-                )
-            bits[op.output] = stored[op.output].bits
-            groups[op.output] = groups[op.inputs[0]]
+            problems += _joined_problems(plan, op, stored)
+            stored[op.output], groups[op.output] = stored[op.inputs[0]], groups[op.inputs[0]]
             continue
         activation = stored[op.inputs[0]]
         right = stored[op.inputs[1]] if op.kind is OpKind.MATMUL and len(op.inputs) > 1 else rule.right
@@ -268,16 +259,23 @@ def apply_plan(workload: Workload, plan: QuantPlan) -> QuantizedWorkload:
             left_tokens, right_tokens, right_axis(workload, op, right_tokens), rule.heads, rule.weight_heads,
         )  # fmt: skip
         ops.append(item)
-        groups[op.output] = rule.tokens
-        stored[op.output] = rule.output
-        bits[op.output] = rule.output.bits
+        stored[op.output], groups[op.output] = rule.output, rule.tokens
     ops, head_problems = read_heads(workload, plan, ops)
     problems += storage_problems(workload, plan, ops) + token_problems(workload, plan, ops) + head_problems
     if methods_sound:
         problems += operand_problems(workload, plan, ops)
     if problems:
         raise AccelsimError(problems[:MAX_PROBLEMS])
-    return QuantizedWorkload(workload, plan, tuple(ops), bits)
+    return QuantizedWorkload(workload, plan, tuple(ops), {name: fmt.bits for name, fmt in stored.items()})
+
+
+def _joined_problems(plan: QuantPlan, op: Op, stored: Mapping[str, Format]) -> list[Problem]:
+    """A problem when a view joins tensors of different formats."""
+    if all(stored[name] == stored[op.inputs[0]] for name in op.inputs):
+        return []
+    parts = ", ".join(f"{name} ({stored[name].name})" for name in op.inputs)
+    levers = (f"the same `output` for {' and '.join(op.inputs)}",)
+    return [Problem(f"plan {plan.name}: {op.name}", f"joins {parts}", "tensors of one format", levers)]
 
 
 def _recipe(op: Op, division: str, nonlinear: str, output: Format) -> Recipe | None:
