@@ -3,7 +3,7 @@
 python -m benchmarks.all_methods STUDY… [--json benchmarks/data/all_methods.json] [--page docs/all_methods.md]
     [--picture docs/images/all_methods.png]
 
-A study is a folder of `accelsim codesign examples/codesign_all_….yaml -o STUDY`; its name ends with ", NETWORK,
+A study is a folder of `accelsim codesign examples/codesign_all_*.yaml -o STUDY`; its name ends with ", NETWORK,
 HARDWARE".  With `--json` the figures that tables and picture need are kept, and later runs add to them or replace them.
 """
 
