@@ -11,6 +11,7 @@ from benchmarks.closed_loop import geomean
 Ratios = Mapping[tuple[str, str, str], Sequence[float]]  # by network, hardware and family
 COLORS = ("#1b6ca8", "#b5532a", "#2e8b57")
 MARKS = ("o", "s", "^")
+LOWEST = -2.5  # points; random designs are far below
 WITHOUT = "without_"
 
 
@@ -33,6 +34,8 @@ def draw(studies: Sequence[dict[str, Any]], ratios: Ratios, path: Path) -> None:
 
 
 def _fronts(axis: Any, network: str, studies: Sequence[dict[str, Any]]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     for study, color, mark in zip(studies, COLORS, MARKS, strict=False):
         shown = [one for one in study["designs"] if one["validation"] is not None and not one["over_limits"]]
         ours = [one for one in shown if one["origin"] == "codesign"]
@@ -47,8 +50,11 @@ def _fronts(axis: Any, network: str, studies: Sequence[dict[str, Any]]) -> None:
     margin = studies[0]["margin_points"] if studies else 0.5
     axis.axhline(-margin, color="0.4", linestyle=":", linewidth=1)
     axis.set_xscale("log")
-    axis.set_ylim(bottom=max(axis.get_ylim()[0], -8.0))
-    axis.set_title(f"{network}: full search (filled, 95 %) and baselines (open)", fontsize=9)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylim(bottom=max(axis.get_ylim()[0], LOWEST))
+    axis.set_title(f"{network}\nfilled: full search (95 %); open: baselines", fontsize=9)
     axis.set_xlabel("EDP of an image, pJ·s")
     axis.set_ylabel("top-1 less that of the float network, points")
     axis.grid(alpha=0.3, which="both")
@@ -80,7 +86,7 @@ def _families(axis: Any, network: str, ratios: Ratios) -> None:
         axis.bar(places, percent, width * 0.9, yerr=errors, color=color, label=kind, alpha=0.85, capsize=2,
                  error_kw={"elinewidth": 0.8})  # fmt: skip
     axis.axhline(0, color="0.3", linewidth=0.8)
-    axis.set_xticks(range(len(names)), names, fontsize=9)
+    axis.set_xticks(range(len(names)), names, fontsize=8)
     axis.set_ylabel("EDP of the full search against the ablated one,\nat equal limits of predicted loss, %")
     axis.set_xlabel("family of options that is taken away")
     axis.grid(alpha=0.3, axis="y")

@@ -248,7 +248,8 @@ def made_up_design(folder: Path, name: str, origin: str, plan: str, edp: float) 
     (place / "plan.yaml").write_text(dump_plan(load_plan(plan)), encoding="utf-8")
     measured = {"top1": 0.94, "reference": 0.945, "images": 1000, "change": -0.005, "low": -0.01, "high": 0.001,
                 "non_inferior": True, "discordant": 9}  # fmt: skip
-    return {"id": name, "origin": origin, "level": None, "edp_pj_s": edp, "area_mm2": 0.5, "shift_share": 0.0,
+    level = None if origin.startswith("uniform") else 0.01
+    return {"id": name, "origin": origin, "level": level, "edp_pj_s": edp, "area_mm2": 0.5, "shift_share": 0.0,
             "average_weight_bits": 4.5, "on_front": True, "over_limits": [], "folder": f"designs/{name}",
             "validation": measured, "test": None}  # fmt: skip
 
@@ -283,7 +284,7 @@ def test_tables_of_all_methods_have_every_rival_of_every_study(
 ) -> None:
     place, names = studies
     picture = place / "picture.png"
-    best, baselines, families, means, times = tables(all_methods(place, *names, "--picture", picture))
+    best, baselines, families, limits, means, times = tables(all_methods(place, *names, "--picture", picture))
     keys = [["net", "plain"], ["net", "wide"]]
     assert [line[:4] for line in best[1:]] == [[*keys[0], seed, "cd-0"] for seed in "01"] + [[*keys[1], "0", "cd-0"]]
     assert {line[8] for line in best[1:]} == {"7%"}
@@ -300,7 +301,11 @@ def test_tables_of_all_methods_have_every_rival_of_every_study(
         ["+0.05 (-0.65 … +0.65)", "+0.10 (-0.20 … +0.40)", f"{n} of {n}"] for n in (2, 1)
     ]
     assert "with powers of two" in best[1][9]
-    assert [line[1:3] for line in means[1:]] == [[name, "3"] for name in (*rivals, "without schemes")]
+    # At equal limits: 100 / 125, whatever the accuracy.
+    assert [line[2:] for line in limits[1:]] == [
+        ["schemes", "2", "0.800 (0.800 … 0.800)"], ["schemes", "1", "0.800"],
+    ]  # fmt: skip
+    assert [line[1:3] for line in means[1:]] == [[name, "3"] for name in rivals]
     assert [line[:3] for line in times[1:]] == [line[:3] for line in best[1:]]
     assert picture.stat().st_size < 120_000
 
