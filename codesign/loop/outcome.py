@@ -165,11 +165,15 @@ def match_of(rival: Mapping[str, Any], records: Sequence[Any], margin: float) ->
 def opponents(rival: Mapping[str, Any], loop: Sequence[Any]) -> Sequence[Any]:
     """The loop's designs that a rival is compared with.
 
-    All of them; but an arm without a family has no networks with learned widths (what it lacks is in its choices), so
-    it meets the allocated designs only, unless learned widths are the family.
+    All of them for a baseline.  An arm without a family has no networks with learned widths (what it lacks is in its
+    choices), so it meets the allocated designs only, unless learned widths are the family; and if it is as accurate as
+    the float network, only those that are so, too: else the loop would have the margin twice.
     """
-    allocated = rival["origin"].startswith(WITHOUT) and rival["origin"] != f"{WITHOUT}{LEARNED}"
-    return [one for one in loop if one["level"] is not None] if allocated else loop
+    if not rival["origin"].startswith(WITHOUT):
+        return loop
+    learned = rival["origin"] == f"{WITHOUT}{LEARNED}"
+    able = [one for one in loop if learned or one["level"] is not None]
+    return [one for one in able if _is_equal(one)] if _is_equal(rival) else able
 
 
 def paired(rival: Mapping[str, Any], ours: Mapping[str, Any], split: str, margin: float) -> dict[str, Any] | None:

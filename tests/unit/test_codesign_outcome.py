@@ -19,7 +19,7 @@ from accelsim.workloads.registry import build_workload
 from codesign.loop import verify
 from codesign.loop.final import Candidate, Verifier, over_limits
 from codesign.loop.folder import StudyFolder
-from codesign.loop.outcome import best_design, compared, findings, match_of, representative
+from codesign.loop.outcome import best_design, compared, findings, match_of, opponents, representative
 from codesign.loop.spec import BaselineSpec, CodesignSpec, HardwareSpec
 from quant.penalties.weights_only import base_plan
 
@@ -85,6 +85,21 @@ def test_a_baseline_meets_the_least_edp_that_is_not_inferior_to_it() -> None:
     assert match_of(rival, ours[1:2], 0.02) is None
     assert compared(rival, None, 0.02)["edp_ratio"] is None
     assert "No design of the loop is shown to be as accurate as u." in findings(None, [compared(rival, None, 0.02)], [])
+
+
+def test_an_arm_without_a_family_and_the_loop_have_the_margin_once() -> None:
+    """Of equal ladders the ratio is 1, though the next rung is not inferior to what is not inferior to the float."""
+    ladder = [("fine", 5.0, 4, True), ("coarse", 3.0, 8, False)]
+    ours, theirs = ([{**record(name, edp, wrong, equal), "level": edp, "origin": origin}
+                     for name, edp, wrong, equal in ladder] for origin in ("codesign", "without_heads"))  # fmt: skip
+    rival = representative(theirs)
+    assert match_of(rival, ours, 0.02)["id"] == "coarse"
+    assert match_of(rival, opponents(rival, ours), 0.02)["id"] == "fine"
+    assert [one["id"] for one in opponents(theirs[1], ours)] == ["fine", "coarse"]
+    assert opponents({**rival, "origin": "uniform8"}, ours) is ours
+    learned = {**record("learned", 1.0), "level": None, "origin": "codesign"}
+    assert learned not in opponents(rival, [*ours, learned])
+    assert learned in opponents({**rival, "origin": "without_learned"}, [*ours, learned])
 
 
 def test_without_measurements_it_meets_what_loses_no_more_by_the_table() -> None:
