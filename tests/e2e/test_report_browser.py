@@ -166,7 +166,7 @@ def test_keys_reach_and_select_points(opened):
     assert opened.run(SELECTED) == ["cd-2"]
     opened.press("Tab")
     opened.press(" ")
-    assert opened.run(SELECTED) == ["cd-0"]
+    assert opened.run(SELECTED) == ["ws"]  # the next to the right
     opened.press("Escape")
     assert opened.run("document.querySelector('#tooltip').hidden")
 

@@ -137,10 +137,10 @@ def test_random_choices_keep_the_limit_and_vary_everything(maker: PlanMaker, for
 
 
 def test_an_ablation_meets_allocated_designs_only() -> None:
-    loop = [{"id": "a", "level": 0.1}, {"id": "b", "level": None}]
-    assert [one["id"] for one in opponents({"origin": "without_heads"}, loop)] == ["a"]
+    loop = [{"id": "a", "level": 0.1, "validation": None}, {"id": "b", "level": None, "validation": None}]
+    assert [one["id"] for one in opponents({"origin": "without_heads", "validation": None}, loop)] == ["a"]
     for origin in ("without_learned", "uniform8"):
-        assert opponents({"origin": origin}, loop) == loop
+        assert opponents({"origin": origin, "validation": None}, loop) == loop
 
 
 def test_what_a_family_is_worth_is_said() -> None:
