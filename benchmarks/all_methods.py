@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from accelsim.config import load_plan
 from accelsim.formats import Scheme
 from accelsim.plan import QuantPlan
 from benchmarks.all_methods_picture import draw
-from benchmarks.closed_loop import geomean
+from benchmarks.closed_loop import span
 from codesign.loop.outer import LOOP, WITHOUT
 
 BEGIN, END = "<!-- {} -->", "<!-- /{} -->"
@@ -89,15 +89,6 @@ def cells_of(studies: Sequence[Study]) -> dict[tuple[str, str], list[Study]]:
     return found
 
 
-def span(values: Sequence[float], form: Callable[[float], str]) -> str:
-    """Geometric mean, and the range over seeds when there are several."""
-    if not values:
-        return "–"
-    if len(values) == 1:
-        return form(values[0])
-    return f"{form(geomean(values))} ({form(min(values))} … {form(max(values))})"
-
-
 def design_of(study: Study, name: str | None) -> Study | None:
     """A design by its name."""
     return next((one for one in study["designs"] if one["id"] == name), None)
@@ -164,7 +155,7 @@ def _compared(pairs: Sequence[tuple[Study, Study]]) -> list[str]:
         tests += [] if row["test"] is None else [row["test"]]
     confirmed = f"{sum(test['non_inferior'] for test in tests)} of {len(tests)}" if tests else "–"
     return [
-        str(len(edps)), span(edps, lambda v: f"{v:.4g}"),
+        str(len(edps)), span(edps, lambda v: f"{v:.4g}") if edps else "–",
         span(ratios, lambda v: f"{v:.3f}") if ratios else "none is as accurate",
         points(rows[0] if rows else None), points(tests[0] if tests else None), confirmed,
     ]  # fmt: skip
