@@ -50,6 +50,11 @@ class TokenGroups:
         return {"layer": self.layer, "high": self.high, "drop_bits": self.drop_bits}
 
 
+def full_count(share: float, tokens: int) -> int:
+    """The number of full tokens that a share of a layer's tokens stands for, at least the first one."""
+    return max(1, round(share * tokens))
+
+
 def with_counts(plan: QuantPlan, high: Mapping[str, int]) -> QuantPlan:
     """The plan with other numbers of full tokens, by layer; layers that are not named keep theirs."""
 

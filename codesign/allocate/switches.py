@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from accelsim.ir import Workload
 from accelsim.plan import QuantPlan
 from accelsim.problems import AccelsimError, Problem
-from accelsim.token_groups import TokenGroups, token_layers
+from accelsim.token_groups import TokenGroups, full_count, token_layers
 from accelsim.workloads.rank import ranked_layers
 from quant.penalties.table import PenaltyTable
 
@@ -34,7 +34,7 @@ def switches_of(workload: Workload, penalties: PenaltyTable, settings: OptionSet
             raise AccelsimError(Problem("penalty table", what, f"{settings.drop_bits}, as options.drop_bits says"))
         tokens = {one.name: one.tokens for one in ranked_layers(workload)}
         for layer, losses in penalties.tokens.items():
-            counts = dict.fromkeys(str(full_tokens(share, tokens[layer])) for share in settings.token_shares)
+            counts = dict.fromkeys(str(full_count(share, tokens[layer])) for share in settings.token_shares)
             missing = [name for name in counts if name not in losses]
             if missing:
                 what = f"has no {' nor '.join(missing)} full tokens of {layer}"
@@ -43,11 +43,6 @@ def switches_of(workload: Workload, penalties: PenaltyTable, settings: OptionSet
                 )
             found[TOKENS + layer] = {FULL: losses[FULL], **{name: losses[name] for name in counts}}
     return found
-
-
-def full_tokens(share: float, tokens: int) -> int:
-    """The number of full tokens that a share stands for, at least the first one."""
-    return max(1, round(share * tokens))
 
 
 def division_of(switches: Mapping[str, str]) -> str:

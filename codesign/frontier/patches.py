@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from accelsim.problems import AccelsimError, Problem
-from accelsim.token_groups import CLASS_TOKEN, IMPORTANCES, MIN_BITS, RECEIVED
+from accelsim.token_groups import CLASS_TOKEN, IMPORTANCES, MIN_BITS, RECEIVED, full_count
 from codesign.arguments import positive
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def patchwise_of(arguments: argparse.Namespace, network: Network, images: list[T
         levers = ("leave it out: the frontier's widths only",)
         raise AccelsimError(Problem(f"--patchwise {arguments.patchwise}", what, "a vision transformer", levers))
     part = arguments.full_share or FULL_SHARE
-    high = {one.name: max(1, round(part * one.tokens)) for one in layers}
+    high = {one.name: full_count(part, one.tokens) for one in layers}
     importance = arguments.importance or CLASS_TOKEN
     threshold = 0
     if arguments.patchwise == VARIABLE:

@@ -47,7 +47,6 @@ from codesign.loop.outer import (
 )
 from codesign.loop.spec import CodesignSpec
 from codesign.loop.variants import PLAIN, UNIFORM, Variant
-from quant.penalties.choices import StoredChoice
 
 SEQUENTIAL, RULE, RANDOM = "sequential", "m2vit_rule", "random"
 
@@ -161,10 +160,7 @@ def with_methods(variant: Variant, plan: QuantPlan, accelerator: Accelerator) ->
     if not variant.options.methods:
         return plan
     space = variant.space(accelerator)
-    groups = {one.name: one.ops for one in space.groups}
-    methods = {
-        op: StoredChoice.parse(name).method for group, name in space.start.groups.items() for op in groups[group]
-    }
+    methods = {op: space.stored[group][space.start.groups[group]].method for op, group in space.group_of.items()}
     rules = []
     for op in variant.workload.ops:
         if methods.get(op.name):
@@ -215,6 +211,4 @@ def _losses(space: OptionSpace, kind: str, name: str) -> Mapping[Any, float]:
     """Predicted loss of every choice of an op, a group or a switch."""
     if kind == "options":
         return dict(enumerate(space.by_op[name].penalty.tolist()))
-    if kind == "groups":
-        return {one: space.group_penalties[name][one] for one in space.group_formats[name]}
-    return {one: space.switch_penalties[name][one] for one in space.switches[name]}
+    return (space.group_penalties if kind == "groups" else space.switch_penalties)[name]

@@ -144,7 +144,7 @@ class PlanMaker:
 
     def fixed(self) -> PlanMaker:
         """The same with its fingerprint computed once."""
-        return replace(self, identity=replace(self, identity="").fingerprint())
+        return replace(self, identity=self.fingerprint())
 
     def without(self, family: str) -> PlanMaker:
         """The same loop without a family of options."""
@@ -153,7 +153,8 @@ class PlanMaker:
             for name, one in self.variants.items()
             if not (family == TOKENS and name == PATCHWISE)
         }
-        return replace(self, variants=variants, learned={} if family == LEARNED else self.learned).fixed()
+        learned = {} if family == LEARNED else self.learned
+        return replace(self, variants=variants, learned=learned, identity="").fixed()
 
     def __call__(
         self, model: str, resolution: int | None, accelerator: Accelerator, request: Any, mapper: Mapper

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from accelsim.head_plans import THIRDS, attention_layers
 from accelsim.nonlinear.methods import function_of
+from accelsim.token_groups import full_count
 from accelsim.token_rules import sliced_ops
 from accelsim.workloads.rank import ranked_layers
 from quant.collect import Statistics
@@ -74,7 +75,7 @@ def part_counts(network: Network, groups: Sequence[ActivationGroup], settings: S
 
 
 def token_counts(network: Network, settings: Settings) -> dict[str, tuple[int, ...]]:
-    """Numbers of full tokens of every layer that the network ranks, most first: max(1, round(share · tokens)).
+    """Numbers of full tokens of every layer that the network ranks, most first.
 
     Layers none of whose outputs can have token groups are left out.
     """
@@ -86,5 +87,5 @@ def token_counts(network: Network, settings: Settings) -> dict[str, tuple[int, .
     }
     shares = sorted(settings.token_shares, reverse=True)
     return {
-        name: tuple(dict.fromkeys(max(1, round(share * count)) for share in shares)) for name, count in tokens.items()
+        name: tuple(dict.fromkeys(full_count(share, count) for share in shares)) for name, count in tokens.items()
     } if shares else {}  # fmt: skip

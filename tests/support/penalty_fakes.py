@@ -13,8 +13,8 @@ from accelsim.ir import Op, OpKind, Workload
 from accelsim.nonlinear.methods import function_of
 from accelsim.plan import QuantPlan, Rule
 from accelsim.rank_rules import ranking_rules
+from accelsim.token_groups import full_count
 from accelsim.workloads.rank import ranked_layers
-from codesign.allocate.switches import full_tokens
 from quant.learned.structure import attentions
 from quant.penalties.activation_groups import ActivationGroup, activation_groups
 from quant.penalties.table import PenaltyTable
@@ -63,7 +63,7 @@ def fake_penalties_of_all(
     parts, tokens = {}, {}
     if ranked:
         for one in ranked:
-            counts = [str(full_tokens(share, one.tokens)) for share in shares]
+            counts = [str(full_count(share, one.tokens)) for share in shares]
             tokens[one.name] = {"full": 0.0, **{count: float(rng.uniform(0, 1e-2)) for count in counts}}
     else:
         for found in attentions(workload):
